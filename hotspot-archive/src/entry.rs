@@ -1,0 +1,100 @@
+//! Entries: what the payload of a journal frame means.
+//!
+//! An entry is a batch of facts together with what makes applying it exactly-once possible: the ring position or the
+//! generation it stands for. Which entries count is decided by whoever replays the journal (see `docs/formats/journal.md`).
+
+use hotspot_core::WallNs;
+use hotspot_core::fact::{FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
+use hotspot_core::record::CoverageRecord;
+use serde::{Deserialize, Serialize};
+
+/// Names one life of the kernel's maps: generations and ring positions count from zero in each.
+pub type CaptureId = u64;
+
+/// The first entry of every journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalHeader {
+    /// The sequence of the journal and of the segment it becomes; from 1, without gaps, per gateway.
+    pub sequence: u64,
+    pub site: String,
+    pub gateway: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    pub opened_ns: WallNs,
+    /// `hotspot-agent` and its version.
+    pub software: String,
+}
+
+/// A name for an interface number in flow keys; the last one before a flow counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceName {
+    pub number: u8,
+    pub name: String,
+}
+
+/// What one CPU's ring held up to a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingBatch {
+    pub capture: CaptureId,
+    pub cpu: u32,
+    /// Consumer position after this batch, in bytes since the ring was made; a batch that ends at or before one already
+    /// replayed is a repetition.
+    pub end_position: u64,
+    pub opened: Vec<(u64, FlowOpened)>,
+    /// With the generation each was counted in.
+    pub evicted: Vec<(u64, FlowDelta)>,
+}
+
+/// Part of what was read from the cache after a generation ended. Counts only if [`GenerationDone`] follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenerationPart {
+    pub capture: CaptureId,
+    pub generation: u64,
+    pub deltas: Vec<FlowDelta>,
+    pub overflow: Vec<Overflow>,
+}
+
+/// A generation was read completely.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationDone {
+    pub capture: CaptureId,
+    pub generation: u64,
+    /// Per interface.
+    pub coverage: Vec<CoverageRecord>,
+    /// `CLOCK_REALTIME` − `CLOCK_MONOTONIC` when it was read, nanoseconds.
+    pub wall_offset_ns: i64,
+    /// `CLOCK_BOOTTIME` − `CLOCK_MONOTONIC` when it was read, nanoseconds.
+    pub boot_offset_ns: i64,
+}
+
+/// A flow that goes on: carried from one segment to the next so that it keeps its id. Only in state files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFlow {
+    pub flow_id: u64,
+    /// The flow's key, direction *out*, ICMP type normalised to the request's.
+    pub key: hotspot_common::FlowKey,
+    pub last_ns: WallNs,
+    pub flags_out: u8,
+    pub flags_in: u8,
+}
+
+/// One frame's meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Header(JournalHeader),
+    Interface(InterfaceName),
+    Ring(RingBatch),
+    Part(GenerationPart),
+    Done(GenerationDone),
+    /// Nothing was seen on an interface for some time, or something else went wrong: `gap` says what.
+    Gap(CoverageRecord),
+    Session(SessionFact),
+    Nat(Vec<NatFact>),
+    NatWatch(NatWatchFact),
+    OpenFlows(Vec<OpenFlow>),
+    /// The last entry of a journal that was closed in order, with the moment of closing.
+    Closed {
+        at_ns: WallNs,
+        shutdown: bool,
+    },
+}

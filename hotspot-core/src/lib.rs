@@ -1,0 +1,15 @@
+//! What hotspot decides, without doing anything: merging what the kernel counted into flows, who held an address when,
+//! which NAT binding was whose, and how sure all that is.
+//!
+//! No input, no output, no clock: time is an argument, in nanoseconds since the Unix epoch. Everything here can be tested
+//! and fuzzed without a kernel, a network or privileges.
+#![forbid(unsafe_code)]
+
+pub mod fact;
+pub mod mac;
+pub mod record;
+
+pub use mac::MacAddr;
+
+/// Wall-clock time: nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+pub type WallNs = i64;
