@@ -57,6 +57,14 @@ impl FlowKey {
         self.origin & !ORIGIN_IN
     }
 
+    /// The key made of the words [`Self::words`] gives.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 6]) -> Self {
+        // SAFETY: same size, no padding (asserted below); every bit pattern is a key.
+        unsafe { core::mem::transmute(words) }
+    }
+
     /// The key as machine words, for hashing and comparing.
     #[must_use]
     #[inline(always)]
@@ -146,7 +154,7 @@ pub struct OverflowKey {
     pub half: u8,
 }
 
-/// Packets and bytes of one client that could not be kept per flow. Several CPUs add to it, atomically.
+/// Packets and bytes of one client that could not be kept per flow, as one CPU counted them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct OverflowTotal {

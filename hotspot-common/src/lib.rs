@@ -7,6 +7,7 @@
 //! Never holds logic beyond layout and the few conversions that must be the same on both sides.
 #![no_std]
 
+pub mod control;
 pub mod flow;
 pub mod outcome;
 

@@ -1,0 +1,387 @@
+//! Reading what the programs counted: rings at any time, a generation of the cache after it ended.
+//!
+//! Nothing is cleared and no ring position moves until the caller says that what was read is on disk. The order is: clear the
+//! half that is on disk already, flip, wait, read the rings, read the half that ended.
+
+use hotspot_archive::entry::{GenerationDone, GenerationPart, RingBatch};
+use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Tally};
+use hotspot_core::WallNs;
+use hotspot_core::fact::{FlowDelta, FlowOpened, Overflow};
+use hotspot_core::record::{CoverageRecord, Tallied};
+
+use super::barrier::{Waited, wait_for_programs};
+use super::clock::ClockReading;
+use super::pins::PodKey;
+use super::{Capture, CaptureError};
+
+/// Deltas per journal entry: bounds the memory of one entry to about 3 MB.
+const DELTAS_PER_PART: usize = 32_768;
+
+/// What a ring held, and how to give its room back once it is on disk.
+pub struct RingRead {
+    pub batches: Vec<RingBatch>,
+    /// Position per CPU to release after the commit.
+    positions: Vec<u64>,
+}
+
+/// One generation, read but not yet cleared.
+pub struct GenerationRead {
+    pub generation: u64,
+    pub rings: RingRead,
+    pub parts: Vec<GenerationPart>,
+    pub done: GenerationDone,
+}
+
+/// A generation's evictions, which came through the rings before it ended.
+#[derive(Clone, Debug, Default)]
+pub struct Evictions {
+    /// Low 32 bits of the generation.
+    pub generation: u32,
+    pub per_interface: Vec<Tallied>,
+}
+
+impl Evictions {
+    pub fn of(generation: u32) -> Self {
+        Self { generation, per_interface: vec![Tallied::default(); INTERFACES_MAX as usize] }
+    }
+
+    fn add(&mut self, interface: u8, packets: u64, bytes: u64) {
+        if let Some(tallied) = self.per_interface.get_mut(usize::from(interface)) {
+            tallied.packets += packets;
+            tallied.bytes += bytes;
+        }
+    }
+}
+
+impl Capture {
+    /// Reads what the rings hold now.
+    pub fn read_rings(&mut self) -> RingRead {
+        let clock = ClockReading::now();
+        let tick = self.tick_ns;
+        let capture = self.control().capture;
+        let active = self.control().generation;
+        let mut read = RingRead { batches: Vec::new(), positions: Vec::with_capacity(self.maps.rings.len()) };
+        for (cpu, ring) in self.maps.rings.iter_mut().enumerate() {
+            let before = ring.position();
+            let mut batch = RingBatch {
+                capture,
+                cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
+                end_position: before,
+                opened: Vec::new(),
+                evicted: Vec::new(),
+            };
+            let evictions = &mut self.evictions;
+            batch.end_position = ring.read(|event| sort_event(event, &clock, tick, active, &mut batch.opened, &mut batch.evicted, evictions));
+            read.positions.push(batch.end_position);
+            if batch.end_position != before {
+                read.batches.push(batch);
+            }
+        }
+        read
+    }
+
+    /// Gives the rings' room back: what was read is on disk.
+    pub fn release_rings(&mut self, read: &RingRead) {
+        for (ring, position) in self.maps.rings.iter().zip(&read.positions) {
+            ring.release(*position);
+        }
+    }
+
+    /// Ends the active generation and reads it.
+    pub fn drain(&mut self) -> Result<GenerationRead, CaptureError> {
+        let control = self.control();
+        let ended = control.generation;
+        self.clear_half(ended + 1)?;
+        self.maps.control.write_generation(ended + 1);
+        self.read_generation(ended)
+    }
+
+    /// Reads a generation that is no longer active: after a flip, or because an earlier agent died between flip and commit.
+    pub fn read_generation(&mut self, generation: u64) -> Result<GenerationRead, CaptureError> {
+        let waited = wait_for_programs().map_err(|source| CaptureError::Barrier { source })?;
+        let from_ns = self.generation_began_ns;
+        let rings = self.read_rings();
+        let clock = ClockReading::now();
+        let capture = self.control().capture;
+        let mut flows = Evictions::of(low32(generation));
+        if let Some(position) = self.evictions.iter().position(|evicted| evicted.generation == low32(generation)) {
+            flows = self.evictions.swap_remove(position);
+        }
+        let mut parts = Vec::new();
+        let mut part = GenerationPart { capture, generation, deltas: Vec::new(), overflow: Vec::new() };
+        self.read_slots(generation, &clock, &waited, |delta| {
+            flows.add(delta.key.interface(), delta.packets, delta.bytes);
+            part.deltas.push(delta);
+            if part.deltas.len() == DELTAS_PER_PART {
+                let next = GenerationPart { capture, generation, deltas: Vec::new(), overflow: Vec::new() };
+                parts.push(std::mem::replace(&mut part, next));
+            }
+        });
+        part.overflow = self.read_overflow(generation, &clock)?;
+        let mut overflow = Evictions::of(low32(generation));
+        for total in &part.overflow {
+            overflow.add(total.key.interface(), total.packets, total.bytes);
+        }
+        parts.push(part);
+        let coverage = self.coverage(generation, from_ns, clock.wall_now(), &flows, &overflow, &waited);
+        self.generation_began_ns = clock.wall_now();
+        let done = GenerationDone {
+            capture,
+            generation,
+            coverage,
+            wall_offset_ns: clock.wall_offset_ns,
+            boot_offset_ns: clock.boot_offset_ns,
+        };
+        Ok(GenerationRead { generation, rings, parts, done })
+    }
+
+    /// The generation is on disk: its half may be cleared when it is needed next.
+    pub fn drained(&mut self, read: &GenerationRead) {
+        self.release_rings(&read.rings);
+        self.maps.control.write_drained(read.generation);
+    }
+
+    fn read_slots(&mut self, generation: u64, clock: &ClockReading, waited: &Waited, mut each: impl FnMut(FlowDelta)) {
+        let dimensions = self.maps.dimensions;
+        let per_half = dimensions.slots_per_cpu() * dimensions.cpus as usize;
+        let start = half(generation) * per_half;
+        let slots = self.maps.slots.settled(start..start + per_half, waited);
+        let births = self.maps.births.settled(start..start + per_half, waited);
+        self.occupied.clear();
+        for (position, slot) in slots.iter().enumerate() {
+            if slot.packets == 0 {
+                continue;
+            }
+            self.occupied.push(u32::try_from(start + position).unwrap_or(u32::MAX));
+            let birth = &births[position];
+            let ticks = slot.last_jiffies.wrapping_sub(birth.first_jiffies);
+            each(FlowDelta {
+                key: slot.key,
+                first_ns: clock.wall(birth.first_ns),
+                last_ns: last_ns(birth.first_ns, ticks, self.tick_ns, clock),
+                packets: u64::from(slot.packets),
+                bytes: u64::from(slot.bytes),
+                tcp_flags: slot.tcp_flags,
+            });
+        }
+        self.occupied_half = Some(generation & 1);
+    }
+
+    fn read_overflow(&self, generation: u64, clock: &ClockReading) -> Result<Vec<Overflow>, CaptureError> {
+        let mut totals = Vec::new();
+        for entry in self.maps.overflow.iter() {
+            let (PodKey(key), values) = entry.map_err(CaptureError::Map)?;
+            if usize::from(key.half) != half(generation) {
+                continue;
+            }
+            let first_ns = values.iter().filter(|value| value.0.packets != 0).map(|value| value.0.first_ns).min();
+            totals.push(Overflow {
+                key: FlowKey {
+                    client_ip: key.client_ip,
+                    client_mac: key.client_mac,
+                    origin: key.origin,
+                    ..FlowKey::default()
+                },
+                first_ns: clock.wall(first_ns.unwrap_or(clock.monotonic_ns)),
+                last_ns: clock.wall_now(),
+                packets: values.iter().map(|value| value.0.packets).sum(),
+                bytes: values.iter().map(|value| value.0.bytes).sum(),
+            });
+        }
+        Ok(totals)
+    }
+
+    /// Empties the half a generation is about to be written to.
+    fn clear_half(&mut self, generation: u64) -> Result<(), CaptureError> {
+        let dimensions = self.maps.dimensions;
+        let per_half = dimensions.slots_per_cpu() * dimensions.cpus as usize;
+        let start = half(generation) * per_half;
+        if self.occupied_half == Some(generation & 1) {
+            for index in self.occupied.drain(..) {
+                self.maps.slots.write(index as usize, hotspot_common::Slot::default());
+            }
+        } else {
+            for index in start..start + per_half {
+                self.maps.slots.write(index, hotspot_common::Slot::default());
+            }
+        }
+        let tallies = dimensions.cpus as usize * INTERFACES_MAX as usize;
+        for index in half(generation) * tallies..(half(generation) + 1) * tallies {
+            self.maps.tallies.write(index, Tally::default());
+        }
+        let stale: Vec<PodKey> = self
+            .maps
+            .overflow
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|PodKey(key)| usize::from(key.half) == half(generation))
+            .collect();
+        for key in stale {
+            self.maps.overflow.remove(&key).map_err(CaptureError::Map)?;
+        }
+        Ok(())
+    }
+
+    fn coverage(
+        &self,
+        generation: u64,
+        from_ns: WallNs,
+        to_ns: WallNs,
+        flows: &Evictions,
+        overflow: &Evictions,
+        waited: &Waited,
+    ) -> Vec<CoverageRecord> {
+        self.interfaces
+            .iter()
+            .map(|attached| {
+                let tally = self.tally(generation, attached.number, waited);
+                let number = usize::from(attached.number);
+                CoverageRecord {
+                    interface: attached.device.name.clone(),
+                    generation,
+                    from_ns,
+                    to_ns,
+                    hook: attached.hooks.to_string(),
+                    seen: Tallied { packets: tally.seen.packets, bytes: tally.seen.bytes },
+                    flows: flows.per_interface[number],
+                    overflow: overflow.per_interface[number],
+                    outcomes: named_outcomes(&tally),
+                    happenings: named_happenings(&tally),
+                    gap: None,
+                }
+            })
+            .collect()
+    }
+
+    /// All CPUs' tallies of one interface, summed.
+    fn tally(&self, generation: u64, number: u8, waited: &Waited) -> Tally {
+        let cpus = self.maps.dimensions.cpus as usize;
+        let mut sum = Tally::default();
+        for cpu in 0..cpus {
+            let index = (half(generation) * cpus + cpu) * INTERFACES_MAX as usize + usize::from(number);
+            let tally = self.maps.tallies.settled(index..index + 1, waited)[0];
+            sum.seen.packets += tally.seen.packets;
+            sum.seen.bytes += tally.seen.bytes;
+            for (to, from) in sum.outcomes.iter_mut().zip(&tally.outcomes) {
+                to.packets += from.packets;
+                to.bytes += from.bytes;
+            }
+            for (to, from) in sum.happenings.iter_mut().zip(&tally.happenings) {
+                *to += from;
+            }
+        }
+        sum
+    }
+
+    /// Evictions in the active generation so far: when they grow, the generation should end sooner.
+    pub fn evictions_so_far(&self) -> u64 {
+        let generation = self.control().generation;
+        let cpus = self.maps.dimensions.cpus as usize;
+        let first = half(generation) * cpus * INTERFACES_MAX as usize;
+        (0..cpus)
+            .flat_map(|cpu| self.interfaces.iter().map(move |attached| (cpu, attached.number)))
+            .map(|(cpu, number)| {
+                let tally = self.maps.tallies.read(first + cpu * INTERFACES_MAX as usize + usize::from(number));
+                tally.happenings[Happening::Evicted as usize] + tally.happenings[Happening::EvictedToOverflow as usize]
+            })
+            .sum()
+    }
+}
+
+/// Puts a ring record where it belongs.
+fn sort_event(
+    event: &FlowEvent,
+    clock: &ClockReading,
+    tick_ns: u64,
+    active: u64,
+    opened: &mut Vec<(u64, FlowOpened)>,
+    evicted: &mut Vec<(u64, FlowDelta)>,
+    evictions: &mut Vec<Evictions>,
+) {
+    let generation = whole_generation(event.generation, active);
+    match EventKind::from_raw(event.kind) {
+        Some(EventKind::Opened) => opened.push((generation, FlowOpened { key: event.key, at_ns: clock.wall(event.birth.first_ns) })),
+        Some(EventKind::Evicted) => {
+            let ticks = event.last_jiffies.wrapping_sub(event.birth.first_jiffies);
+            let delta = FlowDelta {
+                key: event.key,
+                first_ns: clock.wall(event.birth.first_ns),
+                last_ns: last_ns(event.birth.first_ns, ticks, tick_ns, clock),
+                packets: u64::from(event.packets),
+                bytes: u64::from(event.bytes),
+                tcp_flags: event.tcp_flags,
+            };
+            note_eviction(evictions, event.generation, &delta);
+            evicted.push((generation, delta));
+        }
+        // Only a program of another layout writes other kinds, and it has other maps.
+        None => {}
+    }
+}
+
+/// Keeps the sum of a generation's evictions for its balance.
+pub fn note_eviction(evictions: &mut Vec<Evictions>, generation: u32, delta: &FlowDelta) {
+    let position = evictions.iter().position(|evicted| evicted.generation == generation).unwrap_or_else(|| {
+        evictions.push(Evictions::of(generation));
+        evictions.len() - 1
+    });
+    evictions[position].add(delta.key.interface(), delta.packets, delta.bytes);
+}
+
+/// The generation's full number from its low half: never more than a few behind the active one.
+fn whole_generation(low: u32, active: u64) -> u64 {
+    active.wrapping_sub(u64::from(low32(active).wrapping_sub(low)))
+}
+
+fn low32(generation: u64) -> u32 {
+    u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn half(generation: u64) -> usize {
+    usize::from(generation & 1 == 1)
+}
+
+/// First packet's precise time plus whole ticks; never in the future.
+fn last_ns(first_ns: u64, ticks: u32, tick_ns: u64, clock: &ClockReading) -> WallNs {
+    clock.wall((first_ns + u64::from(ticks) * tick_ns).min(clock.monotonic_ns.max(first_ns)))
+}
+
+fn named_outcomes(tally: &Tally) -> Vec<(String, Tallied)> {
+    Outcome::ALL
+        .iter()
+        .zip(&tally.outcomes)
+        .filter(|(_, count)| count.packets != 0)
+        .map(|(outcome, count)| {
+            (outcome.label().to_owned(), Tallied { packets: count.packets, bytes: count.bytes })
+        })
+        .collect()
+}
+
+fn named_happenings(tally: &Tally) -> Vec<(String, u64)> {
+    Happening::ALL
+        .iter()
+        .zip(tally.happenings)
+        .filter(|(_, count)| *count != 0)
+        .map(|(happening, count)| (happening.label().to_owned(), count))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_known_by_its_low_half() {
+        assert_eq!(whole_generation(7, 7), 7);
+        assert_eq!(whole_generation(6, 7), 6);
+        assert_eq!(whole_generation(u32::MAX, 1 << 32), (1 << 32) - 1);
+        assert_eq!(whole_generation(1, (1 << 32) + 2), (1 << 32) + 1);
+    }
+
+    #[test]
+    fn a_last_packet_is_never_in_the_future() {
+        let clock = ClockReading { monotonic_ns: 10_000, wall_offset_ns: 1_000, boot_offset_ns: 0 };
+        assert_eq!(last_ns(9_000, 3, 4_000, &clock), 11_000);
+        assert_eq!(last_ns(1_000, 2, 4_000, &clock), 10_000);
+    }
+}

@@ -1,0 +1,120 @@
+//! The kernel's memory, mapped into the agent: arrays of the flow cache, read without system calls.
+//!
+//! Owns every raw pointer into map memory. Guarantees that a half of the cache is handed out as plain slices only against
+//! proof ([`Waited`]) that no program still writes it.
+
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use hotspot_common::control::Control;
+use hotspot_common::{Birth, Slot, Tally};
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::barrier::Waited;
+
+/// Types that the kernel programs and the agent both keep in mapped arrays.
+///
+/// # Safety
+///
+/// `repr(C)`, no padding but explicit, every bit pattern valid, size a multiple of 8.
+pub unsafe trait Shared: Copy + Default {}
+
+// SAFETY: asserted where the type is defined.
+unsafe impl Shared for Control {}
+// SAFETY: asserted where the type is defined.
+unsafe impl Shared for Slot {}
+// SAFETY: asserted where the type is defined.
+unsafe impl Shared for Birth {}
+// SAFETY: asserted where the type is defined.
+unsafe impl Shared for Tally {}
+
+/// Pages of a file descriptor, unmapped on drop.
+pub struct Pages {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: plain shared memory; all access goes through volatile or atomic operations, or is proven exclusive.
+unsafe impl Send for Pages {}
+
+impl Pages {
+    /// Maps `len` bytes from `offset`.
+    pub fn map(fd: BorrowedFd<'_>, len: usize, offset: u64, protection: ProtFlags) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address the kernel chooses cannot alias anything of ours.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset) }?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self { base, len })
+    }
+
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: made by `map` with this length, and nothing borrowed from it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// An array map (`BPF_F_MMAPABLE`) seen as an array.
+pub struct MappedArray<T> {
+    pages: Pages,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Shared> MappedArray<T> {
+    /// Maps an array of `len` elements.
+    pub fn new(map: impl AsFd, len: usize) -> io::Result<Self> {
+        let bytes = (len * size_of::<T>()).next_multiple_of(rustix::param::page_size());
+        let pages = Pages::map(map.as_fd(), bytes, 0, ProtFlags::READ | ProtFlags::WRITE)?;
+        Ok(Self { pages, len, element: PhantomData })
+    }
+
+    fn element(&self, index: usize) -> NonNull<T> {
+        assert!(index < self.len, "element {index} of an array of {}", self.len);
+        // SAFETY: within the mapping, as just checked.
+        unsafe { self.pages.base().cast::<T>().add(index) }
+    }
+
+    /// What the element holds now; may be torn while a program writes it.
+    pub fn read(&self, index: usize) -> T {
+        // SAFETY: a live element; any bytes are a value. Volatile because the kernel writes it.
+        unsafe { self.element(index).read_volatile() }
+    }
+
+    pub fn write(&self, index: usize, value: T) {
+        // SAFETY: a live element. Volatile because the kernel reads it.
+        unsafe { self.element(index).write_volatile(value) };
+    }
+
+    /// Elements that no program writes any more.
+    pub fn settled(&self, range: Range<usize>, _proof: &Waited) -> &[T] {
+        assert!(range.start <= range.end && range.end <= self.len, "range {range:?} of an array of {}", self.len);
+        // SAFETY: within the mapping; nothing writes these elements (the proof), and any bytes are values.
+        unsafe { std::slice::from_raw_parts(self.pages.base().cast::<T>().add(range.start).as_ptr(), range.len()) }
+    }
+}
+
+impl MappedArray<Control> {
+    /// Makes a generation the one being written. A program reads the number once, as one word.
+    pub fn write_generation(&self, generation: u64) {
+        let control = self.element(0).as_ptr();
+        // SAFETY: a live, aligned word of the control page.
+        let word = unsafe { std::sync::atomic::AtomicU64::from_ptr(&raw mut (*control).generation) };
+        word.store(generation, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Notes the last generation that is on disk.
+    pub fn write_drained(&self, generation: u64) {
+        let control = self.element(0).as_ptr();
+        // SAFETY: a live, aligned word of the control page.
+        let word = unsafe { std::sync::atomic::AtomicU64::from_ptr(&raw mut (*control).drained) };
+        word.store(generation, std::sync::atomic::Ordering::Release);
+    }
+}

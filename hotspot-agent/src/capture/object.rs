@@ -1,0 +1,97 @@
+//! The compiled kernel programs, and loading them for one interface with the maps that all interfaces share.
+
+use std::path::Path;
+
+use aya::{Ebpf, EbpfLoader};
+use hotspot_common::control::Control;
+use hotspot_common::{INTERFACES_MAX, Slot};
+
+use super::CaptureError;
+
+/// What the agent attaches; empty in a build without the toolchain for it.
+static HOTSPOT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hotspot.o"));
+/// Twins and probes for benchmarks and tests.
+static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
+
+/// Clients whose totals are kept apart when cache and rings are full.
+const OVERFLOW_CLIENTS_MAX: u32 = 65_536;
+
+/// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
+pub const SHARED_MAPS: [&str; 7] = ["CONTROL", "SLOTS", "BIRTHS", "TALLIES", "RINGS", "OVERFLOW", "CLIENT_NETS"];
+
+/// How large the maps are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dimensions {
+    pub cpus: u32,
+    pub slots_per_cpu_log2: u32,
+    pub ring_bytes: u32,
+}
+
+impl Dimensions {
+    /// Slots of both halves, all CPUs.
+    pub fn slots(&self) -> u32 {
+        (2 * self.cpus) << self.slots_per_cpu_log2
+    }
+
+    pub fn slots_per_cpu(&self) -> usize {
+        1 << self.slots_per_cpu_log2
+    }
+
+    pub fn tallies(&self) -> u32 {
+        2 * self.cpus * INTERFACES_MAX
+    }
+
+    /// Memory of the two halves, in bytes.
+    pub fn cache_bytes(&self) -> u64 {
+        u64::from(self.slots()) * size_of::<Slot>() as u64
+    }
+}
+
+/// Which of the embedded objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    Hotspot,
+    Bench,
+}
+
+impl Object {
+    pub fn bytes(self) -> Result<&'static [u8], CaptureError> {
+        let bytes = match self {
+            Self::Hotspot => HOTSPOT,
+            Self::Bench => BENCH,
+        };
+        if bytes.is_empty() { Err(CaptureError::NoProgram) } else { Ok(bytes) }
+    }
+}
+
+/// Loads an object for one interface; its maps are opened in `pins`, or made there.
+pub fn load(
+    object: Object,
+    pins: &Path,
+    interface: u8,
+    control: &Control,
+    dimensions: Dimensions,
+    sides_by_address: bool,
+) -> Result<Ebpf, CaptureError> {
+    let bytes = object.bytes()?;
+    let interface = u32::from(interface);
+    let sides_by_address = u32::from(sides_by_address);
+    let ring_bytes = u64::from(dimensions.ring_bytes);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("INTERFACE", &interface, true)
+        .override_global("CPUS", &dimensions.cpus, true)
+        .override_global("SLOTS_PER_CPU_LOG2", &dimensions.slots_per_cpu_log2, true)
+        .override_global("RING_BYTES", &ring_bytes, true)
+        .override_global("SIDES_BY_ADDRESS", &sides_by_address, true)
+        .override_global("HASH_KEYS", &control.hash_keys, true)
+        .map_max_entries("SLOTS", dimensions.slots())
+        .map_max_entries("BIRTHS", dimensions.slots())
+        .map_max_entries("TALLIES", dimensions.tallies())
+        .map_max_entries("RINGS", dimensions.cpus)
+        .map_max_entries("OVERFLOW", OVERFLOW_CLIENTS_MAX);
+    for name in SHARED_MAPS {
+        loader.map_pin_path(name, pins.join(name));
+    }
+    loader.load(bytes).map_err(CaptureError::Load)
+}

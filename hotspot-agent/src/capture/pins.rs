@@ -1,0 +1,235 @@
+//! What outlives the agent: maps and links, pinned under a directory in bpffs that names the layout.
+//!
+//! `<bpffs>/hotspot/<instance>/v<layout>/` holds the maps by name and one link per hook, called
+//! `link-<interface number>-<direction>-<hook>-<interface name>`. Killing the agent leaves all of it in place: counting goes
+//! on, and the next start opens it instead of making it anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{ArrayOfMaps, Map, MapData};
+use hotspot_common::control::Control;
+use hotspot_common::{Birth, Direction, LAYOUT_VERSION, OverflowKey, OverflowTotal, Slot, Tally};
+use rustix::fs::statfs;
+
+use super::CaptureError;
+use super::hooks::Hook;
+use super::memory::MappedArray;
+use super::object::{Dimensions, Object, load};
+use super::ring::RingReader;
+
+/// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// A directory of pins.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    dir: PathBuf,
+}
+
+/// A link found among the pins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedHook {
+    pub number: u8,
+    pub direction: Direction,
+    pub hook: Hook,
+    pub interface: String,
+    pub path: PathBuf,
+}
+
+impl Pins {
+    /// The pins of one agent; makes the directory. `instance` must be unique on the machine.
+    pub fn open(bpffs: &Path, instance: &str) -> Result<Self, CaptureError> {
+        let is_bpffs = statfs(bpffs).is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|magic| magic == BPF_FS_MAGIC));
+        if !is_bpffs {
+            return Err(CaptureError::NoBpffs { path: bpffs.to_path_buf() });
+        }
+        let dir = bpffs.join("hotspot").join(instance).join(format!("v{LAYOUT_VERSION}"));
+        fs::create_dir_all(&dir).map_err(|source| CaptureError::Pins { path: dir.clone(), source })?;
+        Ok(Self { dir })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The links an earlier agent left attached.
+    pub fn hooks(&self) -> Result<Vec<PinnedHook>, CaptureError> {
+        let failed = |source| CaptureError::Pins { path: self.dir.clone(), source };
+        let mut hooks = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            hooks.extend(parse_link_name(&name).map(|(number, direction, hook, interface)| PinnedHook {
+                number,
+                direction,
+                hook,
+                interface,
+                path: entry.path(),
+            }));
+        }
+        hooks.sort_by_key(|hook| (hook.number, hook.direction));
+        Ok(hooks)
+    }
+
+    pub fn link_path(&self, number: u8, direction: Direction, hook: Hook, interface: &str) -> PathBuf {
+        // bpffs refuses dots in names; no interface name holds a slash or a space.
+        let interface = interface.replace('.', "%2e");
+        self.dir.join(format!("link-{number}-{}-{}-{interface}", direction_name(direction), hook.name()))
+    }
+
+    /// Removes everything. The kernel frees what nothing holds any more.
+    pub fn remove(&self) -> Result<(), CaptureError> {
+        let failed = |source| CaptureError::Pins { path: self.dir.clone(), source };
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+        }
+        fs::remove_dir(&self.dir).map_err(failed)?;
+        if let Some(instance) = self.dir.parent() {
+            // Another layout's pins may still be there.
+            let _ = fs::remove_dir(instance);
+        }
+        Ok(())
+    }
+}
+
+fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Out => "in",
+        Direction::In => "out",
+    }
+}
+
+fn parse_link_name(name: &str) -> Option<(u8, Direction, Hook, String)> {
+    let mut parts = name.strip_prefix("link-")?.splitn(4, '-');
+    let number = parts.next()?.parse().ok()?;
+    let direction = match parts.next()? {
+        "in" => Direction::Out,
+        "out" => Direction::In,
+        _ => return None,
+    };
+    let hook = Hook::from_name(parts.next()?)?;
+    Some((number, direction, hook, parts.next()?.replace("%2e", ".")))
+}
+
+/// The maps all interfaces share, as the agent uses them.
+pub(super) struct Maps {
+    pub(super) dimensions: Dimensions,
+    pub(super) control: MappedArray<Control>,
+    pub(super) slots: MappedArray<Slot>,
+    pub(super) births: MappedArray<Birth>,
+    pub(super) tallies: MappedArray<Tally>,
+    pub(super) rings: Vec<RingReader>,
+    pub(super) overflow: aya::maps::PerCpuHashMap<MapData, PodKey, PodTotal>,
+    /// Whether an earlier agent made them.
+    pub(super) resumed: bool,
+}
+
+/// Overflow keys as aya wants them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub(super) struct PodKey(pub(super) OverflowKey);
+/// Overflow totals as aya wants them.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct PodTotal(pub(super) OverflowTotal);
+
+// SAFETY: repr(C) without implicit padding; every bit pattern is valid.
+unsafe impl aya::Pod for PodKey {}
+// SAFETY: repr(C) without implicit padding; every bit pattern is valid.
+unsafe impl aya::Pod for PodTotal {}
+
+impl Maps {
+    /// Opens the pinned maps, or makes them with these dimensions.
+    pub(super) fn open(pins: &Pins, wanted: Dimensions) -> Result<Self, CaptureError> {
+        let resumed = pins.dir().join("CONTROL").exists();
+        let (dimensions, control) = if resumed { recorded(pins)? } else { (wanted, fresh_control(wanted)?) };
+        if !resumed {
+            // Loading makes the maps; the programs themselves come with each interface.
+            drop(load(Object::Hotspot, pins.dir(), 0, &control, dimensions, false)?);
+        }
+        let open = |name: &str| MapData::from_pin(pins.dir().join(name)).map_err(CaptureError::Map);
+        let mapped = |source| CaptureError::Mmap { source };
+        let mut maps = Self {
+            dimensions,
+            control: MappedArray::new(open("CONTROL")?.fd(), 1).map_err(mapped)?,
+            slots: MappedArray::new(open("SLOTS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
+            births: MappedArray::new(open("BIRTHS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
+            tallies: MappedArray::new(open("TALLIES")?.fd(), dimensions.tallies() as usize).map_err(mapped)?,
+            rings: Vec::new(),
+            overflow: Map::PerCpuHashMap(open("OVERFLOW")?).try_into().map_err(CaptureError::Map)?,
+            resumed,
+        };
+        let mut rings: ArrayOfMaps<MapData, MapData> =
+            Map::ArrayOfMaps(open("RINGS")?).try_into().map_err(CaptureError::Map)?;
+        for cpu in 0..dimensions.cpus {
+            let ring = if resumed { rings.get(&cpu, 0).map_err(CaptureError::Map)? } else { make_ring(&mut rings, cpu, dimensions)? };
+            let fd = std::os::fd::AsFd::as_fd(ring.fd()).try_clone_to_owned().map_err(mapped)?;
+            maps.rings.push(RingReader::new(fd, u64::from(dimensions.ring_bytes)).map_err(mapped)?);
+        }
+        if !resumed {
+            // Last, because its presence is what says that the rest is whole.
+            maps.control.write(0, control);
+        }
+        Ok(maps)
+    }
+}
+
+/// What an earlier agent wrote into its maps.
+fn recorded(pins: &Pins) -> Result<(Dimensions, Control), CaptureError> {
+    let control = MapData::from_pin(pins.dir().join("CONTROL")).map_err(CaptureError::Map)?;
+    let control = MappedArray::<Control>::new(control.fd(), 1).map_err(|source| CaptureError::Mmap { source })?.read(0);
+    if control.cpus == 0 {
+        return Err(CaptureError::HalfMade { path: pins.dir().to_path_buf() });
+    }
+    Ok((Dimensions { cpus: control.cpus, slots_per_cpu_log2: control.slots_per_cpu_log2, ring_bytes: control.ring_bytes }, control))
+}
+
+fn fresh_control(dimensions: Dimensions) -> Result<Control, CaptureError> {
+    let mut random = [0u8; 56];
+    let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    if filled != Ok(random.len()) {
+        return Err(CaptureError::Mmap { source: std::io::Error::other("the kernel gave no random bytes") });
+    }
+    let mut words = random.chunks_exact(8).map(|bytes| u64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
+    let mut word = || words.next().unwrap_or_default() | 1;
+    Ok(Control {
+        generation: 1,
+        drained: 0,
+        capture: word(),
+        hash_keys: [word(), word(), word(), word(), word(), word()],
+        slots_per_cpu_log2: dimensions.slots_per_cpu_log2,
+        cpus: dimensions.cpus,
+        ring_bytes: dimensions.ring_bytes,
+        padding: 0,
+    })
+}
+
+fn make_ring(rings: &mut ArrayOfMaps<MapData, MapData>, cpu: u32, dimensions: Dimensions) -> Result<MapData, CaptureError> {
+    let kind = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
+    let definition = aya_obj::Map::new_from_params(kind, 0, 0, dimensions.ring_bytes, 0);
+    let ring = MapData::create(definition, &format!("RING_{cpu}"), None).map_err(CaptureError::Map)?;
+    rings.set(cpu, &ring, 0).map_err(CaptureError::Map)?;
+    Ok(ring)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::object::SHARED_MAPS;
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_link_says_what_it_is() {
+        let pins = Pins { dir: PathBuf::from("/pins") };
+        let path = pins.link_path(3, Direction::In, Hook::Tcx, "eth0.12-x");
+        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        assert_eq!(name.as_deref(), Some("link-3-out-tcx-eth0%2e12-x"));
+        let parsed = name.as_deref().and_then(parse_link_name);
+        assert_eq!(parsed, Some((3, Direction::In, Hook::Tcx, "eth0.12-x".to_owned())));
+    }
+
+    #[test]
+    fn maps_are_not_mistaken_for_links() {
+        assert!(SHARED_MAPS.iter().all(|name| parse_link_name(name).is_none()));
+    }
+}

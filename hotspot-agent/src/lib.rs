@@ -1,0 +1,4 @@
+//! The daemon on the gateway: capture, identities, NAT, journal, seal.
+
+pub mod capture;
+pub mod recorder;

@@ -1,0 +1,152 @@
+//! A frame as a hook hands it over, and the one door through which its bytes are read.
+//!
+//! Every read is checked against the end of the packet. Owns also what only the hook knows: the tag in the frame's metadata,
+//! and how many frames on the wire a GSO packet stands for.
+
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+use crate::Wire;
+
+/// Headers are looked for in this much of a frame at most; also what is pulled into a packet's linear part.
+const HEADERS_MAX: usize = 512;
+
+/// How much of a frame should be readable at once: enough for two tags, IPv6, extension headers and TCP.
+const LINEAR_MIN: usize = 160;
+
+/// Bytes of an 802.1Q tag.
+const TAG_LEN: u64 = 4;
+
+pub struct Frame {
+    data: usize,
+    data_end: usize,
+    /// Bytes of the frame, also those that are not in the linear part.
+    len: usize,
+    /// Tag control information of a tag that was taken out of the frame.
+    metadata_tag: Option<u16>,
+    /// Payload bytes per segment; 0 where the frame is a single one.
+    gso_size: u32,
+    gso_segments: u32,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub fn from_xdp(ctx: &XdpContext) -> Self {
+        let (data, data_end) = (ctx.data(), ctx.data_end());
+        let mut len = data_end - data;
+        // A frame in several buffers fills the first one; asking for the whole length costs a call, so only then.
+        if len > 1500 {
+            // SAFETY: `ctx` is the context this program was called with.
+            len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize;
+        }
+        Self { data, data_end, len, metadata_tag: None, gso_size: 0, gso_segments: 0 }
+    }
+
+    #[inline(always)]
+    pub fn from_skb(ctx: &TcContext) -> Self {
+        let skb = ctx.skb.skb;
+        let len = ctx.len() as usize;
+        if ctx.data_end() - ctx.data() < LINEAR_MIN && ctx.data_end() - ctx.data() < len {
+            let wanted = if len < LINEAR_MIN { len } else { LINEAR_MIN };
+            // Where it fails the frame is parsed as far as it can be read, and ends in an outcome.
+            let _ = ctx.pull_data(wanted as u32);
+        }
+        // SAFETY: the verifier turns reads of __sk_buff's fields into reads of the packet's own.
+        let (tagged, tag) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci) };
+        // SAFETY: as above.
+        let (gso_size, gso_segments) = unsafe { ((*skb).gso_size, (*skb).gso_segs) };
+        Self {
+            data: ctx.data(),
+            data_end: ctx.data_end(),
+            len,
+            metadata_tag: if tagged != 0 { Some(tag as u16) } else { None },
+            gso_size,
+            gso_segments,
+        }
+    }
+
+    /// Bytes of the frame, without a tag that is only in metadata.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    pub fn metadata_tag(&self) -> Option<u16> {
+        self.metadata_tag
+    }
+
+    /// Whether the frame stands for several on the wire.
+    #[inline(always)]
+    pub fn is_gso(&self) -> bool {
+        self.gso_size != 0
+    }
+
+    /// The `T` at an offset; `None` where the frame ends before it does.
+    #[inline(always)]
+    pub fn read<T: Plain>(&self, offset: usize) -> Option<T> {
+        if offset > HEADERS_MAX {
+            return None;
+        }
+        let start = as_computed(self.data + offset);
+        if as_computed(start + size_of::<T>()) > self.data_end {
+            return None;
+        }
+        // SAFETY: within the packet, as just checked (and checked again by the verifier). The load may be unaligned: it
+        // compiles to one BPF instruction, which the verifier accepts only where the machine can do it.
+        Some(unsafe { (start as *const T).read() })
+    }
+
+    /// Packets and bytes on the wire: each segment of a GSO packet is a frame with its own `headers_len` bytes of headers.
+    #[inline(always)]
+    pub fn on_wire(&self, headers_len: usize) -> Wire {
+        let tag = if self.metadata_tag.is_some() { TAG_LEN } else { 0 };
+        let len = self.len as u64;
+        if self.gso_size == 0 || headers_len == 0 {
+            return Wire { packets: 1, bytes: len + tag };
+        }
+        let headers = headers_len as u64;
+        let segments = if self.gso_segments != 0 {
+            self.gso_segments as u64
+        } else {
+            // Packets from outside (a virtual machine's) carry no count.
+            let size = self.gso_size as u64;
+            len.wrapping_sub(headers).wrapping_add(size - 1).checked_div(size).unwrap_or(1)
+        };
+        let more = if segments > 0 { segments - 1 } else { 0 };
+        Wire { packets: more + 1, bytes: len + tag + more * (headers + tag) }
+    }
+}
+
+/// The value, in a register the compiler knows nothing about.
+///
+/// The verifier learns from a comparison only about the very pointer that was compared; without this the compiler compares
+/// something equivalent (`start > end - 2`) and reads through a pointer it computed again.
+#[inline(always)]
+fn as_computed(mut pointer: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: a move of a register to itself. (No instruction at all would leave a line number without one.)
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        pointer = core::hint::black_box(pointer);
+    }
+    pointer
+}
+
+/// Types that any bytes are a value of. Not `u8`: the verifier learns nothing from a check for a single byte
+/// (kernel/bpf/verifier.c, `find_good_pkt_pointers`, open ranges at offset 0), so two are read at a time.
+///
+/// # Safety
+///
+/// Every bit pattern must be valid, and there must be no padding.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: integers.
+unsafe impl Plain for u16 {}
+// SAFETY: integers.
+unsafe impl Plain for u32 {}
+// SAFETY: integers.
+unsafe impl Plain for u64 {}

@@ -1,0 +1,42 @@
+//! Entry points: one per hook.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use hotspot_ebpf::frame::Frame;
+use hotspot_ebpf::observe;
+use hotspot_ebpf::sides::Hook;
+
+/// `TCX_NEXT` of tcx, `TC_ACT_UNSPEC` of clsact: go on as if this program were not here (include/uapi/linux/bpf.h).
+const NEXT: i32 = -1;
+
+#[xdp(frags)]
+pub fn hotspot_xdp(ctx: XdpContext) -> u32 {
+    observe(&Frame::from_xdp(&ctx), Hook::Ingress);
+    xdp_action::XDP_PASS
+}
+
+#[classifier]
+pub fn hotspot_ingress(ctx: TcContext) -> i32 {
+    observe(&Frame::from_skb(&ctx), Hook::Ingress);
+    NEXT
+}
+
+#[classifier]
+pub fn hotspot_egress(ctx: TcContext) -> i32 {
+    observe(&Frame::from_skb(&ctx), Hook::Egress);
+    NEXT
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel asks for a GPL-compatible licence (include/linux/license.h).
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

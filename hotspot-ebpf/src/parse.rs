@@ -1,0 +1,78 @@
+//! From the bytes of a frame to the key of its flow, or the outcome that says why there is none.
+//!
+//! Header lengths are read, never assumed; ports come from a transport header that is really there, never from payload or
+//! padding; no byte past the transport header is read.
+
+mod ethernet;
+mod ipv4;
+mod ipv6;
+mod transport;
+
+use hotspot_common::{Direction, FlowKey, Outcome};
+
+use crate::frame::Frame;
+use crate::settings;
+use crate::sides::{self, Hook};
+use transport::Transport;
+
+pub struct Parsed {
+    pub key: FlowKey,
+    /// 0 for other protocols than TCP.
+    pub tcp_flags: u8,
+    /// Bytes from the start of the frame to the end of the transport header: what every segment of a GSO packet repeats.
+    pub headers_len: usize,
+}
+
+/// An address in the key's form, as two machine words; words stay in registers where arrays of bytes would be copied.
+pub type Address = [u64; 2];
+
+/// What the network layer says.
+struct Network {
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    /// Where the transport header starts; 0 in a fragment that does not hold it.
+    transport: usize,
+    /// Where the IP packet ends; what follows is padding.
+    end: usize,
+}
+
+#[inline(always)]
+pub fn parse(frame: &Frame, hook: Hook) -> Result<Parsed, Outcome> {
+    let ethernet = ethernet::parse(frame)?;
+    let network = match ethernet.version {
+        ethernet::Version::V4 => ipv4::parse(frame, ethernet.payload)?,
+        ethernet::Version::V6 => ipv6::parse(frame, ethernet.payload)?,
+    };
+    let mut transport = Transport::default();
+    transport::parse(frame, &network, &mut transport)?;
+    let direction = sides::direction(hook, network.source, network.destination)?;
+    let outward = matches!(direction, Direction::Out);
+    let (client, peer, client_mac) = if outward {
+        (network.source, network.destination, ethernet.source)
+    } else {
+        (network.destination, network.source, ethernet.destination)
+    };
+    let (client_port, peer_port) = if outward || !transport.has_sides {
+        (transport.first, transport.second)
+    } else {
+        (transport.second, transport.first)
+    };
+    let origin = FlowKey::origin(settings::interface() as u8, direction);
+    let key = FlowKey::from_words([
+        client[0],
+        client[1],
+        peer[0],
+        peer[1],
+        client_mac | ethernet.vlan << 48,
+        ethernet.inner_vlan
+            | (client_port as u64) << 16
+            | (peer_port as u64) << 32
+            | (network.protocol as u64) << 48
+            | (origin as u64) << 56,
+    ]);
+    Ok(Parsed { key, tcp_flags: transport.tcp_flags, headers_len: transport.headers_len })
+}
+
+#[cfg(not(target_endian = "little"))]
+compile_error!("the key is put together from little-endian words");

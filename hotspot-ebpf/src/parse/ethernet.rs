@@ -1,0 +1,107 @@
+//! Ethernet II, with up to two VLAN tags in the frame or one of them in its metadata.
+
+use hotspot_common::Outcome;
+
+use crate::frame::Frame;
+
+const ETHERTYPE_OFFSET: usize = 12;
+const ADDRESSES_LEN: usize = 12;
+const TAG_LEN: usize = 4;
+
+/// Values below are 802.3 lengths (IEEE 802.3 §3.2.6).
+const ETHERTYPE_MIN: u16 = 0x0600;
+
+pub(super) enum Version {
+    V4,
+    V6,
+}
+
+pub(super) struct Ethernet {
+    /// The six bytes as they lie in memory, in the low bits.
+    pub(super) source: u64,
+    pub(super) destination: u64,
+    /// 0 where there is none; a priority tag (identifier 0) is none.
+    pub(super) vlan: u64,
+    pub(super) inner_vlan: u64,
+    pub(super) version: Version,
+    /// Where the network header starts.
+    pub(super) payload: usize,
+}
+
+#[inline(always)]
+pub(super) fn parse(frame: &Frame) -> Result<Ethernet, Outcome> {
+    let Some(mut ethertype) = frame.read::<u16>(ETHERTYPE_OFFSET).map(u16::from_be) else {
+        return Err(Outcome::Runt);
+    };
+    let destination = mac(frame, 0)?;
+    let source = mac(frame, 6)?;
+    let mut tags = Tags::default();
+    if let Some(tag) = frame.metadata_tag() {
+        tags.push(tag)?;
+    }
+    let mut offset = ADDRESSES_LEN;
+    // At most two tags are kept; the third is an outcome, so three rounds see every case.
+    for _ in 0..3 {
+        if !is_tag(ethertype) {
+            break;
+        }
+        let Some(control) = frame.read::<u16>(offset + 2).map(u16::from_be) else {
+            return Err(Outcome::TruncatedVlan);
+        };
+        let Some(inner) = frame.read::<u16>(offset + 4).map(u16::from_be) else {
+            return Err(Outcome::TruncatedVlan);
+        };
+        tags.push(control)?;
+        ethertype = inner;
+        offset += TAG_LEN;
+    }
+    let start = offset + 2;
+    let version = match ethertype {
+        0x0800 => Version::V4,
+        0x86dd => Version::V6,
+        0x0806 => return Err(Outcome::Arp),
+        0x888e => return Err(Outcome::Eapol),
+        0x88cc => return Err(Outcome::Lldp),
+        0x8863 | 0x8864 => return Err(Outcome::Pppoe),
+        length if length < ETHERTYPE_MIN => return Err(Outcome::Llc),
+        _ => return Err(Outcome::OtherEthertype),
+    };
+    Ok(Ethernet { source, destination, vlan: tags.outer, inner_vlan: tags.inner, version, payload: start })
+}
+
+/// 802.1Q, 802.1ad, and the ethertypes QinQ used before it.
+#[inline(always)]
+fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, 0x8100 | 0x88a8 | 0x9100 | 0x9200)
+}
+
+#[derive(Default)]
+struct Tags {
+    count: u32,
+    outer: u64,
+    inner: u64,
+}
+
+impl Tags {
+    #[inline(always)]
+    fn push(&mut self, control: u16) -> Result<(), Outcome> {
+        let identifier = (control & 0x0fff) as u64;
+        self.count += 1;
+        if self.count > 2 {
+            return Err(Outcome::TooManyVlans);
+        }
+        if self.outer == 0 {
+            self.outer = identifier;
+        } else {
+            self.inner = identifier;
+        }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn mac(frame: &Frame, offset: usize) -> Result<u64, Outcome> {
+    let Some(head) = frame.read::<u32>(offset) else { return Err(Outcome::Runt) };
+    let Some(tail) = frame.read::<u16>(offset + 4) else { return Err(Outcome::Runt) };
+    Ok(head as u64 | (tail as u64) << 32)
+}

@@ -1,0 +1,43 @@
+//! IPv4 (RFC 791), with options and fragments.
+
+use hotspot_common::Outcome;
+
+use super::{Address, Network};
+use crate::frame::Frame;
+
+const HEADER_MIN: usize = 20;
+/// Fragment offset, in units of 8 bytes; the bits above are flags.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+#[inline(always)]
+pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
+    let Some([version_ihl, _]) = frame.read::<u16>(offset).map(u16::to_ne_bytes) else { return Err(Outcome::BadIpv4) };
+    let Some(total_len) = frame.read::<u16>(offset + 2).map(u16::from_be) else { return Err(Outcome::BadIpv4) };
+    let Some(fragment) = frame.read::<u16>(offset + 6).map(u16::from_be) else { return Err(Outcome::BadIpv4) };
+    let Some([_, protocol]) = frame.read::<u16>(offset + 8).map(u16::to_ne_bytes) else { return Err(Outcome::BadIpv4) };
+    let Some(source) = frame.read::<u32>(offset + 12) else { return Err(Outcome::BadIpv4) };
+    let Some(destination) = frame.read::<u32>(offset + 16) else { return Err(Outcome::BadIpv4) };
+    let header_len = ((version_ihl & 0x0f) as usize) * 4;
+    if version_ihl >> 4 != 4 || header_len < HEADER_MIN {
+        return Err(Outcome::BadIpv4);
+    }
+    // A packet too large for the field says 0; only segmentation offload makes those ("BIG TCP").
+    let end = if total_len == 0 && frame.is_gso() { frame.len() } else { offset + total_len as usize };
+    if end > frame.len() || offset + header_len > end {
+        return Err(Outcome::BadIpv4);
+    }
+    let first = fragment & FRAGMENT_OFFSET == 0;
+    Ok(Network {
+        source: mapped(source),
+        destination: mapped(destination),
+        protocol,
+        transport: if first { offset + header_len } else { 0 },
+        end,
+    })
+}
+
+/// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2), from the address as it lies in memory.
+#[inline(always)]
+fn mapped(address: u32) -> Address {
+    [0, (address as u64) << 32 | 0xffff_0000]
+}

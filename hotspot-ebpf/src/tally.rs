@@ -1,0 +1,56 @@
+//! Per CPU, interface and generation: packets seen, and those that are in no flow.
+//!
+//! Only the CPU that owns a tally writes it, so nothing here is atomic.
+
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+use hotspot_common::{Count, Happening, INTERFACES_MAX, Outcome, Tally};
+
+use crate::Wire;
+use crate::generation::{MMAPABLE, Place};
+use crate::settings;
+
+/// Index: (half × CPUs + CPU) × [`INTERFACES_MAX`] + interface. The loader sets the size.
+#[btf_map]
+static TALLIES: Array<Tally, 1, MMAPABLE> = Array::new();
+
+/// A tally that belongs to this program run.
+#[derive(Clone, Copy)]
+pub struct Counters(*mut Tally);
+
+/// `None` only where the loader made the map too small.
+#[inline(always)]
+pub fn of(place: Place) -> Option<Counters> {
+    let row = place.half() * settings::cpus() + place.cpu;
+    TALLIES.get_ptr_mut(row * INTERFACES_MAX + settings::interface()).map(Counters)
+}
+
+impl Counters {
+    #[inline(always)]
+    pub fn see(self, wire: Wire) {
+        // SAFETY: a live element of the map that only this CPU writes.
+        add(unsafe { &mut (*self.0).seen }, wire);
+    }
+
+    #[inline(always)]
+    pub fn end(self, outcome: Outcome, wire: Wire) {
+        // SAFETY: as above; the enum's values are the array's indices.
+        let count = unsafe { (&raw mut (*self.0).outcomes).cast::<Count>().add(outcome as usize) };
+        // SAFETY: in bounds, as above.
+        add(unsafe { &mut *count }, wire);
+    }
+
+    #[inline(always)]
+    pub fn note(self, happening: Happening) {
+        // SAFETY: as above; the enum's values are the array's indices.
+        let count = unsafe { (&raw mut (*self.0).happenings).cast::<u64>().add(happening as usize) };
+        // SAFETY: in bounds, as above.
+        unsafe { *count += 1 };
+    }
+}
+
+#[inline(always)]
+fn add(count: &mut Count, wire: Wire) {
+    count.packets += wire.packets;
+    count.bytes += wire.bytes;
+}
