@@ -2,5 +2,16 @@
 //!
 //! No network, no eBPF, no async. Used by the agent, which writes, and by the tool, which reads.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod entry;
+pub mod filter;
+pub mod journal;
+pub mod layout;
+pub mod manifest;
+pub mod search;
+pub mod segment;
+pub mod state;
+pub mod verify;
+
+mod durable;

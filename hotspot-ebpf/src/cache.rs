@@ -175,7 +175,7 @@ fn hash(key: &FlowKey) -> u32 {
         // The upper half is folded in so that a multiplier reaches the low bits of every input bit.
         sum = sum.wrapping_add((value ^ (value >> 32)).wrapping_mul(settings::hash_key(word)));
     }
-    ((sum >> 32) as u32) & ((1 << settings::slots_per_cpu_log2()) - 1)
+    ((sum >> 32) as u32) & settings::slots_mask()
 }
 
 #[inline(always)]

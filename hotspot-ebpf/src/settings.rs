@@ -23,6 +23,12 @@ setting!(
 setting!(
     /// Binary logarithm of the slots each CPU has per generation.
     SLOTS_PER_CPU_LOG2: u32 = 10, read by slots_per_cpu_log2);
+/// Slots per CPU − 1.
+#[inline(always)]
+pub fn slots_mask() -> u32 {
+    (1 << slots_per_cpu_log2()) - 1
+}
+
 setting!(
     /// Bytes of one CPU's ring.
     RING_BYTES: u64 = 1 << 20, read by ring_bytes);

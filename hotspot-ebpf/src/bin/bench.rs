@@ -1,3 +1,196 @@
+//! Programs that are never attached: twins of the shipped one for `cargo xtask bench capture`, and a slow one for a test.
+//!
+//! `vary` gives each run the frame of another flow and calls the program under test, the shipped one included, so that all are
+//! measured through the same door.
 #![no_std]
 #![no_main]
-#[panic_handler] fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+
+use aya_ebpf::bindings::{BPF_NOEXIST, xdp_action};
+use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
+use aya_ebpf::helpers::generated::bpf_loop;
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use hotspot_common::{FlowKey, Slot};
+use hotspot_ebpf::clock;
+use hotspot_ebpf::frame::Frame;
+use hotspot_ebpf::parse::{Parsed, parse};
+use hotspot_ebpf::sides::Hook;
+
+/// Which flow comes next.
+#[repr(C)]
+struct Course {
+    random: u64,
+    /// Flows − 1; their number is a power of two.
+    mask: u64,
+    /// Not 0: one flow after the other, to fill the maps before measuring.
+    in_order: u64,
+    /// Runs per flow before the next one.
+    burst: u64,
+    runs: u64,
+}
+
+#[btf_map]
+static COURSE: Array<Course, 1> = Array::new();
+
+/// The program under test, at index 0.
+#[btf_map]
+static TARGET: ProgramArray<1> = ProgramArray::new();
+
+/// Source address of an IPv4 packet in an untagged frame, but for its first byte.
+const SOURCE: usize = 14 + 12 + 1;
+
+#[xdp(frags)]
+pub fn vary(ctx: XdpContext) -> u32 {
+    let Some(course) = COURSE.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    // SAFETY: one test runs at a time.
+    let course = unsafe { &mut *course };
+    course.runs += 1;
+    if course.in_order != 0 {
+        course.random += 1;
+    } else if course.runs & (course.burst - 1) == 0 {
+        // xorshift64 (Marsaglia 2003)
+        course.random ^= course.random << 13;
+        course.random ^= course.random >> 7;
+        course.random ^= course.random << 17;
+    }
+    let flow = (course.random & course.mask) as u32;
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + SOURCE + 3 > end {
+        return xdp_action::XDP_ABORTED;
+    }
+    let source = (start + SOURCE) as *mut u8;
+    for (position, byte) in flow.to_le_bytes().into_iter().take(3).enumerate() {
+        // SAFETY: inside the frame, as just checked.
+        unsafe { source.add(position).write(byte) };
+    }
+    // SAFETY: does not come back where it succeeds.
+    let _ = unsafe { TARGET.tail_call(&ctx, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// What measuring itself costs.
+#[xdp(frags)]
+pub fn empty(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+#[btf_map]
+static SEEN: Array<u64, 1> = Array::new();
+
+#[xdp(frags)]
+pub fn parse_only(ctx: XdpContext) -> u32 {
+    if let Ok(parsed) = parse(&Frame::from_xdp(&ctx), Hook::Ingress) {
+        if let Some(seen) = SEEN.get_ptr_mut(0) {
+            // SAFETY: one test runs at a time; the sum keeps the compiler from leaving the parse out.
+            unsafe { *seen += fold(&parsed.key) };
+        }
+    }
+    xdp_action::XDP_PASS
+}
+
+#[btf_map]
+static LINES: Array<Slot, 1> = Array::new();
+
+/// The least that any per-flow counter costs: parse, read a clock for nothing, touch one random cache line.
+#[xdp(frags)]
+pub fn floor(ctx: XdpContext) -> u32 {
+    if let Ok(parsed) = parse(&Frame::from_xdp(&ctx), Hook::Ingress) {
+        let line = fold(&parsed.key) as u32 & hotspot_ebpf::settings::slots_mask();
+        if let Some(line) = LINES.get_ptr_mut(line) {
+            // SAFETY: one test runs at a time.
+            let line = unsafe { &mut *line };
+            line.packets += 1;
+            line.bytes += ctx_len(&ctx);
+            line.last_jiffies = clock::jiffies();
+            line.tcp_flags |= parsed.tcp_flags;
+        }
+    }
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn ctx_len(ctx: &XdpContext) -> u32 {
+    (ctx.data_end() - ctx.data()) as u32
+}
+
+/// A flow in a hash map.
+#[repr(C)]
+struct Flow {
+    packets: u64,
+    bytes: u64,
+    first_ns: u64,
+    last_ns: u64,
+    tcp_flags: u64,
+}
+
+#[btf_map]
+static FLOWS: HashMap<FlowKey, Flow, 1> = HashMap::new();
+
+/// The usual design: one preallocated hash map, the precise clock on every packet.
+#[xdp(frags)]
+pub fn hash(ctx: XdpContext) -> u32 {
+    let frame = Frame::from_xdp(&ctx);
+    if let Ok(Parsed { key, tcp_flags, headers_len }) = parse(&frame, Hook::Ingress) {
+        let wire = frame.on_wire(headers_len);
+        let now = clock::monotonic_ns();
+        if let Some(flow) = FLOWS.get_ptr_mut(&key) {
+            // SAFETY: one test runs at a time, and nothing deletes.
+            let flow = unsafe { &mut *flow };
+            flow.packets += wire.packets;
+            flow.bytes += wire.bytes;
+            flow.last_ns = now;
+            flow.tcp_flags |= tcp_flags as u64;
+        } else {
+            let flow = Flow {
+                packets: wire.packets,
+                bytes: wire.bytes,
+                first_ns: now,
+                last_ns: now,
+                tcp_flags: tcp_flags as u64,
+            };
+            let _ = FLOWS.insert(&key, &flow, BPF_NOEXIST as u64);
+        }
+    }
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn fold(key: &FlowKey) -> u64 {
+    let sum = key.words().iter().fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    sum >> 32
+}
+
+/// How far `linger` is: 1 it runs, 2 it has ended.
+#[btf_map]
+static LINGERING: Array<u64, 1, { hotspot_ebpf::generation::MMAPABLE }> = Array::new();
+
+/// A program that runs for long, to see whether waiting for programs waits for it.
+#[xdp]
+pub fn linger(_ctx: XdpContext) -> u32 {
+    if let Some(state) = LINGERING.get_ptr_mut(0) {
+        // SAFETY: a live element; volatile because a test watches it.
+        unsafe { state.write_volatile(1) };
+        for _ in 0..8 {
+            // SAFETY: the callback takes the arguments bpf_loop gives.
+            let _ = unsafe { bpf_loop(1 << 23, step as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+        }
+        // SAFETY: as above.
+        unsafe { state.write_volatile(2) };
+    }
+    xdp_action::XDP_PASS
+}
+
+#[inline(never)]
+extern "C" fn step(_index: u64, _context: *mut core::ffi::c_void) -> i64 {
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,29 @@
+//! The journal: facts, appended and flushed before anybody is told that they are safe.
+//!
+//! Guarantees that what [`JournalWriter::commit`] acknowledged is found by [`replay`] after a crash, that a file whose flush
+//! failed is never written again, and that damage is named, not skipped in silence. The format is in `docs/formats/journal.md`.
+
+mod codec;
+mod frame;
+mod reader;
+mod writer;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use frame::PAYLOAD_MAX;
+pub use reader::{Damage, Replayed, Tail, replay};
+pub use writer::JournalWriter;
+
+/// What went wrong, where.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("{} cannot be {operation}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is not a journal of version {}", path.display(), frame::VERSION)]
+    NotAJournal { path: PathBuf },
+    #[error("{} was given up after a write or flush failed; go on in a new file", path.display())]
+    Condemned { path: PathBuf },
+    #[error("an entry of {bytes} bytes is larger than a frame may be ({})", PAYLOAD_MAX)]
+    TooLarge { bytes: usize },
+}

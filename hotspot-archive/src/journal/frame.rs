@@ -1,0 +1,76 @@
+//! Frames: `[payload length u32, kind u8, 3 zero bytes, sequence u64, uncompressed length u32, CRC32C u32]`, then the payload
+//! compressed with zstd. All little-endian. The checksum covers the header before it and the compressed payload.
+
+/// First bytes of the file: magic, then the version as u32 and four zero bytes.
+pub(super) const MAGIC: [u8; 8] = *b"HSJOURNL";
+pub(super) const VERSION: u32 = 1;
+pub(super) const FILE_HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = 24;
+
+/// Largest payload, compressed or not: bounds what a damaged length can make a reader allocate.
+pub const PAYLOAD_MAX: usize = 16 << 20;
+
+/// Fast, because the gateway has other things to do; segments are compressed harder.
+const LEVEL: i32 = 1;
+
+pub(super) struct Frame<'a> {
+    pub(super) kind: u8,
+    pub(super) sequence: u64,
+    pub(super) payload: &'a [u8],
+    raw_len: usize,
+}
+
+pub(super) fn file_header() -> [u8; FILE_HEADER_LEN] {
+    let mut header = [0; FILE_HEADER_LEN];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header
+}
+
+/// Appends a frame to `to`. The payload must not be larger than [`PAYLOAD_MAX`].
+pub(super) fn write(to: &mut Vec<u8>, kind: u8, sequence: u64, payload: &[u8]) -> std::io::Result<()> {
+    let compressed = zstd::bulk::compress(payload, LEVEL)?;
+    let start = to.len();
+    to.extend(length(compressed.len()).to_le_bytes());
+    to.extend([kind, 0, 0, 0]);
+    to.extend(sequence.to_le_bytes());
+    to.extend(length(payload.len()).to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&to[start..]), &compressed);
+    to.extend(checksum.to_le_bytes());
+    to.extend(compressed);
+    Ok(())
+}
+
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+/// The frame at the start of `bytes`; `None` where there is no whole, undamaged one.
+pub(super) fn parse(bytes: &[u8]) -> Option<Frame<'_>> {
+    let header = bytes.get(..HEADER_LEN)?;
+    let u32_at = |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    let len = usize::try_from(u32_at(0)?).ok()?;
+    let raw_len = usize::try_from(u32_at(16)?).ok()?;
+    if len > PAYLOAD_MAX || raw_len > PAYLOAD_MAX || header[5..8] != [0; 3] {
+        return None;
+    }
+    let payload = bytes.get(HEADER_LEN..HEADER_LEN + len)?;
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..20]), payload);
+    if u32_at(20)? != checksum {
+        return None;
+    }
+    let sequence = u64::from_le_bytes(header[8..16].try_into().ok()?);
+    Some(Frame { kind: header[4], sequence, payload, raw_len })
+}
+
+impl Frame<'_> {
+    /// Bytes of the frame in the file.
+    pub(super) fn len(&self) -> usize {
+        HEADER_LEN + self.payload.len()
+    }
+
+    pub(super) fn decompress(&self) -> Option<Vec<u8>> {
+        let raw = zstd::bulk::decompress(self.payload, self.raw_len).ok()?;
+        (raw.len() == self.raw_len).then_some(raw)
+    }
+}

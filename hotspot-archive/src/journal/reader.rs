@@ -1,0 +1,211 @@
+//! Replaying: every entry that is whole, and what lies between and behind them.
+
+use std::fs;
+use std::path::Path;
+
+use super::{JournalError, codec, frame};
+use crate::entry::Entry;
+
+/// Bytes of a journal that hold no frame although frames follow, or a frame nobody can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    pub from: u64,
+    pub to: u64,
+}
+
+/// How a journal ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// The last frame ends where the file ends.
+    Clean { end: u64 },
+    /// Behind the last frame lie bytes that are none: a write that a crash cut short.
+    Torn { end: u64, file_len: u64 },
+}
+
+impl Tail {
+    /// Where the last whole frame ends.
+    #[must_use]
+    pub fn end(self) -> u64 {
+        match self {
+            Self::Clean { end } | Self::Torn { end, .. } => end,
+        }
+    }
+}
+
+/// What a replay found beside the entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    pub entries: u64,
+    pub damage: Vec<Damage>,
+    pub tail: Tail,
+    /// Number for the next frame.
+    pub next_frame: u64,
+}
+
+/// Hands over every whole entry in order. Holds the file in memory.
+pub fn replay(path: &Path, mut each: impl FnMut(Entry)) -> Result<Replayed, JournalError> {
+    let bytes =
+        fs::read(path).map_err(|source| JournalError::Io { operation: "read", path: path.to_path_buf(), source })?;
+    if bytes.get(..frame::FILE_HEADER_LEN) != Some(&frame::file_header()) {
+        return Err(JournalError::NotAJournal { path: path.to_path_buf() });
+    }
+    let mut position = frame::FILE_HEADER_LEN;
+    let mut replayed = Replayed { entries: 0, damage: Vec::new(), tail: Tail::Clean { end: position as u64 }, next_frame: 0 };
+    while position < bytes.len() {
+        let Some((found, next)) = next_frame(&bytes, position, replayed.next_frame) else {
+            replayed.tail = Tail::Torn { end: position as u64, file_len: bytes.len() as u64 };
+            return Ok(replayed);
+        };
+        if found != position {
+            replayed.damage.push(Damage { from: position as u64, to: found as u64 });
+        }
+        let end = found + next.len();
+        match next.decompress().and_then(|payload| codec::decode(next.kind, &payload)) {
+            Some(entry) => {
+                each(entry);
+                replayed.entries += 1;
+            }
+            None => replayed.damage.push(Damage { from: found as u64, to: end as u64 }),
+        }
+        replayed.next_frame = next.sequence + 1;
+        position = end;
+    }
+    replayed.tail = Tail::Clean { end: position as u64 };
+    Ok(replayed)
+}
+
+/// The first whole frame at or behind `from` whose number is not lower than expected, and where it is.
+fn next_frame(bytes: &[u8], from: usize, expected: u64) -> Option<(usize, frame::Frame<'_>)> {
+    (from..bytes.len().saturating_sub(frame::HEADER_LEN - 1))
+        .find_map(|at| frame::parse(&bytes[at..]).filter(|found| found.sequence >= expected).map(|found| (at, found)))
+}
+
+#[cfg(test)]
+mod tests {
+    use hotspot_core::fact::{FlowDelta, NatEvent, NatFact, NatWatch, NatWatchFact};
+
+    use super::*;
+    use crate::entry::{GenerationPart, JournalHeader, RingBatch};
+    use crate::journal::JournalWriter;
+
+    fn header() -> JournalHeader {
+        JournalHeader {
+            sequence: 1,
+            site: "s".into(),
+            gateway: "g".into(),
+            boot_id: "b".into(),
+            opened_ns: 1,
+            software: "test".into(),
+        }
+    }
+
+    fn sample(number: u64) -> Entry {
+        let delta = FlowDelta { key: hotspot_common::FlowKey::default(), first_ns: 1, last_ns: 2, packets: number, bytes: 60, tcp_flags: 2 };
+        match number % 3 {
+            0 => Entry::Part(GenerationPart { capture: 1, generation: number, deltas: vec![delta; 3], overflow: Vec::new() }),
+            1 => Entry::NatWatch(NatWatchFact { watch: NatWatch::Started, at_ns: 5 }),
+            _ => Entry::Ring(RingBatch { capture: 1, cpu: 0, end_position: number, opened: Vec::new(), evicted: vec![(7, delta)] }),
+        }
+    }
+
+    fn journal(dir: &Path, entries: u64) -> (std::path::PathBuf, Vec<Entry>) {
+        let path = dir.join("j");
+        let mut writer = JournalWriter::create(&path, &header()).unwrap();
+        let mut all = vec![Entry::Header(header())];
+        for number in 0..entries {
+            writer.append(&sample(number)).unwrap();
+            writer.commit().unwrap();
+            all.push(sample(number));
+        }
+        (path, all)
+    }
+
+    fn read(path: &Path) -> (Vec<Entry>, Replayed) {
+        let mut entries = Vec::new();
+        let replayed = replay(path, |entry| entries.push(entry)).unwrap();
+        (entries, replayed)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, all) = journal(dir.path(), 9);
+        let nat = NatFact {
+            event: NatEvent::Created,
+            at_ns: 3,
+            protocol: 6,
+            client_ip: [10, 0, 0, 1].into(),
+            client_port: 1,
+            peer_ip: [203, 0, 113, 1].into(),
+            peer_port: 2,
+            public_ip: [198, 51, 100, 1].into(),
+            public_port: 3,
+        };
+        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        writer.append(&Entry::Nat(vec![nat])).unwrap();
+        writer.append(&Entry::Closed { at_ns: 9, shutdown: true }).unwrap();
+        writer.commit().unwrap();
+        let (entries, replayed) = read(&path);
+        assert_eq!(entries[..10], all[..]);
+        assert_eq!(entries[10..], [Entry::Nat(vec![nat]), Entry::Closed { at_ns: 9, shutdown: true }]);
+        assert!(replayed.damage.is_empty());
+        assert!(matches!(replayed.tail, Tail::Clean { .. }));
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_gives_a_prefix() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, all) = journal(dir.path(), 4);
+        let bytes = fs::read(&path).unwrap();
+        let cut = dir.path().join("cut");
+        for len in frame::FILE_HEADER_LEN..bytes.len() {
+            fs::write(&cut, &bytes[..len]).unwrap();
+            let (entries, replayed) = read(&cut);
+            assert_eq!(entries, all[..entries.len()], "cut to {len}");
+            assert!(entries.len() < all.len());
+            assert!(replayed.damage.is_empty(), "a cut is a torn tail, not damage");
+            let (_, reopened) = JournalWriter::reopen(&cut, |_| {}).unwrap();
+            assert_eq!(fs::metadata(&cut).unwrap().len(), reopened.tail.end(), "the torn tail is gone");
+        }
+    }
+
+    #[test]
+    fn any_flipped_byte_is_named_and_costs_at_most_one_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, all) = journal(dir.path(), 4);
+        let bytes = fs::read(&path).unwrap();
+        let flipped = dir.path().join("flipped");
+        for at in frame::FILE_HEADER_LEN..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x41;
+            fs::write(&flipped, &changed).unwrap();
+            let (entries, replayed) = read(&flipped);
+            assert_eq!(entries.len(), all.len() - 1, "byte {at}");
+            assert!(entries.iter().all(|entry| all.contains(entry)));
+            let torn = matches!(replayed.tail, Tail::Torn { .. });
+            assert!(torn || replayed.damage.len() == 1, "byte {at}: {replayed:?}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_not_journals() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        fs::write(&path, "PAR1").unwrap();
+        assert!(matches!(replay(&path, |_| {}), Err(JournalError::NotAJournal { .. })));
+    }
+
+    #[test]
+    fn a_full_disk_keeps_what_was_not_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = Path::new("/dev/full");
+        let (path, _) = journal(dir.path(), 1);
+        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        writer.write_to(fs::OpenOptions::new().write(true).open(full).unwrap());
+        writer.append(&sample(1)).unwrap();
+        assert!(matches!(writer.commit(), Err(JournalError::Io { .. })));
+        assert!(matches!(writer.commit(), Err(JournalError::Condemned { .. })), "a failed flush stays failed");
+        let moved = writer.move_to(&dir.path().join("next"), &header()).map_err(|(_, error)| error).unwrap();
+        assert_eq!(read(moved.path()).0, [Entry::Header(header()), sample(1)]);
+    }
+}

@@ -1,0 +1,334 @@
+//! The manifest: one signed line per sequence, chained by hashes, so that the archive can prove that it is whole.
+//!
+//! Owns signing keys and lines. Guarantees that a line is appended only after its files are durable, and never twice. Verifying
+//! is in [`crate::verify`]. The format is in `docs/formats/manifest.md`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use hotspot_core::WallNs;
+use hotspot_core::record::{CoverageRecord, FlowRecord, SessionRecord};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::durable;
+use crate::layout::{Class, segment_path};
+use crate::segment::{self, Origin, SegmentError};
+
+/// `prev` of a chain's first line.
+pub const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Version of the line; the first field of each.
+pub const FORMAT: u32 = 1;
+/// What follows the signed bytes of a line.
+const SIGNATURE_FIELD: &str = ",\"signature\":\"";
+
+/// What went wrong with keys or the manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("{} cannot be {operation}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("the signing key {} can be read by others; `chmod 600` it, and consider it known", path.display())]
+    KeyIsOpen { path: PathBuf },
+    #[error("{} is not a signing key", path.display())]
+    NotAKey { path: PathBuf },
+    #[error("{}: line {line} is not a manifest line; run `hotspot verify`", path.display())]
+    BadLine { path: PathBuf, line: usize },
+    #[error("{} ends at sequence {found}, so {asked} cannot follow", path.display())]
+    OutOfOrder { path: PathBuf, found: u64, asked: u64 },
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// A file a line vouches for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    pub class: String,
+    /// Relative to the archive's root, with `/`.
+    pub path: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// What was seen on all interfaces in a sequence, and whether it is accounted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoverageSummary {
+    pub seen_packets: u64,
+    pub seen_bytes: u64,
+    /// Whether every packet seen is in a flow, an overflow total or a named outcome, in every generation.
+    pub balanced: bool,
+    /// Rows that say that something was not seen.
+    pub gaps: u64,
+}
+
+/// A line without its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    pub format: u32,
+    pub gateway: String,
+    pub site: String,
+    pub sequence: u64,
+    pub from_ns: WallNs,
+    pub to_ns: WallNs,
+    pub sealed_ns: WallNs,
+    pub files: Vec<FileEntry>,
+    pub coverage: CoverageSummary,
+    /// SHA-256 of the line before, without its line feed; [`NO_LINE`] for the first.
+    pub prev: String,
+    /// First 16 hexadecimal digits of the SHA-256 of the public key.
+    pub key: String,
+}
+
+/// A line as text, taken apart.
+pub struct SignedLine<'a> {
+    pub line: Line,
+    pub signed: String,
+    pub signature: &'a str,
+}
+
+/// Takes a line apart; `None` where it is not one.
+#[must_use]
+pub fn parse_line(text: &str) -> Option<SignedLine<'_>> {
+    let (head, tail) = text.rsplit_once(SIGNATURE_FIELD)?;
+    let signature = tail.strip_suffix("\"}")?;
+    let signed = format!("{head}}}");
+    let line: Line = serde_json::from_str(&signed).ok()?;
+    (line.format == FORMAT).then_some(SignedLine { line, signed, signature })
+}
+
+impl SignedLine<'_> {
+    /// Whether the signature is this key's, over exactly these bytes.
+    #[must_use]
+    pub fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+        let Some(bytes) = from_hex(self.signature).and_then(|bytes| <[u8; 64]>::try_from(bytes).ok()) else { return false };
+        key.verify_strict(self.signed.as_bytes(), &Signature::from_bytes(&bytes)).is_ok()
+    }
+}
+
+/// The gateway's key: signs lines, and never leaves the gateway.
+pub struct GatewayKey {
+    key: SigningKey,
+}
+
+impl GatewayKey {
+    /// Reads the key, or makes one that only the owner can read.
+    pub fn open(path: &Path) -> Result<Self, ManifestError> {
+        let failed = |operation, source| ManifestError::Io { operation, path: path.to_path_buf(), source };
+        match File::open(path) {
+            Ok(mut file) => {
+                let metadata = file.metadata().map_err(|source| failed("read", source))?;
+                if metadata.mode() & 0o077 != 0 {
+                    return Err(ManifestError::KeyIsOpen { path: path.to_path_buf() });
+                }
+                let mut text = String::new();
+                file.read_to_string(&mut text).map_err(|source| failed("read", source))?;
+                let seed = from_hex(text.trim()).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+                let seed = seed.ok_or_else(|| ManifestError::NotAKey { path: path.to_path_buf() })?;
+                Ok(Self { key: SigningKey::from_bytes(&seed) })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
+            Err(source) => Err(failed("opened", source)),
+        }
+    }
+
+    fn create(path: &Path) -> Result<Self, ManifestError> {
+        let failed = |source| ManifestError::Io { operation: "created", path: path.to_path_buf(), source };
+        let mut seed = [0; 32];
+        let filled = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+        if filled != Ok(seed.len()) {
+            return Err(failed(io::Error::other("the kernel gave no random bytes")));
+        }
+        if let Some(dir) = path.parent() {
+            durable::make_dir(dir).map_err(failed)?;
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        file.write_all(to_hex(&seed).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
+        Ok(Self { key: SigningKey::from_bytes(&seed) })
+    }
+
+    #[must_use]
+    pub fn public(&self) -> VerifyingKey {
+        self.key.verifying_key()
+    }
+}
+
+/// The name of a public key in lines.
+#[must_use]
+pub fn key_id(key: &VerifyingKey) -> String {
+    to_hex(&Sha256::digest(key.as_bytes()))[..16].to_owned()
+}
+
+/// Reads a public key as `manifest/<gateway>.pub` holds it.
+pub fn read_public_key(path: &Path) -> Result<VerifyingKey, ManifestError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| ManifestError::Io { operation: "read", path: path.to_path_buf(), source })?;
+    from_hex(text.trim())
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
+        .ok_or_else(|| ManifestError::NotAKey { path: path.to_path_buf() })
+}
+
+/// What is sealed together.
+pub struct Sealing<'a> {
+    pub origin: Origin,
+    pub opened_ns: WallNs,
+    pub closed_ns: WallNs,
+    pub sealed_ns: WallNs,
+    pub flows: &'a [FlowRecord],
+    pub sessions: &'a [SessionRecord],
+    pub coverage: &'a [CoverageRecord],
+}
+
+/// The manifest of one gateway, opened for appending.
+pub struct Manifest {
+    archive: PathBuf,
+    path: PathBuf,
+    key: GatewayKey,
+    /// Sequence and hash of the last line.
+    last: Option<(u64, String)>,
+}
+
+impl Manifest {
+    /// Opens or makes the chain of a gateway; cuts a last line that a crash left without its end.
+    pub fn open(archive: &Path, gateway: &str, key: GatewayKey) -> Result<Self, ManifestError> {
+        let dir = archive.join("manifest");
+        let path = dir.join(format!("{gateway}.jsonl"));
+        let failed = |operation, source| ManifestError::Io { operation, path: path.clone(), source };
+        durable::make_dir(&dir).map_err(|source| failed("created", source))?;
+        let public = dir.join(format!("{gateway}.pub"));
+        if !public.exists() {
+            let text = format!("{}\n", to_hex(key.public().as_bytes()));
+            durable::replace(&public, |file| file.write_all(text.as_bytes())).map_err(|source| failed("created", source))?;
+        }
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(failed("read", source)),
+        };
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        if whole != text.len() {
+            let file = OpenOptions::new().write(true).open(&path).map_err(|source| failed("opened", source))?;
+            file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(|source| failed("cut", source))?;
+        }
+        let last = match text[..whole].lines().last() {
+            None => None,
+            Some(line) => {
+                let parsed = parse_line(line).ok_or_else(|| ManifestError::BadLine { path: path.clone(), line: text[..whole].lines().count() })?;
+                Some((parsed.line.sequence, to_hex(&Sha256::digest(line.as_bytes()))))
+            }
+        };
+        Ok(Self { archive: archive.to_path_buf(), path, key, last })
+    }
+
+    /// The last sequence that is sealed, 0 for none.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.last.as_ref().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// Writes the files of a sequence, then its line. Repeating it after a crash is harmless.
+    pub fn seal(&mut self, sealing: &Sealing<'_>) -> Result<Line, ManifestError> {
+        let origin = &sealing.origin;
+        if origin.sequence != self.last_sequence() + 1 {
+            return Err(ManifestError::OutOfOrder { path: self.path.clone(), found: self.last_sequence(), asked: origin.sequence });
+        }
+        let mut files = Vec::new();
+        for class in Class::ALL {
+            let relative = segment_path(class, &origin.site, &origin.gateway, origin.sequence, sealing.opened_ns);
+            let path = self.archive.join(&relative);
+            let rows = match class {
+                Class::Flows => sealing.flows.len(),
+                Class::Sessions => sealing.sessions.len(),
+                Class::Coverage => sealing.coverage.len(),
+            };
+            if rows == 0 {
+                continue;
+            }
+            match class {
+                Class::Flows => segment::write_flows(&path, origin, sealing.flows)?,
+                Class::Sessions => segment::write_sessions(&path, origin, sealing.sessions)?,
+                Class::Coverage => segment::write_coverage(&path, origin, sealing.coverage)?,
+            }
+            files.push(file_entry(class, &relative, &path, rows as u64)?);
+        }
+        let line = Line {
+            format: FORMAT,
+            gateway: origin.gateway.clone(),
+            site: origin.site.clone(),
+            sequence: origin.sequence,
+            from_ns: sealing.opened_ns,
+            to_ns: sealing.closed_ns,
+            sealed_ns: sealing.sealed_ns,
+            files,
+            coverage: summarise(sealing.coverage),
+            prev: self.last.as_ref().map_or_else(|| NO_LINE.to_owned(), |(_, hash)| hash.clone()),
+            key: key_id(&self.key.public()),
+        };
+        self.append(&line)?;
+        Ok(line)
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), ManifestError> {
+        let failed = |source| ManifestError::Io { operation: "appended to", path: self.path.clone(), source };
+        let signed = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
+        let signature = to_hex(&self.key.key.sign(signed.as_bytes()).to_bytes());
+        let head = signed.strip_suffix('}').unwrap_or(&signed);
+        let text = format!("{head}{SIGNATURE_FIELD}{signature}\"}}");
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.path).map_err(failed)?;
+        file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        self.path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
+        self.last = Some((line.sequence, to_hex(&Sha256::digest(text.as_bytes()))));
+        Ok(())
+    }
+}
+
+fn summarise(coverage: &[CoverageRecord]) -> CoverageSummary {
+    CoverageSummary {
+        seen_packets: coverage.iter().map(|row| row.seen.packets).sum(),
+        seen_bytes: coverage.iter().map(|row| row.seen.bytes).sum(),
+        balanced: coverage.iter().all(CoverageRecord::balances),
+        gaps: coverage.iter().filter(|row| row.gap.is_some()).count() as u64,
+    }
+}
+
+fn file_entry(class: Class, relative: &Path, path: &Path, rows: u64) -> Result<FileEntry, ManifestError> {
+    let (sha256, bytes) = hash_file(path)
+        .map_err(|source| ManifestError::Io { operation: "read", path: path.to_path_buf(), source })?;
+    Ok(FileEntry { class: class.label().to_owned(), path: relative.to_string_lossy().into_owned(), rows, bytes, sha256 })
+}
+
+/// SHA-256 and length of a file, without holding it in memory.
+pub(crate) fn hash_file(path: &Path) -> io::Result<(String, u64)> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut bytes = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((to_hex(&hash.finalize()), bytes));
+        }
+        hash.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}
+
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

@@ -1,0 +1,340 @@
+//! Segments: records as Parquet files, compressed with zstd, readable by every engine as they lie.
+//!
+//! Column names and types are in [`schema`] and `docs/formats/records.md`. A file is written under a temporary name, flushed and
+//! renamed, so that one with its name is whole.
+
+mod columns;
+mod coverage;
+mod flows;
+pub mod schema;
+mod sessions;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arrow_array::RecordBatch;
+use hotspot_core::record::{CoverageRecord, FlowRecord, SessionRecord};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use crate::durable;
+use crate::layout::Class;
+
+/// Version of the columns; in every file's metadata under `hotspot.format`.
+pub const FORMAT: &str = "1";
+/// Rows per row group: what a search that cannot skip has to read at once.
+const ROW_GROUP_ROWS: usize = 131_072;
+/// Rows turned into columns at once: bounds the memory of writing and reading.
+const BATCH_ROWS: usize = 8192;
+/// zstd level of segments.
+const LEVEL: i32 = 3;
+
+/// What went wrong with a segment.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    #[error("{} cannot be {operation}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is not a whole segment", path.display())]
+    Damaged { path: PathBuf, source: ParquetError },
+    #[error("{}: column {column} is missing or of another type", path.display())]
+    Column { path: PathBuf, column: &'static str },
+    #[error("{}: column {column} holds {value:?}", path.display())]
+    Value { path: PathBuf, column: &'static str, value: String },
+    #[error("{}: no segment of format {FORMAT} (found {found:?})", path.display())]
+    Format { path: PathBuf, found: Option<String> },
+    #[error("{} cannot be written", path.display())]
+    Write { path: PathBuf, source: ParquetError },
+}
+
+/// Whose segment it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub site: String,
+    pub gateway: String,
+    pub sequence: u64,
+}
+
+/// Records of any class, as they are read from a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Records {
+    Flows(Vec<FlowRecord>),
+    Sessions(Vec<SessionRecord>),
+    Coverage(Vec<CoverageRecord>),
+}
+
+/// Writes `flows`, in the order given.
+pub fn write_flows(path: &Path, origin: &Origin, rows: &[FlowRecord]) -> Result<(), SegmentError> {
+    write(path, Class::Flows, origin, rows.chunks(BATCH_ROWS).map(|rows| flows::to_batch(origin, rows)))
+}
+
+/// Writes `sessions`.
+pub fn write_sessions(path: &Path, origin: &Origin, rows: &[SessionRecord]) -> Result<(), SegmentError> {
+    write(path, Class::Sessions, origin, rows.chunks(BATCH_ROWS).map(|rows| sessions::to_batch(origin, rows)))
+}
+
+/// Writes `coverage`.
+pub fn write_coverage(path: &Path, origin: &Origin, rows: &[CoverageRecord]) -> Result<(), SegmentError> {
+    write(path, Class::Coverage, origin, rows.chunks(BATCH_ROWS).map(|rows| coverage::to_batch(origin, rows)))
+}
+
+fn write(
+    path: &Path,
+    class: Class,
+    origin: &Origin,
+    batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
+) -> Result<(), SegmentError> {
+    let io_failed = |source| SegmentError::Io { operation: "written", path: path.to_path_buf(), source };
+    if let Some(dir) = path.parent() {
+        durable::make_dir(dir).map_err(io_failed)?;
+    }
+    let failed = |source| SegmentError::Write { path: path.to_path_buf(), source };
+    let mut broken = None;
+    let written = durable::replace(path, |file| {
+        let result = write_batches(file, class, origin, batches);
+        result.map_err(|error| {
+            let kind = io::Error::other(error.to_string());
+            broken = Some(error);
+            kind
+        })
+    });
+    match (written, broken) {
+        (Ok(()), _) => Ok(()),
+        (Err(_), Some(error)) => Err(failed(error)),
+        (Err(error), None) => Err(io_failed(error)),
+    }
+}
+
+fn write_batches(
+    file: &mut File,
+    class: Class,
+    origin: &Origin,
+    batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
+) -> Result<(), ParquetError> {
+    let metadata = [
+        ("hotspot.format", FORMAT.to_owned()),
+        ("hotspot.class", class.label().to_owned()),
+        ("hotspot.site", origin.site.clone()),
+        ("hotspot.gateway", origin.gateway.clone()),
+        ("hotspot.sequence", origin.sequence.to_string()),
+    ];
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_key_value_metadata(Some(
+            metadata.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect(),
+        ))
+        .build();
+    let mut writer = ArrowWriter::try_new(file, schema::of(class), Some(properties))?;
+    for batch in batches {
+        writer.write(&batch?)?;
+    }
+    writer.close().map(drop)
+}
+
+/// A segment opened for reading.
+pub struct SegmentReader {
+    path: PathBuf,
+    class: Class,
+    origin: Origin,
+    builder: ParquetRecordBatchReaderBuilder<File>,
+}
+
+impl SegmentReader {
+    /// Opens a file and checks that it is a segment of this format.
+    pub fn open(path: &Path) -> Result<Self, SegmentError> {
+        let file = File::open(path)
+            .map_err(|source| SegmentError::Io { operation: "opened", path: path.to_path_buf(), source })?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+            .map_err(|source| SegmentError::Damaged { path: path.to_path_buf(), source })?;
+        let value = |key: &str| {
+            let pairs = builder.metadata().file_metadata().key_value_metadata()?;
+            pairs.iter().find(|pair| pair.key == key)?.value.clone()
+        };
+        let format_error = || SegmentError::Format { path: path.to_path_buf(), found: value("hotspot.format") };
+        if value("hotspot.format").as_deref() != Some(FORMAT) {
+            return Err(format_error());
+        }
+        let class = value("hotspot.class").as_deref().and_then(Class::from_label).ok_or_else(format_error)?;
+        let origin = Origin {
+            site: value("hotspot.site").ok_or_else(format_error)?,
+            gateway: value("hotspot.gateway").ok_or_else(format_error)?,
+            sequence: value("hotspot.sequence").and_then(|text| text.parse().ok()).ok_or_else(format_error)?,
+        };
+        Ok(Self { path: path.to_path_buf(), class, origin, builder })
+    }
+
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What the file says about its row groups: minima and maxima of columns.
+    #[must_use]
+    pub fn metadata(&self) -> &ParquetMetaData {
+        self.builder.metadata()
+    }
+
+    /// Reads the row groups of which `wanted` says so, in batches.
+    pub fn read(
+        self,
+        wanted: impl Fn(&ParquetMetaData, usize) -> bool,
+    ) -> Result<impl Iterator<Item = Result<Records, SegmentError>>, SegmentError> {
+        let Self { path, class, origin: _, builder } = self;
+        let groups = (0..builder.metadata().num_row_groups()).filter(|group| wanted(builder.metadata(), *group)).collect();
+        let damaged = {
+            let path = path.clone();
+            move |source| SegmentError::Damaged { path: path.clone(), source }
+        };
+        let reader = builder.with_row_groups(groups).with_batch_size(BATCH_ROWS).build().map_err(&damaged)?;
+        Ok(reader.map(move |batch| {
+            let batch = batch.map_err(|error| damaged(ParquetError::ArrowError(error.to_string())))?;
+            match class {
+                Class::Flows => flows::from_batch(&path, &batch).map(Records::Flows),
+                Class::Sessions => sessions::from_batch(&path, &batch).map(Records::Sessions),
+                Class::Coverage => coverage::from_batch(&path, &batch).map(Records::Coverage),
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use hotspot_core::MacAddr;
+    use hotspot_core::fact::{IdentitySource, SessionCounters};
+    use hotspot_core::record::{
+        Attribution, EndReason, Identity, NatState, PublicEndpoint, SessionStatus, Tallied,
+    };
+
+    use super::*;
+
+    pub(crate) fn flow(number: u64) -> FlowRecord {
+        let ip: IpAddr = if number % 2 == 0 { [10, 20, 0, 14].into() } else { "2001:db8::14".parse().unwrap() };
+        FlowRecord {
+            flow_id: 1 << 32 | number,
+            start_ns: 1_795_392_000_123_456_000 + i64::try_from(number).unwrap() * 1_000_000,
+            end_ns: 1_795_392_001_123_456_000 + i64::try_from(number).unwrap() * 1_000_000,
+            interface: "lan".into(),
+            vlan: (number % 3 == 0).then_some(100),
+            inner_vlan: None,
+            client_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            client_ip: ip,
+            client_port: Some(40_000),
+            public: (number % 2 == 0).then_some(PublicEndpoint { ip: [203, 0, 113, 7].into(), port: Some(45_678) }),
+            nat: Some(if number % 2 == 0 { NatState::Exact } else { NatState::None }),
+            peer_ip: Some([198, 51, 100, 1].into()),
+            peer_port: Some(443),
+            protocol: Some(6),
+            icmp_type: None,
+            icmp_code: None,
+            packets_out: number,
+            bytes_out: number * 60,
+            packets_in: 1,
+            bytes_in: 1500,
+            tcp_flags_out: Some(0x1b),
+            tcp_flags_in: None,
+            end_reason: EndReason::EndOfFlow,
+            attribution: Attribution::Authenticated,
+            identity: (number % 5 != 0).then(|| {
+                Arc::new(Identity {
+                    user: Some("0912345678".into()),
+                    session_id: "nas/1".into(),
+                    auth_method: None,
+                    source: IdentitySource::Radius,
+                    ap_mac: Some(MacAddr([2, 0, 0, 0, 1, 1])),
+                    ssid: Some("Café \"x\"".into()),
+                    nas: None,
+                })
+            }),
+            hostname: None,
+            device_vendor: None,
+        }
+    }
+
+    fn origin() -> Origin {
+        Origin { site: "s".into(), gateway: "g".into(), sequence: 1 }
+    }
+
+    fn read_all(path: &Path) -> Vec<Records> {
+        SegmentReader::open(path).unwrap().read(|_, _| true).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn flows_are_read_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/x.parquet");
+        let rows: Vec<_> = (0..20_000).map(flow).collect();
+        write_flows(&path, &origin(), &rows).unwrap();
+        let mut read = Vec::new();
+        for records in read_all(&path) {
+            let Records::Flows(flows) = records else { panic!("another class") };
+            read.extend(flows);
+        }
+        assert_eq!(read, rows);
+        assert_eq!(SegmentReader::open(&path).unwrap().origin(), &origin());
+    }
+
+    #[test]
+    fn sessions_and_coverage_are_read_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.parquet");
+        let session = SessionRecord {
+            session_id: "nas/1".into(),
+            user: Some("u".into()),
+            auth_method: None,
+            source: IdentitySource::Portal,
+            client_mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+            client_ips: vec![[10, 0, 0, 1].into(), "2001:db8::1".parse().unwrap()],
+            ap_mac: None,
+            ssid: None,
+            nas: Some("nas".into()),
+            nas_port: None,
+            started_ns: 1_000,
+            ended_ns: Some(2_000),
+            end_cause: Some("User-Request".into()),
+            counters: Some(SessionCounters { packets_out: 1, bytes_out: 2, packets_in: 3, bytes_in: 4 }),
+            status: SessionStatus::Ended,
+        };
+        write_sessions(&path, &origin(), std::slice::from_ref(&session)).unwrap();
+        assert_eq!(read_all(&path), [Records::Sessions(vec![session])]);
+        let path = dir.path().join("c.parquet");
+        let coverage = CoverageRecord {
+            interface: "lan".into(),
+            generation: 3,
+            from_ns: 1_000,
+            to_ns: 2_000,
+            hook: "in:tcx out:tcx".into(),
+            seen: Tallied { packets: 3, bytes: 180 },
+            flows: Tallied { packets: 2, bytes: 120 },
+            overflow: Tallied::default(),
+            outcomes: vec![("arp".into(), Tallied { packets: 1, bytes: 60 })],
+            happenings: vec![("announced".into(), 1)],
+            gap: None,
+        };
+        write_coverage(&path, &origin(), std::slice::from_ref(&coverage)).unwrap();
+        assert_eq!(read_all(&path), [Records::Coverage(vec![coverage])]);
+    }
+
+    #[test]
+    fn a_cut_segment_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        write_flows(&path, &origin(), &[flow(1)]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(matches!(SegmentReader::open(&path), Err(SegmentError::Damaged { .. })));
+    }
+}

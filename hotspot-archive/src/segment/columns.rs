@@ -1,0 +1,112 @@
+//! Between columns and values: one accessor for each type a column may have.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ArrowPrimitiveType, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, PrimitiveArray, RecordBatch, StringArray};
+use arrow_array::builder::StringBuilder;
+use hotspot_core::WallNs;
+
+use super::SegmentError;
+
+/// A column of text; values are written straight into the column.
+pub(super) fn text<T>(rows: &[T], mut value: impl FnMut(&T) -> Option<String>) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| value(row)).collect::<StringArray>())
+}
+
+/// A column of text that is there already.
+pub(super) fn str_of<'a, T>(rows: &'a [T], mut value: impl FnMut(&'a T) -> Option<&'a str>) -> ArrayRef {
+    let mut builder = StringBuilder::with_capacity(rows.len(), rows.len() * 8);
+    for row in rows {
+        builder.append_option(value(row));
+    }
+    Arc::new(builder.finish())
+}
+
+pub(super) fn number<P: ArrowPrimitiveType, T>(rows: &[T], value: impl FnMut(&T) -> Option<P::Native>) -> ArrayRef {
+    Arc::new(rows.iter().map(value).collect::<PrimitiveArray<P>>())
+}
+
+pub(super) fn time<T>(rows: &[T], mut value: impl FnMut(&T) -> Option<WallNs>) -> ArrayRef {
+    let micros = rows.iter().map(|row| value(row).map(|ns| ns.div_euclid(1000)));
+    Arc::new(micros.collect::<PrimitiveArray<TimestampMicrosecondType>>().with_timezone("UTC"))
+}
+
+/// The columns of a batch that was read, by name.
+pub(super) struct Columns<'a> {
+    pub(super) path: &'a Path,
+    pub(super) batch: &'a RecordBatch,
+}
+
+impl<'a> Columns<'a> {
+    fn column(&self, column: &'static str) -> Result<&'a ArrayRef, SegmentError> {
+        self.batch.column_by_name(column).ok_or_else(|| self.missing(column))
+    }
+
+    fn missing(&self, column: &'static str) -> SegmentError {
+        SegmentError::Column { path: self.path.to_path_buf(), column }
+    }
+
+    pub(super) fn text(&self, column: &'static str) -> Result<Text<'a>, SegmentError> {
+        let values = self.column(column)?.as_string_opt::<i32>().ok_or_else(|| self.missing(column))?;
+        Ok(Text { values, column, path: self.path })
+    }
+
+    pub(super) fn number<P: ArrowPrimitiveType>(&self, column: &'static str) -> Result<Numbers<'a, P>, SegmentError> {
+        self.column(column)?.as_primitive_opt::<P>().map(Numbers).ok_or_else(|| self.missing(column))
+    }
+
+    pub(super) fn time(&self, column: &'static str) -> Result<Numbers<'a, TimestampMicrosecondType>, SegmentError> {
+        self.number(column)
+    }
+}
+
+pub(super) struct Numbers<'a, P: ArrowPrimitiveType>(&'a PrimitiveArray<P>);
+
+impl<P: ArrowPrimitiveType> Numbers<'_, P> {
+    pub(super) fn get(&self, row: usize) -> Option<P::Native> {
+        self.0.is_valid(row).then(|| self.0.value(row))
+    }
+}
+
+impl Numbers<'_, TimestampMicrosecondType> {
+    pub(super) fn ns(&self, row: usize) -> Option<WallNs> {
+        self.get(row).map(|micros| micros.saturating_mul(1000))
+    }
+}
+
+pub(super) struct Text<'a> {
+    values: &'a StringArray,
+    column: &'static str,
+    path: &'a Path,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn get(&self, row: usize) -> Option<&'a str> {
+        self.values.is_valid(row).then(|| self.values.value(row))
+    }
+
+    pub(super) fn owned(&self, row: usize) -> Option<String> {
+        self.get(row).map(str::to_owned)
+    }
+
+    pub(super) fn parse<T: FromStr>(&self, row: usize) -> Result<Option<T>, SegmentError> {
+        self.get(row).map(|text| text.parse().map_err(|_| self.unexpected(&text))).transpose()
+    }
+
+    pub(super) fn label<T>(&self, row: usize, from_label: impl Fn(&str) -> Option<T>) -> Result<Option<T>, SegmentError> {
+        self.get(row).map(|text| from_label(text).ok_or_else(|| self.unexpected(&text))).transpose()
+    }
+
+    pub(super) fn required<T>(&self, value: Option<T>) -> Result<T, SegmentError> {
+        value.ok_or_else(|| self.unexpected(&"null"))
+    }
+
+    pub(super) fn unexpected(&self, value: &impl Display) -> SegmentError {
+        SegmentError::Value { path: self.path.to_path_buf(), column: self.column, value: value.to_string() }
+    }
+}

@@ -1,0 +1,87 @@
+//! `sessions`: rows to columns and back.
+
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_array::types::UInt64Type;
+use arrow_schema::ArrowError;
+use hotspot_core::fact::SessionCounters;
+use hotspot_core::record::{SessionRecord, SessionStatus};
+
+use super::columns::{Columns, number, str_of, text, time};
+use super::flows::{source_from_label, source_label};
+use super::{Origin, SegmentError, schema};
+use crate::layout::Class;
+
+pub(super) fn to_batch(origin: &Origin, rows: &[SessionRecord]) -> Result<RecordBatch, ArrowError> {
+    fn counted(rows: &[SessionRecord], value: impl Fn(&SessionCounters) -> u64) -> arrow_array::ArrayRef {
+        number::<UInt64Type, _>(rows, |row| row.counters.as_ref().map(&value))
+    }
+    RecordBatch::try_new(
+        schema::of(Class::Sessions),
+        vec![
+            str_of(rows, |row| Some(&row.session_id)),
+            str_of(rows, |row| row.user.as_deref()),
+            str_of(rows, |row| row.auth_method.as_deref()),
+            str_of(rows, |row| Some(source_label(row.source))),
+            text(rows, |row| row.client_mac.map(|mac| mac.to_string())),
+            text(rows, |row| Some(row.client_ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))),
+            str_of(rows, |_| Some(&*origin.site)),
+            str_of(rows, |_| Some(&*origin.gateway)),
+            text(rows, |row| row.ap_mac.map(|mac| mac.to_string())),
+            str_of(rows, |row| row.ssid.as_deref()),
+            str_of(rows, |row| row.nas.as_deref()),
+            str_of(rows, |row| row.nas_port.as_deref()),
+            time(rows, |row| Some(row.started_ns)),
+            time(rows, |row| row.ended_ns),
+            str_of(rows, |row| row.end_cause.as_deref()),
+            counted(rows, |counters| counters.packets_out),
+            counted(rows, |counters| counters.bytes_out),
+            counted(rows, |counters| counters.packets_in),
+            counted(rows, |counters| counters.bytes_in),
+            str_of(rows, |row| Some(row.status.label())),
+        ],
+    )
+}
+
+pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<SessionRecord>, SegmentError> {
+    let columns = Columns { path, batch };
+    let (session_id, user, auth_method) = (columns.text("session_id")?, columns.text("user")?, columns.text("auth_method")?);
+    let (source, client_mac) = (columns.text("identity_source")?, columns.text("client_mac")?);
+    let (client_ips, ap_mac, ssid) = (columns.text("client_ips")?, columns.text("ap_mac")?, columns.text("ssid")?);
+    let (nas, nas_port, end_cause) = (columns.text("nas")?, columns.text("nas_port")?, columns.text("end_cause")?);
+    let (started, ended, status) = (columns.time("started")?, columns.time("ended")?, columns.text("status")?);
+    let count = |name| columns.number::<UInt64Type>(name);
+    let (packets_out, bytes_out) = (count("packets_out")?, count("bytes_out")?);
+    let (packets_in, bytes_in) = (count("packets_in")?, count("bytes_in")?);
+    (0..batch.num_rows())
+        .map(|row| {
+            let ips = client_ips.get(row).unwrap_or_default().split_whitespace();
+            let counters = packets_out.get(row).map(|packets_out| SessionCounters {
+                packets_out,
+                bytes_out: bytes_out.get(row).unwrap_or_default(),
+                packets_in: packets_in.get(row).unwrap_or_default(),
+                bytes_in: bytes_in.get(row).unwrap_or_default(),
+            });
+            Ok(SessionRecord {
+                session_id: session_id.owned(row).unwrap_or_default(),
+                user: user.owned(row),
+                auth_method: auth_method.owned(row),
+                source: source.required(source.label(row, source_from_label)?)?,
+                client_mac: client_mac.parse(row)?,
+                client_ips: ips
+                    .map(|ip| ip.parse().map_err(|_| client_ips.unexpected(&ip)))
+                    .collect::<Result<_, _>>()?,
+                ap_mac: ap_mac.parse(row)?,
+                ssid: ssid.owned(row),
+                nas: nas.owned(row),
+                nas_port: nas_port.owned(row),
+                started_ns: started.ns(row).unwrap_or_default(),
+                ended_ns: ended.ns(row),
+                end_cause: end_cause.owned(row),
+                counters,
+                status: status.required(status.label(row, SessionStatus::from_label)?)?,
+            })
+        })
+        .collect()
+}
