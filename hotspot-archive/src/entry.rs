@@ -5,6 +5,7 @@
 
 use hotspot_core::WallNs;
 use hotspot_core::fact::{FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
+use hotspot_core::merge::OpenFlow;
 use hotspot_core::record::CoverageRecord;
 use serde::{Deserialize, Serialize};
 
@@ -67,17 +68,6 @@ pub struct GenerationDone {
     pub boot_offset_ns: i64,
 }
 
-/// A flow that goes on: carried from one segment to the next so that it keeps its id. Only in state files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenFlow {
-    pub flow_id: u64,
-    /// The flow's key, direction *out*, ICMP type normalised to the request's.
-    pub key: hotspot_common::FlowKey,
-    pub last_ns: WallNs,
-    pub flags_out: u8,
-    pub flags_in: u8,
-}
-
 /// One frame's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -91,6 +81,7 @@ pub enum Entry {
     Session(SessionFact),
     Nat(Vec<NatFact>),
     NatWatch(NatWatchFact),
+    /// Only in state files.
     OpenFlows(Vec<OpenFlow>),
     /// The last entry of a journal that was closed in order, with the moment of closing.
     Closed {

@@ -4,10 +4,16 @@
 //! No input, no output, no clock: time is an argument, in nanoseconds since the Unix epoch. Everything here can be tested
 //! and fuzzed without a kernel, a network or privileges.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod assembly;
+pub mod attribute;
 pub mod fact;
 pub mod mac;
+pub mod merge;
+pub mod nat;
 pub mod record;
+pub mod sessions;
 
 pub use mac::MacAddr;
 

@@ -16,7 +16,6 @@ const ICMPV6: u8 = 58;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 const SECOND: WallNs = 1_000_000_000;
 
@@ -101,10 +100,9 @@ pub const fn has_ended(flags_out: u8, flags_in: u8) -> bool {
     (flags_out | flags_in) & RST != 0 || flags_out & flags_in & FIN != 0
 }
 
-/// Whether a delta with these flags begins a new connection after one that said FIN or RST.
+/// Whether a delta begins a new connection after one that said FIN or RST: the client's SYN is in it.
 const fn reopens(before: u8, delta: &FlowDelta) -> bool {
-    before & (FIN | RST) != 0 && delta.tcp_flags & SYN != 0 && delta.tcp_flags & ACK == 0
-        || before & (FIN | RST) != 0 && delta.tcp_flags & SYN != 0 && matches!(delta.key.direction(), Direction::Out)
+    before & (FIN | RST) != 0 && delta.tcp_flags & SYN != 0 && matches!(delta.key.direction(), Direction::Out)
 }
 
 /// Collects deltas until [`Self::finish`].
@@ -126,6 +124,11 @@ impl Merger {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.deltas.is_empty()
+    }
+
+    /// The keys of everything collected.
+    pub fn keys(&self) -> impl Iterator<Item = FlowKey> {
+        self.deltas.iter().map(|(key, _)| *key)
     }
 
     /// The flows, by key and time.
@@ -190,6 +193,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const ACK: u8 = 0x10;
 
     fn delta(port: u16, direction: Direction, first_s: i64, last_s: i64, tcp_flags: u8) -> FlowDelta {
         let key = FlowKey { client_port: port, peer_port: 443, protocol: TCP, origin: FlowKey::origin(0, direction), ..FlowKey::default() };

@@ -57,21 +57,37 @@ impl NatTable {
             peer_port: fact.peer_port,
         };
         let bindings = self.bindings.entry(tuple).or_default();
-        let same = |binding: &&mut Binding| binding.public_ip == fact.public_ip && binding.public_port == fact.public_port;
-        let open = bindings.iter_mut().rev().filter(same).find(|binding| {
-            binding.destroyed_ns.is_none() || binding.destroyed_ns == Some(fact.at_ns) || binding.created_ns == Some(fact.at_ns)
-        });
-        match (fact.event, open) {
-            (NatEvent::Created, None) => bindings.push(Binding::new(fact, Some(fact.at_ns), None)),
-            (NatEvent::Created, Some(binding)) => {
-                // A dump may find what an event reported a moment earlier or later.
-                binding.created_ns = Some(binding.created_ns.map_or(fact.at_ns, |created| created.min(fact.at_ns)));
+        let mut same = bindings
+            .iter_mut()
+            .rev()
+            .filter(|binding| binding.public_ip == fact.public_ip && binding.public_port == fact.public_port);
+        let at_ns = fact.at_ns;
+        match fact.event {
+            NatEvent::Created => {
+                let known = same.find(|binding| match binding.created_ns {
+                    Some(created) => created == at_ns,
+                    // A dump, or the end, was reported before the beginning.
+                    None => binding.destroyed_ns.is_none_or(|destroyed| destroyed >= at_ns),
+                });
+                match known {
+                    Some(binding) => binding.created_ns = Some(at_ns),
+                    None => bindings.push(Binding::new(fact, Some(at_ns), None)),
+                }
             }
-            (NatEvent::Found, None) => bindings.push(Binding::new(fact, None, None)),
-            (NatEvent::Found, Some(_)) => {}
-            (NatEvent::Destroyed, None) => bindings.push(Binding::new(fact, None, Some(fact.at_ns))),
-            (NatEvent::Destroyed, Some(binding)) => {
-                binding.destroyed_ns = Some(binding.destroyed_ns.map_or(fact.at_ns, |destroyed| destroyed.min(fact.at_ns)));
+            NatEvent::Found => {
+                if !same.any(|binding| binding.found_ns == at_ns || binding.overlap(at_ns, at_ns).is_some()) {
+                    bindings.push(Binding::new(fact, None, None));
+                }
+            }
+            NatEvent::Destroyed => {
+                let known = same.find(|binding| match binding.destroyed_ns {
+                    Some(destroyed) => destroyed == at_ns,
+                    None => binding.created_ns.is_none_or(|created| created <= at_ns),
+                });
+                match known {
+                    Some(binding) => binding.destroyed_ns = Some(at_ns),
+                    None => bindings.push(Binding::new(fact, None, Some(at_ns))),
+                }
             }
         }
     }

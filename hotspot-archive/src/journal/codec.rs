@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use bytes::{Buf, BufMut};
 use hotspot_common::FlowKey;
 use hotspot_core::fact::{FlowDelta, FlowOpened, NatEvent, NatFact, Overflow};
+use hotspot_core::merge::OpenFlow;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Entry, GenerationPart, OpenFlow, RingBatch};
+use crate::entry::{Entry, GenerationPart, RingBatch};
 
 const HEADER: u8 = 1;
 const INTERFACE: u8 = 2;

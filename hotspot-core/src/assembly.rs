@@ -1,0 +1,503 @@
+//! Assembly: from the facts of one journal to the rows of one segment.
+//!
+//! A pure function of the state after the segment before, the facts of this journal, and the identity and NAT facts that are
+//! already known of the time after it. Guarantees that the same facts make the same rows, that what is repeated in the journal
+//! after a crash counts once, and that every packet and byte counted is in a row.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hotspot_common::{Direction, FlowKey};
+
+use crate::attribute::Attributor;
+use crate::fact::{FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
+use crate::merge::{Flow, IdleTimeouts, Merger, OpenFlow, flow_key, has_ended};
+use crate::nat::{NatTable, Tuple};
+use crate::record::{Attribution, CoverageRecord, EndReason, FlowRecord, SessionRecord};
+use crate::sessions::{SessionTable, SessionTimeouts};
+use crate::{MacAddr, WallNs};
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const ICMPV6: u8 = 58;
+
+/// Bindings that ended this long before a segment cannot matter to it.
+const NAT_KEEP_NS: WallNs = 600 * 1_000_000_000;
+
+/// Policies of sealing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    pub idle: IdleTimeouts,
+    pub sessions: SessionTimeouts,
+}
+
+/// Why a journal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The next one followed at once.
+    Rotation,
+    /// The agent was stopped in order, and counts no more.
+    Shutdown,
+    /// The machine went down: flows that were announced but not read are known by their announcement only.
+    PowerLost,
+}
+
+/// What one segment hands to the next.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub interfaces: BTreeMap<u8, Arc<str>>,
+    pub sessions: SessionTable,
+    pub nat: NatTable,
+    pub open_flows: Vec<OpenFlow>,
+}
+
+/// The rows of a segment, and the state after it.
+#[derive(Debug)]
+pub struct Assembled {
+    pub flows: Vec<FlowRecord>,
+    pub sessions: Vec<SessionRecord>,
+    pub coverage: Vec<CoverageRecord>,
+    pub state: State,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    deltas: Vec<FlowDelta>,
+    overflow: Vec<Overflow>,
+}
+
+/// Takes the facts of one journal, in their order.
+#[derive(Debug)]
+pub struct Assembly {
+    params: Params,
+    began_ns: WallNs,
+    state: State,
+    merger: Merger,
+    opened: Vec<FlowOpened>,
+    overflow: Vec<Overflow>,
+    coverage: Vec<CoverageRecord>,
+    /// Parts of generations whose end is not yet known.
+    pending: HashMap<(u64, u64), Pending, RandomState>,
+    done: HashSet<(u64, u64), RandomState>,
+    /// Position of each ring up to which it counted.
+    rings: HashMap<(u64, u32), u64, RandomState>,
+    /// Identity and NAT facts of the time after this journal.
+    later_sessions: Vec<SessionFact>,
+    later_nat: Vec<NatFact>,
+}
+
+impl Assembly {
+    #[must_use]
+    pub fn new(params: Params, began_ns: WallNs, state: State) -> Self {
+        Self {
+            params,
+            began_ns,
+            state,
+            merger: Merger::default(),
+            opened: Vec::new(),
+            overflow: Vec::new(),
+            coverage: Vec::new(),
+            pending: HashMap::default(),
+            done: HashSet::default(),
+            rings: HashMap::default(),
+            later_sessions: Vec::new(),
+            later_nat: Vec::new(),
+        }
+    }
+
+    pub fn interface(&mut self, number: u8, name: &str) {
+        self.state.interfaces.insert(number, name.into());
+    }
+
+    /// What a ring held up to a position; a batch that was written before counts once.
+    pub fn ring(
+        &mut self,
+        capture: u64,
+        cpu: u32,
+        end_position: u64,
+        opened: impl IntoIterator<Item = FlowOpened>,
+        evicted: impl IntoIterator<Item = FlowDelta>,
+    ) {
+        let applied = self.rings.entry((capture, cpu)).or_default();
+        if end_position <= *applied {
+            return;
+        }
+        *applied = end_position;
+        self.opened.extend(opened);
+        evicted.into_iter().for_each(|delta| self.merger.add(delta));
+    }
+
+    /// Part of a generation; counts once the generation is done.
+    pub fn part(
+        &mut self,
+        capture: u64,
+        generation: u64,
+        deltas: impl IntoIterator<Item = FlowDelta>,
+        overflow: impl IntoIterator<Item = Overflow>,
+    ) {
+        let pending = self.pending.entry((capture, generation)).or_default();
+        pending.deltas.extend(deltas);
+        pending.overflow.extend(overflow);
+    }
+
+    /// A generation was read to its end.
+    pub fn done(&mut self, capture: u64, generation: u64, coverage: Vec<CoverageRecord>) {
+        let pending = self.pending.remove(&(capture, generation)).unwrap_or_default();
+        if !self.done.insert((capture, generation)) {
+            return;
+        }
+        pending.deltas.into_iter().for_each(|delta| self.merger.add(delta));
+        self.overflow.extend(pending.overflow);
+        self.coverage.extend(coverage);
+    }
+
+    /// A reader that starts to read a generation again: parts without an end do not count.
+    pub fn restarted(&mut self) {
+        self.pending.clear();
+    }
+
+    pub fn gap(&mut self, gap: CoverageRecord) {
+        self.coverage.push(gap);
+    }
+
+    pub fn session(&mut self, fact: SessionFact) {
+        self.state.sessions.apply(fact);
+    }
+
+    pub fn nat(&mut self, fact: &NatFact) {
+        self.state.nat.apply(fact);
+    }
+
+    pub fn nat_watch(&mut self, fact: NatWatchFact) {
+        self.state.nat.apply_watch(fact);
+    }
+
+    /// A session fact of the time after this journal: joined now, and applied again with the next.
+    pub fn later_session(&mut self, fact: SessionFact) {
+        self.later_sessions.push(fact);
+    }
+
+    /// A NAT fact of the time after this journal.
+    pub fn later_nat(&mut self, fact: NatFact) {
+        self.later_nat.push(fact);
+    }
+
+    /// Packets and bytes of everything that counts so far.
+    #[must_use]
+    pub fn merged_len(&self) -> usize {
+        self.merger.len()
+    }
+
+    /// Decides: rows, and the state for the next segment.
+    #[must_use]
+    pub fn finish(self, sequence: u64, ended_ns: WallNs, ending: Ending) -> Assembled {
+        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, later_sessions, later_nat, .. } = self;
+        let announced = if ending == Ending::PowerLost { unread(&opened, &merger) } else { Vec::new() };
+        let mut sessions_known = state.sessions.clone();
+        later_sessions.into_iter().for_each(|fact| sessions_known.apply(fact));
+        let mut nat_known = state.nat.clone();
+        later_nat.iter().for_each(|fact| nat_known.apply(fact));
+        let sessions = sessions_known.sessions(&params.sessions, ended_ns);
+        let mut rows = Rows {
+            interfaces: &state.interfaces,
+            nat: &nat_known,
+            attributor: Attributor::new(&sessions),
+            idle: params.idle,
+            ended_ns,
+            ending,
+        };
+        let open: HashMap<FlowKey, OpenFlow, RandomState> =
+            state.open_flows.drain(..).map(|open| (open.key, open)).collect();
+        let merged = merger.finish(&params.idle);
+        let mut flows: Vec<(FlowRecord, Option<OpenFlow>)> = Vec::with_capacity(merged.len());
+        for flow in &merged {
+            let before = open.get(&flow.key).filter(|open| flow.continues(open, &params.idle));
+            flows.push(rows.flow(flow, before));
+        }
+        flows.extend(announced.iter().map(|opened| (rows.announced(opened), None)));
+        flows.extend(join_directions(overflow).iter().map(|total| (rows.overflow(total), None)));
+        flows.sort_unstable_by(|(left, _), (right, _)| order(left).cmp(&order(right)));
+        number(&mut flows, sequence);
+        let carried = open_after(&flows, &open, &merged, &params.idle, ended_ns, ending);
+        let records = SessionTable::records(&state.sessions.sessions(&params.sessions, ended_ns), began_ns);
+        state.sessions.forget(&params.sessions, ended_ns);
+        state.nat.forget(ended_ns - NAT_KEEP_NS);
+        state.open_flows = carried;
+        Assembled { flows: flows.into_iter().map(|(row, _)| row).collect(), sessions: records, coverage, state }
+    }
+}
+
+/// Announced flows of which nothing was ever read.
+fn unread(opened: &[FlowOpened], merger: &Merger) -> Vec<FlowOpened> {
+    let read: HashSet<FlowKey, RandomState> = merger.keys().collect();
+    let mut announced = HashSet::<FlowKey, RandomState>::default();
+    opened.iter().filter(|opened| {
+        let key = flow_key(&opened.key);
+        !read.contains(&key) && announced.insert(key)
+    }).copied().collect()
+}
+
+/// Flows that go on after this segment, by key.
+fn open_after(
+    flows: &[(FlowRecord, Option<OpenFlow>)],
+    before: &HashMap<FlowKey, OpenFlow, RandomState>,
+    merged: &[Flow],
+    idle: &IdleTimeouts,
+    ended_ns: WallNs,
+    ending: Ending,
+) -> Vec<OpenFlow> {
+    if ending != Ending::Rotation {
+        return Vec::new();
+    }
+    let touched: HashSet<FlowKey, RandomState> = merged.iter().map(|flow| flow.key).collect();
+    // A flow that was silent for the whole segment may still go on, if its time-out is longer.
+    let silent = before
+        .values()
+        .filter(|open| !touched.contains(&open.key) && ended_ns - open.last_ns < idle.of(open.key.protocol))
+        .copied();
+    let mut carried: Vec<OpenFlow> =
+        flows.iter().filter_map(|(row, open)| open.map(|open| OpenFlow { flow_id: row.flow_id, ..open })).chain(silent).collect();
+    carried.sort_unstable_by_key(|open| (*open.key.words(), open.last_ns));
+    carried.dedup_by_key(|open| open.key);
+    carried
+}
+
+type Order<'a> = (MacAddr, std::net::IpAddr, WallNs, Option<std::net::IpAddr>, Option<u16>, Option<u16>, Option<u8>, WallNs, &'a str);
+
+/// The order of rows in a segment: by client, then by time; total, so that it does not depend on how facts arrived.
+fn order(row: &FlowRecord) -> Order<'_> {
+    (row.client_mac, row.client_ip, row.start_ns, row.peer_ip, row.client_port, row.peer_port, row.protocol, row.end_ns, &row.interface)
+}
+
+/// Gives every row that begins a flow its id.
+fn number(flows: &mut [(FlowRecord, Option<OpenFlow>)], sequence: u64) {
+    for (ordinal, (row, _)) in flows.iter_mut().enumerate() {
+        if row.flow_id == 0 {
+            row.flow_id = sequence << 32 | (ordinal as u64 & 0xffff_ffff);
+        }
+    }
+}
+
+/// Overflow totals of both directions of one client, as one.
+fn join_directions(totals: Vec<Overflow>) -> Vec<(Overflow, Overflow)> {
+    let mut joined: BTreeMap<([u8; 6], [u8; 16], u8), (Overflow, Overflow)> = BTreeMap::new();
+    for total in totals {
+        let empty = Overflow { packets: 0, bytes: 0, ..total };
+        let pair = joined
+            .entry((total.key.client_mac, total.key.client_ip, total.key.interface()))
+            .or_insert((empty, empty));
+        let side = if total.key.direction() == Direction::Out { &mut pair.0 } else { &mut pair.1 };
+        side.packets += total.packets;
+        side.bytes += total.bytes;
+        pair.0.first_ns = pair.0.first_ns.min(total.first_ns);
+        pair.0.last_ns = pair.0.last_ns.max(total.last_ns);
+    }
+    joined.into_values().collect()
+}
+
+/// Makes rows.
+struct Rows<'a> {
+    interfaces: &'a BTreeMap<u8, Arc<str>>,
+    nat: &'a NatTable,
+    attributor: Attributor<'a>,
+    idle: IdleTimeouts,
+    ended_ns: WallNs,
+    ending: Ending,
+}
+
+impl Rows<'_> {
+    fn flow(&mut self, flow: &Flow, before: Option<&OpenFlow>) -> (FlowRecord, Option<OpenFlow>) {
+        let key = &flow.key;
+        let mut row = self.blank(key, flow.first_ns, flow.last_ns);
+        let flags_before = before.map_or((0, 0), |open| (open.flags_out, open.flags_in));
+        let flags = (flow.out.tcp_flags | flags_before.0, flow.inward.tcp_flags | flags_before.1);
+        row.flow_id = before.map_or(0, |open| open.flow_id);
+        (row.packets_out, row.bytes_out) = (flow.out.packets, flow.out.bytes);
+        (row.packets_in, row.bytes_in) = (flow.inward.packets, flow.inward.bytes);
+        if key.protocol == TCP {
+            (row.tcp_flags_out, row.tcp_flags_in) = (Some(flow.out.tcp_flags), Some(flow.inward.tcp_flags));
+        }
+        row.end_reason = if key.protocol == TCP && has_ended(flags.0, flags.1) {
+            EndReason::EndOfFlow
+        } else if self.ended_ns - flow.last_ns >= self.idle.of(key.protocol) {
+            EndReason::Idle
+        } else if self.ending == Ending::Rotation {
+            EndReason::Active
+        } else {
+            EndReason::Forced
+        };
+        // A connection that ended stays known: its last packets may come in the next generation.
+        let goes_on = matches!(row.end_reason, EndReason::Active | EndReason::EndOfFlow)
+            && self.ended_ns - flow.last_ns < self.idle.of(key.protocol);
+        let open = OpenFlow { flow_id: 0, key: *key, last_ns: flow.last_ns, flags_out: flags.0, flags_in: flags.1 };
+        (row, goes_on.then_some(open))
+    }
+
+    fn announced(&mut self, opened: &FlowOpened) -> FlowRecord {
+        let key = flow_key(&opened.key);
+        FlowRecord { end_reason: EndReason::LostPower, ..self.blank(&key, opened.at_ns, opened.at_ns) }
+    }
+
+    fn overflow(&mut self, (out, inward): &(Overflow, Overflow)) -> FlowRecord {
+        let mut row = self.blank(&flow_key(&out.key), out.first_ns, out.last_ns);
+        (row.peer_ip, row.peer_port, row.protocol, row.client_port) = (None, None, None, None);
+        (row.public, row.nat) = (None, None);
+        (row.packets_out, row.bytes_out) = (out.packets, out.bytes);
+        (row.packets_in, row.bytes_in) = (inward.packets, inward.bytes);
+        row.end_reason = EndReason::Overflow;
+        row
+    }
+
+    /// A row with everything but counters.
+    fn blank(&mut self, key: &FlowKey, start_ns: WallNs, end_ns: WallNs) -> FlowRecord {
+        let client_mac = MacAddr(key.client_mac);
+        let client_ip = Ipv6Addr::from(key.client_ip).to_canonical();
+        let peer_ip = Ipv6Addr::from(key.peer_ip).to_canonical();
+        let is_icmp = matches!(key.protocol, ICMP | ICMPV6);
+        let tuple = Tuple {
+            protocol: key.protocol,
+            client_ip,
+            client_port: key.client_port,
+            peer_ip,
+            peer_port: if is_icmp { 0 } else { key.peer_port },
+        };
+        let (nat, public) = self.nat.lookup(&tuple, start_ns, end_ns);
+        let (attribution, identity) = self.attributor.attribute(client_mac, client_ip, start_ns, end_ns);
+        debug_assert!(attribution != Attribution::Unknown || identity.is_none());
+        let port = |port: u16| (!is_icmp && port != 0).then_some(port);
+        let vlan = |tag: u16| (tag != 0).then_some(tag);
+        let [icmp_type, icmp_code] = key.peer_port.to_be_bytes();
+        FlowRecord {
+            flow_id: 0,
+            start_ns,
+            end_ns,
+            interface: self.interfaces.get(&key.interface()).cloned().unwrap_or_else(|| key.interface().to_string().into()),
+            vlan: vlan(key.vlan),
+            inner_vlan: vlan(key.inner_vlan),
+            client_mac,
+            client_ip,
+            client_port: port(key.client_port),
+            public,
+            nat,
+            peer_ip: Some(peer_ip),
+            peer_port: port(key.peer_port),
+            protocol: Some(key.protocol),
+            icmp_type: is_icmp.then_some(icmp_type),
+            icmp_code: is_icmp.then_some(icmp_code),
+            packets_out: 0,
+            bytes_out: 0,
+            packets_in: 0,
+            bytes_in: 0,
+            tcp_flags_out: None,
+            tcp_flags_in: None,
+            end_reason: EndReason::Idle,
+            attribution,
+            identity,
+            hostname: None,
+            device_vendor: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::SessionEvent;
+    use crate::sessions::tests::report;
+
+    const S: WallNs = 1_000_000_000;
+
+    fn delta(port: u16, first_s: i64, tcp_flags: u8) -> FlowDelta {
+        let mut client_ip = [0; 16];
+        client_ip[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 1]);
+        let key = FlowKey { client_ip, client_mac: [2, 0, 0, 0, 0, 1], client_port: port, peer_port: 443, protocol: TCP, ..FlowKey::default() };
+        FlowDelta { key, first_ns: first_s * S, last_ns: (first_s + 1) * S, packets: 2, bytes: 120, tcp_flags }
+    }
+
+    fn assembly(state: State) -> Assembly {
+        let mut assembly = Assembly::new(Params::default(), 0, state);
+        assembly.interface(0, "lan");
+        assembly
+    }
+
+    #[test]
+    fn parts_without_their_end_do_not_count() {
+        let mut assembly = assembly(State::default());
+        assembly.part(1, 5, [delta(1, 1, 0x10)], []);
+        assembly.restarted();
+        assembly.part(1, 5, [delta(1, 1, 0x10)], []);
+        assembly.done(1, 5, Vec::new());
+        assembly.part(1, 6, [delta(2, 1, 0x10)], []);
+        let rows = assembly.finish(1, 10 * S, Ending::Rotation).flows;
+        assert_eq!(rows.iter().map(|row| (row.client_port, row.packets_out)).collect::<Vec<_>>(), [(Some(1), 2)]);
+    }
+
+    #[test]
+    fn what_was_journaled_twice_counts_once() {
+        let mut assembly = assembly(State::default());
+        for _ in 0..2 {
+            assembly.ring(1, 0, 96, [], [delta(1, 1, 0x10)]);
+            assembly.part(1, 5, [delta(1, 3, 0x10)], []);
+            assembly.done(1, 5, Vec::new());
+        }
+        let rows = assembly.finish(1, 10 * S, Ending::Rotation).flows;
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].packets_out, 4);
+    }
+
+    #[test]
+    fn a_flow_keeps_its_id_from_segment_to_segment() {
+        let mut first = assembly(State::default());
+        first.part(1, 1, [delta(1, 1, 0x10), delta(2, 1, 0x10)], []);
+        first.done(1, 1, Vec::new());
+        let first = first.finish(1, 10 * S, Ending::Rotation);
+        assert_eq!(first.flows.iter().map(|row| row.flow_id).collect::<Vec<_>>(), [1 << 32, 1 << 32 | 1]);
+        assert!(first.flows.iter().all(|row| row.end_reason == EndReason::Active));
+        let mut second = Assembly::new(Params::default(), 10 * S, first.state);
+        second.part(1, 2, [delta(2, 11, 0x11), delta(3, 11, 0x10)], []);
+        second.done(1, 2, Vec::new());
+        let second = second.finish(2, 20 * S, Ending::Shutdown);
+        assert_eq!(second.flows.iter().map(|row| row.flow_id).collect::<Vec<_>>(), [1 << 32 | 1, 2 << 32 | 1]);
+        assert_eq!(second.flows[0].interface.as_ref(), "lan", "names are carried too");
+    }
+
+    #[test]
+    fn a_login_reported_in_the_next_journal_still_counts() {
+        let mut assembly = assembly(State::default());
+        assembly.part(1, 1, [delta(1, 5, 0x10)], []);
+        assembly.done(1, 1, Vec::new());
+        assembly.later_session(report(SessionEvent::Start, "a", 4));
+        let rows = assembly.finish(1, 10 * S, Ending::Rotation);
+        assert_eq!(rows.flows[0].attribution, Attribution::Authenticated);
+        assert!(rows.state.sessions.facts().is_empty(), "the fact belongs to the next journal");
+    }
+
+    #[test]
+    fn an_announced_flow_survives_a_power_cut_without_its_counters() {
+        let mut assembly = assembly(State::default());
+        let opened = |port| FlowOpened { key: delta(port, 1, 0).key, at_ns: S };
+        assembly.ring(1, 0, 96, [opened(1), opened(2)], []);
+        assembly.part(1, 1, [delta(1, 1, 0x10)], []);
+        assembly.done(1, 1, Vec::new());
+        let rows = assembly.finish(1, 10 * S, Ending::PowerLost).flows;
+        assert_eq!(
+            rows.iter().map(|row| (row.client_port, row.end_reason, row.packets_out)).collect::<Vec<_>>(),
+            [(Some(1), EndReason::Forced, 2), (Some(2), EndReason::LostPower, 0)]
+        );
+    }
+
+    #[test]
+    fn overflow_totals_are_rows_without_a_peer() {
+        let mut assembly = assembly(State::default());
+        let key = FlowKey { peer_port: 0, client_port: 0, protocol: 0, ..delta(0, 0, 0).key };
+        let inward = FlowKey { origin: 0x80, ..key };
+        let total = |key, packets| Overflow { key, first_ns: S, last_ns: 2 * S, packets, bytes: packets * 60 };
+        assembly.part(1, 1, [], [total(key, 3), total(inward, 4)]);
+        assembly.done(1, 1, Vec::new());
+        let rows = assembly.finish(1, 10 * S, Ending::Rotation).flows;
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].packets_out, rows[0].packets_in, rows[0].peer_ip, rows[0].protocol), (3, 4, None, None));
+    }
+}
