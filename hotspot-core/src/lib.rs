@@ -12,6 +12,7 @@ pub mod fact;
 pub mod mac;
 pub mod merge;
 pub mod nat;
+pub mod radius;
 pub mod record;
 pub mod sessions;
 
