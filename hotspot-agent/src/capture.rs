@@ -14,7 +14,7 @@ mod pins;
 pub mod ring;
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -211,13 +211,17 @@ impl Capture {
         self.maps.dimensions
     }
 
-    /// The rings' file descriptors: readable when a program asked to be read soon.
-    pub fn ring_fds(&self) -> Vec<RawFd> {
-        self.maps.rings.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect()
+    /// Duplicates of the rings' file descriptors: readable when a program asked to be read soon.
+    pub fn ring_fds(&self) -> io::Result<Vec<OwnedFd>> {
+        self.maps.rings.iter().map(ring::RingReader::try_clone_fd).collect()
     }
 
     /// What the journal of an earlier agent already holds: ring positions, and the evictions of generations not yet read.
-    pub fn resume_from(&mut self, positions: &[(u32, u64)], evictions: Vec<Evictions>) {
+    /// `last_ns` is when the last generation that is on disk was read, 0 if that is not known.
+    pub fn resume_from(&mut self, positions: &[(u32, u64)], evictions: Vec<Evictions>, last_ns: i64) {
+        if last_ns != 0 {
+            self.generation_began_ns = last_ns;
+        }
         for (cpu, position) in positions {
             if let Some(ring) = self.maps.rings.get_mut(*cpu as usize) {
                 ring.skip_to(*position);

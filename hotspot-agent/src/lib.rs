@@ -1,4 +1,12 @@
 //! The daemon on the gateway: capture, identities, NAT, journal, seal.
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod capture;
+pub mod carrier;
+pub mod cli;
+pub mod identity;
+pub mod locks;
+pub mod nat;
 pub mod recorder;
+pub mod run;
+pub mod sealer;

@@ -209,7 +209,7 @@ impl SegmentReader {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 

@@ -1,1 +1,70 @@
-fn main() {}
+//! `hotspot`: what investigators and compliance officers ask an archive. Needs no root, writes nothing.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod columns;
+mod coverage;
+mod decode;
+mod find;
+mod output;
+mod time;
+mod verify;
+mod who;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+
+/// How a command ended; the numbers are the exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done = 0,
+    NothingFound = 1,
+    Damaged = 3,
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+enum Failure {
+    /// The question is not one; exit code 2.
+    Usage(String),
+    /// The data is damaged or not there; exit code 3.
+    Damaged(String),
+    /// Writing the answer failed.
+    Output(std::io::Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "errors go where the person looks, and not into the answer")]
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Find(arguments) => find::run(&arguments),
+        Command::Who(arguments) => who::run(&arguments),
+        Command::Decode(arguments) => decode::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Coverage(arguments) => coverage::run(&arguments),
+    };
+    match outcome {
+        Ok(outcome) => ExitCode::from(outcome as u8),
+        Err(Failure::Usage(what)) => {
+            eprintln!("hotspot: {what}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Damaged(what)) => {
+            eprintln!("hotspot: {what}");
+            ExitCode::from(3)
+        }
+        // Whoever read the answer has seen enough.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => {
+            eprintln!("hotspot: the answer cannot be written: {error}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! (u32 length with two flag bits, u32 page offset) and its bytes, rounded up to 8.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -94,10 +94,9 @@ impl RingReader {
     pub fn position(&self) -> u64 {
         self.position
     }
-}
 
-impl AsRawFd for RingReader {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+    /// Another descriptor of the ring, to wait on.
+    pub fn try_clone_fd(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
     }
 }

@@ -1,0 +1,95 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::capture::HookChoice;
+
+/// Records who used a public Wi-Fi gateway: device, addresses, translation, time and person of every flow. Never payload.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Captures on the client-facing interfaces until SIGTERM, and writes the archive.
+    ///
+    /// Example, as root on a gateway whose clients are behind br-lan:
+    ///
+    ///   hotspot-agent run --interface br-lan --data-dir /var/lib/hotspot --site cafe-1 --gateway gw1 \
+    ///       --radius-listen 0.0.0.0:1813 --radius-secret-file /etc/hotspot/radius.secret
+    #[command(verbatim_doc_comment)]
+    Run(Box<RunArguments>),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    /// Client-facing interface; may be given several times
+    #[arg(long = "interface", required = true, value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Where journal, keys and archive lie; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Name of the venue, in every record (letters, digits, '-', '_', '.')
+    #[arg(long)]
+    pub site: String,
+    /// Name of this gateway, unique among the provider's
+    #[arg(long)]
+    pub gateway: String,
+    /// Seconds per segment of the archive
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECONDS")]
+    pub rotate: u32,
+    /// Seconds a closed journal waits for late identities before it is sealed
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=3600), value_name = "SECONDS")]
+    pub grace: u32,
+    /// Seconds between two readings of the kernel's flow cache
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60), value_name = "SECONDS")]
+    pub generation: u32,
+    /// How to attach; auto decides per interface and says why
+    #[arg(long, value_enum, default_value_t = HookChoice::Auto)]
+    pub hook: HookChoice,
+    /// Network of clients; on a mirror port it decides which side is the client. May be given several times
+    #[arg(long = "client-net", value_name = "CIDR")]
+    pub client_nets: Vec<IpNet>,
+    /// Address for RADIUS accounting, usually port 1813
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "radius_secret_file")]
+    pub radius_listen: Option<SocketAddr>,
+    /// File with the RADIUS secret, or lines of network and secret; readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub radius_secret_file: Option<PathBuf>,
+    /// File of fixed sessions, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub sessions: Option<PathBuf>,
+    /// Do not watch address translation
+    #[arg(long)]
+    pub no_nat: bool,
+    /// BPF file system for what outlives the agent
+    #[arg(long, default_value = "/sys/fs/bpf", value_name = "DIR")]
+    pub bpffs: PathBuf,
+    /// Leave the programs attached at the end: counting goes on until the next start
+    #[arg(long)]
+    pub keep_attached: bool,
+    /// Flows each CPU holds per generation without handing any over; rounded up to a power of two, 128 bytes each
+    #[arg(long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(16..=16_777_216), value_name = "COUNT")]
+    pub flow_slots: u32,
+    /// Bytes of each CPU's ring for new and handed-over flows; rounded up to a power of two
+    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(4096..=1 << 30), value_name = "BYTES")]
+    pub ring_bytes: u32,
+    /// error, warn, info, debug, trace, or a filter like hotspot_agent=debug
+    #[arg(long, default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

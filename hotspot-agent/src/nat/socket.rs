@@ -1,0 +1,89 @@
+//! The netlink sockets: one subscribed to events, one per dump.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+/// `NF_NETLINK_CONNTRACK_NEW` | `NF_NETLINK_CONNTRACK_DESTROY` (include/uapi/linux/netfilter/nfnetlink_compat.h).
+const GROUPS: u32 = 0x1 | 0x4;
+const BUFFER_BYTES: usize = 32 << 20;
+/// The kernel never sends more at once (net/netlink/af_netlink.c).
+const MESSAGE_MAX: usize = 64 << 10;
+
+/// `NFNL_SUBSYS_CTNETLINK` << 8 | `IPCTNL_MSG_CT_GET`.
+const GET: u16 = 1 << 8 | 1;
+/// `NLM_F_REQUEST` | `NLM_F_DUMP`.
+const DUMP_FLAGS: u16 = 0x001 | 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+/// What one read gave.
+pub(super) enum Received {
+    Messages(Vec<u8>),
+    Nothing,
+    /// Messages were dropped because the buffer was full.
+    Overrun,
+}
+
+/// A socket subscribed to new and destroyed connections.
+pub(super) struct ConntrackSocket(OwnedFd);
+
+impl ConntrackSocket {
+    pub(super) fn subscribe() -> io::Result<Self> {
+        let socket = open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        // Forced beyond the system's limit where we may; an overrun is noticed anyway.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES)?;
+        }
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+        Ok(Self(socket))
+    }
+
+    pub(super) fn receive(&self) -> io::Result<Received> {
+        let mut buffer = vec![0; MESSAGE_MAX];
+        match rustix::net::recv(&self.0, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok((len, _)) => {
+                buffer.truncate(len);
+                Ok(Received::Messages(buffer))
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Received::Nothing),
+            Err(rustix::io::Errno::NOBUFS) => Ok(Received::Overrun),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for ConntrackSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// All connections there are, as the kernel's messages.
+pub(super) fn dump() -> io::Result<Vec<Vec<u8>>> {
+    let socket = open(SocketFlags::CLOEXEC)?;
+    // nlmsghdr: length, type, flags, sequence, port; nfgenmsg: family (0 is all), version, resource.
+    let mut request = Vec::with_capacity(20);
+    request.extend(20u32.to_ne_bytes());
+    request.extend(GET.to_ne_bytes());
+    request.extend(DUMP_FLAGS.to_ne_bytes());
+    request.extend([0; 12]);
+    rustix::net::send(&socket, &request, SendFlags::empty())?;
+    let mut answers = Vec::new();
+    loop {
+        let mut buffer = vec![0; MESSAGE_MAX];
+        let (len, _) = rustix::net::recv(&socket, &mut buffer, RecvFlags::empty())?;
+        buffer.truncate(len);
+        let is_last = super::message::kinds(&buffer).any(|kind| matches!(kind, NLMSG_DONE | NLMSG_ERROR));
+        answers.push(buffer);
+        if is_last || len == 0 {
+            return Ok(answers);
+        }
+    }
+}
+
+fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER))?)
+}

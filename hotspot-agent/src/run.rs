@@ -1,0 +1,424 @@
+//! Starting, recovering, and ending: what `hotspot-agent run` does, in order.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hotspot_archive::entry::{Entry, JournalHeader};
+use hotspot_archive::journal::{JournalError, JournalWriter, replay};
+use hotspot_archive::layout::{DataDir, is_name};
+use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
+use hotspot_core::fact::{NatWatch, NatWatchFact};
+use hotspot_core::record::CoverageRecord;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::capture::clock::ClockReading;
+use crate::capture::device::Device;
+use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, note_eviction};
+use crate::carrier::{Beginning, Carrier, CarrierError, Stop, interface_names};
+use crate::cli::RunArguments;
+use crate::identity::radius::RadiusListener;
+use crate::identity::secrets::{Secrets, SecretsError};
+use crate::identity::sessions_file::{self, SessionsFileError};
+use crate::locks::{Lock, LockError};
+use crate::nat::{NatError, NatWatcher};
+use crate::recorder::{NotRecorded, Recorder};
+use crate::sealer::Sealer;
+
+/// Why the agent does not run, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{option} {value:?} is no name: up to 64 letters, digits, '-', '_' and '.', not beginning with '.'")]
+    Name { option: &'static str, value: String },
+    #[error("hotspot-agent needs root: it loads programs into the kernel")]
+    NotRoot,
+    #[error("the data directory {} cannot be used", path.display())]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("cannot listen for RADIUS on {address}")]
+    Listen { address: std::net::SocketAddr, source: io::Error },
+    #[error("the RADIUS listener ended")]
+    Radius(#[source] io::Error),
+    #[error("--radius-listen needs --radius-secret-file")]
+    NoSecretFile,
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Sessions(#[from] SessionsFileError),
+    #[error(transparent)]
+    Nat(#[from] NatError),
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
+    #[error(transparent)]
+    Carrier(#[from] CarrierError),
+    #[error("a part of the agent ended unexpectedly")]
+    Ended,
+    #[error("the operating system refused {what}")]
+    System { what: &'static str, source: io::Error },
+}
+
+impl RunError {
+    /// 2 usage, 3 damaged or incomplete data, 4 refused, 1 anything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Name { .. }
+            | Self::NoSecretFile
+            | Self::Sessions(_)
+            | Self::Capture(CaptureError::UnknownInterface { .. })
+            | Self::Secrets(SecretsError::Line { .. } | SecretsError::Empty { .. }) => 2,
+            Self::Manifest(ManifestError::BadLine { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. })
+            | Self::Journal(JournalError::NotAJournal { .. }) => 3,
+            Self::NotRoot
+            | Self::DataDir { .. }
+            | Self::Listen { .. }
+            | Self::Lock(_)
+            | Self::Capture(_)
+            | Self::Manifest(_)
+            | Self::Secrets(_)
+            | Self::Nat(NatError::NoConntrack | NatError::EventsOff) => 4,
+            Self::Radius(_)
+            | Self::Journal(_)
+            | Self::Nat(_)
+            | Self::NotRecorded(_)
+            | Self::Carrier(_)
+            | Self::Ended
+            | Self::System { .. } => 1,
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
+    for (option, value) in [("--site", &arguments.site), ("--gateway", &arguments.gateway)] {
+        if !is_name(value) {
+            return Err(RunError::Name { option, value: value.clone() });
+        }
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(RunError::NotRoot);
+    }
+    let devices = arguments.interfaces.iter().map(|name| Device::find(name)).collect::<Result<Vec<_>, _>>()?;
+    let secrets = match (&arguments.radius_listen, &arguments.radius_secret_file) {
+        (Some(address), Some(file)) => Some((*address, Secrets::read(file)?)),
+        (Some(_), None) => return Err(RunError::NoSecretFile),
+        (None, _) => None,
+    };
+    let data = DataDir(arguments.data_dir.clone());
+    make_dirs(&data)?;
+    let _data_lock = Lock::data_dir(&data.lock(), &arguments.data_dir)?;
+    let _interface_locks =
+        devices.iter().map(|device| Lock::interface(&device.name, device.index)).collect::<Result<Vec<_>, _>>()?;
+    let manifest = Manifest::open(&data.archive(), &arguments.gateway, GatewayKey::open(&data.signing_key())?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System { what: "threads", source })?;
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    let capture = Capture::start(&settings(arguments))?;
+    let recovered = recover(arguments, &data, &manifest, &boot_id, capture)?;
+    runtime.block_on(serve(arguments, data, manifest, boot_id, recovered, secrets))
+}
+
+fn make_dirs(data: &DataDir) -> Result<(), RunError> {
+    for dir in [data.0.clone(), data.journals(), data.states(), data.archive()] {
+        fs::create_dir_all(&dir).map_err(|source| RunError::DataDir { path: dir.clone(), source })?;
+    }
+    Ok(())
+}
+
+fn settings(arguments: &RunArguments) -> CaptureSettings {
+    let log2 = |value: u32| value.next_power_of_two().trailing_zeros();
+    CaptureSettings {
+        interfaces: arguments.interfaces.clone(),
+        hook: arguments.hook,
+        client_nets: arguments.client_nets.clone(),
+        bpffs: arguments.bpffs.clone(),
+        instance: instance(&arguments.gateway, &arguments.data_dir),
+        slots_per_cpu_log2: log2(arguments.flow_slots),
+        ring_bytes: 1 << log2(arguments.ring_bytes),
+    }
+}
+
+/// Names the pins: the maps belong to the data directory their counts go to.
+fn instance(gateway: &str, data_dir: &Path) -> String {
+    let path = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_path_buf());
+    let hash = crc32c::crc32c(path.as_os_str().as_encoded_bytes());
+    // bpffs refuses dots in names.
+    format!("{}-{hash:08x}", gateway.replace('.', "_"))
+}
+
+/// A journal to go on with, the capture brought to where the journals end, and journals that wait to be sealed.
+struct Recovered {
+    capture: Capture,
+    journal: JournalWriter,
+    header: JournalHeader,
+    closed: Vec<u64>,
+}
+
+/// What the journals of an earlier agent hold.
+#[derive(Default)]
+struct Found {
+    positions: Vec<(u32, u64)>,
+    evictions: Vec<Evictions>,
+    drained: u64,
+    last_ns: i64,
+    closed: bool,
+    header: Option<JournalHeader>,
+}
+
+impl Found {
+    fn learn(&mut self, entry: &Entry, capture: u64) {
+        match entry {
+            Entry::Header(header) => {
+                self.closed = false;
+                self.last_ns = self.last_ns.max(header.opened_ns);
+                self.header = Some(header.clone());
+            }
+            Entry::Ring(batch) if batch.capture == capture => {
+                self.positions.retain(|(cpu, _)| *cpu != batch.cpu);
+                self.positions.push((batch.cpu, batch.end_position));
+                for (generation, delta) in &batch.evicted {
+                    note_eviction(&mut self.evictions, u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0), delta);
+                }
+            }
+            Entry::Done(done) if done.capture == capture => {
+                self.drained = self.drained.max(done.generation);
+                self.evictions.retain(|evicted| u64::from(evicted.generation) != done.generation & u64::from(u32::MAX));
+                self.last_ns = done.coverage.iter().map(|row| row.to_ns).max().unwrap_or(self.last_ns);
+            }
+            Entry::Closed { at_ns, .. } => {
+                self.closed = true;
+                self.last_ns = *at_ns;
+            }
+            Entry::Ring(_)
+            | Entry::Done(_)
+            | Entry::Part(_)
+            | Entry::Interface(_)
+            | Entry::Gap(_)
+            | Entry::Session(_)
+            | Entry::Nat(_)
+            | Entry::NatWatch(_)
+            | Entry::OpenFlows(_) => {}
+        }
+    }
+}
+
+fn recover(
+    arguments: &RunArguments,
+    data: &DataDir,
+    manifest: &Manifest,
+    boot_id: &str,
+    mut capture: Capture,
+) -> Result<Recovered, RunError> {
+    let unreadable = |source| RunError::DataDir { path: data.journals(), source };
+    let sealed = manifest.last_sequence();
+    let control = capture.control();
+    let mut found = Found { drained: control.drained, ..Found::default() };
+    let mut waiting: Vec<u64> = data.list_journals().map_err(unreadable)?;
+    for sequence in waiting.extract_if(.., |sequence| *sequence <= sealed) {
+        fs::remove_file(data.journal(sequence)).map_err(unreadable)?;
+    }
+    for sequence in &waiting {
+        replay(&data.journal(*sequence), |entry| found.learn(&entry, control.capture))?;
+    }
+    let last = waiting.last().copied().unwrap_or(sealed);
+    let goes_on = !found.closed && found.header.as_ref().is_some_and(|header| header.boot_id == boot_id);
+    let now_ns = ClockReading::now().wall_now();
+    let header = match found.header.clone().filter(|_| goes_on) {
+        Some(header) => header,
+        None => JournalHeader {
+            sequence: last + 1,
+            site: arguments.site.clone(),
+            gateway: arguments.gateway.clone(),
+            boot_id: boot_id.to_owned(),
+            opened_ns: now_ns,
+            software: concat!("hotspot-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
+        },
+    };
+    let path = data.journal(header.sequence);
+    let mut journal = if goes_on {
+        waiting.pop();
+        let (journal, replayed) = JournalWriter::reopen(&path, |_| {})?;
+        info!(sequence = header.sequence, entries = replayed.entries, tail = ?replayed.tail, "went on with an open journal");
+        journal
+    } else {
+        JournalWriter::create(&path, &header)?
+    };
+    interface_names(&capture).iter().try_for_each(|entry| journal.append(entry))?;
+    if found.last_ns != 0 {
+        note_absence(&mut journal, &capture, &found, now_ns, arguments.no_nat)?;
+    }
+    journal.commit()?;
+    capture.resume_from(&found.positions, found.evictions, if capture.resumed() { found.last_ns } else { 0 });
+    if capture.resumed() && found.drained + 1 < control.generation {
+        let read = capture.read_generation(control.generation - 1)?;
+        for batch in &read.rings.batches {
+            journal.append(&Entry::Ring(batch.clone()))?;
+        }
+        for part in &read.parts {
+            journal.append(&Entry::Part(part.clone()))?;
+        }
+        journal.append(&Entry::Done(read.done.clone()))?;
+        journal.commit()?;
+        capture.drained(&read);
+        info!(generation = read.generation, "read the generation that an earlier agent left");
+    }
+    Ok(Recovered { capture, journal, header, closed: waiting })
+}
+
+/// Records what the time without an agent means: nobody watched translations, and perhaps nobody counted.
+fn note_absence(
+    journal: &mut JournalWriter,
+    capture: &Capture,
+    found: &Found,
+    now_ns: i64,
+    no_nat: bool,
+) -> Result<(), RunError> {
+    if !no_nat {
+        journal.append(&Entry::NatWatch(NatWatchFact { watch: NatWatch::Lost, at_ns: found.last_ns }))?;
+    }
+    if !capture.resumed() {
+        warn!("nothing was counted since the last agent ended; a gap is recorded");
+        for attached in capture.interfaces() {
+            journal.append(&Entry::Gap(CoverageRecord {
+                interface: attached.device.name.clone(),
+                from_ns: found.last_ns,
+                to_ns: now_ns,
+                gap: Some("no agent and no programs were running".to_owned()),
+                ..CoverageRecord::default()
+            }))?;
+        }
+    }
+    Ok(())
+}
+
+async fn serve(
+    arguments: &RunArguments,
+    data: DataDir,
+    manifest: Manifest,
+    boot_id: String,
+    recovered: Recovered,
+    secrets: Option<(std::net::SocketAddr, Secrets)>,
+) -> Result<(), RunError> {
+    let system = |what| move |source| RunError::System { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("signals"))?;
+    let (recorder, submissions) = Recorder::new();
+    let (stop, stopped) = watch::channel(Stop::No);
+    let (jobs, queue) = std::sync::mpsc::channel();
+    for sequence in &recovered.closed {
+        // The queue is read as long as this function runs.
+        let _ = jobs.send(crate::sealer::SealJob::Closed { sequence: *sequence });
+    }
+    let sealer = Sealer::new(data.clone(), manifest, boot_id, Duration::from_secs(arguments.grace.into()));
+    let sealer = std::thread::Builder::new().name("sealer".into()).spawn(move || sealer.run(&queue)).map_err(system("a thread"))?;
+    let carrier = Carrier::new(Beginning {
+        capture: recovered.capture,
+        journal: recovered.journal,
+        header: recovered.header,
+        data,
+        submissions,
+        jobs,
+        stop: stopped,
+        rotate: Duration::from_secs(arguments.rotate.into()),
+        generation: Duration::from_secs(arguments.generation.into()),
+    });
+    let runtime = tokio::runtime::Handle::current();
+    let (ended, mut carrier_ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("carrier".into())
+        .spawn(move || drop(ended.send(carrier.run(&runtime))))
+        .map_err(system("a thread"))?;
+
+    let mut sources = JoinSet::new();
+    let started = start_sources(arguments, &recorder, secrets, &mut sources).await;
+    let outcome = match started {
+        Err(error) => Err(error),
+        Ok(()) => {
+            info!(interfaces = ?arguments.interfaces, site = arguments.site, gateway = arguments.gateway, "capturing");
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break Ok(()),
+                    _ = interrupt.recv() => break Ok(()),
+                    _ = hangup.recv() => reload(arguments, &recorder).await,
+                    ended = sources.join_next(), if !sources.is_empty() => break match ended {
+                        Some(Ok(Err(error))) => Err(error),
+                        Some(Ok(Ok(())) | Err(_)) | None => Err(RunError::Ended),
+                    },
+                    ended = &mut carrier_ended => return Err(ended.map_or(RunError::Ended, |ended| {
+                        ended.err().map_or(RunError::Ended, RunError::Carrier)
+                    })),
+                }
+            }
+        }
+    };
+    sources.shutdown().await;
+    if !arguments.no_nat {
+        let fact = NatWatchFact { watch: NatWatch::Stopped, at_ns: ClockReading::now().wall_now() };
+        // With a full disk it stays unsaid; the next start says that translations were not watched.
+        let _ = tokio::time::timeout(Duration::from_secs(1), recorder.record(vec![Entry::NatWatch(fact)])).await;
+    }
+    info!("stopping: reading what is left, and sealing");
+    // Fails only if the carrier is gone, which shows below.
+    let _ = stop.send(if arguments.keep_attached { Stop::KeepAttached } else { Stop::Detach });
+    let carried = carrier_ended.await.map_err(|_| RunError::Ended)?;
+    let joined = tokio::task::spawn_blocking(move || sealer.join()).await;
+    outcome?;
+    carried?;
+    joined.map_err(|_| RunError::Ended)?.map_err(|_| RunError::Ended)
+}
+
+async fn start_sources(
+    arguments: &RunArguments,
+    recorder: &Recorder,
+    secrets: Option<(std::net::SocketAddr, Secrets)>,
+    sources: &mut JoinSet<Result<(), RunError>>,
+) -> Result<(), RunError> {
+    if let Some((address, secrets)) = secrets {
+        let listener = RadiusListener::bind(address, secrets).map_err(|source| RunError::Listen { address, source })?;
+        let recorder = recorder.clone();
+        sources.spawn(async move { listener.run(recorder).await.map_err(RunError::Radius) });
+    }
+    if !arguments.no_nat {
+        let mut watcher = NatWatcher::subscribe()?;
+        watcher.dump_first(recorder).await?;
+        let recorder = recorder.clone();
+        sources.spawn(async move { watcher.run(recorder).await.map_err(RunError::Nat) });
+    }
+    if let Some(path) = &arguments.sessions {
+        record_sessions(path, recorder).await?;
+    }
+    Ok(())
+}
+
+async fn record_sessions(path: &Path, recorder: &Recorder) -> Result<(), RunError> {
+    let facts = sessions_file::read(path, ClockReading::now().wall_now())?;
+    info!(sessions = facts.len(), "read the sessions file");
+    if !facts.is_empty() {
+        recorder.record(facts.into_iter().map(Entry::Session).collect()).await?;
+    }
+    Ok(())
+}
+
+/// SIGHUP: reads the sessions file again. A bad file changes nothing.
+async fn reload(arguments: &RunArguments, recorder: &Recorder) {
+    if let Some(path) = &arguments.sessions
+        && let Err(error) = record_sessions(path, recorder).await
+    {
+        warn!(error = %crate::sealer::chain(&error), "the sessions file was not read again");
+    }
+}

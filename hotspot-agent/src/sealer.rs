@@ -1,0 +1,325 @@
+//! Sealing: closed journals become segments, in order, once late identities had their chance.
+//!
+//! A journal is only removed after its line is in the manifest; a crash at any point leaves enough to do it again with the same
+//! result. What cannot be sealed now (a full disk) is tried again and again, and nothing is dropped.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use hotspot_archive::entry::{Entry, JournalHeader};
+use hotspot_archive::journal::{JournalError, Replayed, replay};
+use hotspot_archive::layout::DataDir;
+use hotspot_archive::manifest::{Manifest, ManifestError, Sealing};
+use hotspot_archive::segment::Origin;
+use hotspot_archive::state;
+use hotspot_core::WallNs;
+use hotspot_core::assembly::{Assembled, Assembly, Ending, Params, State};
+use hotspot_core::record::CoverageRecord;
+use tracing::{error, info, warn};
+
+use crate::capture::clock::ClockReading;
+
+/// How long to wait before trying again what failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How often a seal that failed is tried again while the agent is stopping; the next start tries again too.
+const RETRIES_AT_STOP: u32 = 2;
+
+/// What the sealer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealJob {
+    /// The journal with this sequence is closed.
+    Closed { sequence: u64 },
+    /// Seal what is left without waiting, and end.
+    Finish,
+}
+
+/// Why a journal is not sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error("the journal {} has no header", path.display())]
+    NoHeader { path: PathBuf },
+    #[error("the state before segment {sequence} is missing or damaged")]
+    NoState { sequence: u64 },
+    #[error("{} cannot be removed", path.display())]
+    Remove { path: PathBuf, source: std::io::Error },
+}
+
+/// Seals the journals of one data directory.
+pub struct Sealer {
+    data: DataDir,
+    manifest: Manifest,
+    boot_id: String,
+    grace: Duration,
+}
+
+/// A journal as it was replayed.
+struct Journal {
+    header: JournalHeader,
+    closed: Option<(WallNs, bool)>,
+    last_ns: WallNs,
+    replayed: Replayed,
+}
+
+impl Sealer {
+    #[must_use]
+    pub fn new(data: DataDir, manifest: Manifest, boot_id: String, grace: Duration) -> Self {
+        Self { data, manifest, boot_id, grace }
+    }
+
+    /// Seals what it is told, until [`SealJob::Finish`].
+    pub fn run(mut self, jobs: &Receiver<SealJob>) {
+        let mut waiting: Vec<(u64, Instant)> = Vec::new();
+        loop {
+            let job = match waiting.first() {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some((_, due)) => jobs.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            match job {
+                Ok(SealJob::Closed { sequence }) => waiting.push((sequence, Instant::now() + self.grace)),
+                Ok(SealJob::Finish) | Err(RecvTimeoutError::Disconnected) => {
+                    self.finish(&waiting);
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let (sequence, due) = &mut waiting[0];
+                    match self.seal(*sequence) {
+                        Ok(()) => drop(waiting.remove(0)),
+                        Err(failure) => {
+                            error!(sequence, error = %chain(&failure), "a journal could not be sealed; trying again");
+                            *due = Instant::now() + RETRY_AFTER;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, waiting: &[(u64, Instant)]) {
+        for (sequence, _) in waiting {
+            let mut tries = 0;
+            while let Err(failure) = self.seal(*sequence) {
+                tries += 1;
+                error!(sequence, error = %chain(&failure), "a journal could not be sealed");
+                if tries > RETRIES_AT_STOP {
+                    warn!("what is left in the journal directory is sealed at the next start");
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    }
+
+    /// Seals one journal; done already is done.
+    fn seal(&mut self, sequence: u64) -> Result<(), SealError> {
+        let began = Instant::now();
+        let path = self.data.journal(sequence);
+        if sequence > self.manifest.last_sequence() {
+            let state = self.state_before(sequence)?;
+            let mut assembly = None;
+            let journal = self.read(sequence, state, &mut assembly)?;
+            let assembly = assembly.ok_or_else(|| SealError::NoHeader { path: path.clone() })?;
+            let (assembled, closed_ns) = self.assemble(sequence, &journal, assembly)?;
+            self.write(&journal.header, &assembled, closed_ns)?;
+            info!(
+                sequence,
+                flows = assembled.flows.len(),
+                sessions = assembled.sessions.len(),
+                ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "sealed"
+            );
+            if !journal.replayed.damage.is_empty() {
+                let kept = path.with_extension("journal.damaged");
+                warn!(damage = ?journal.replayed.damage, kept = %kept.display(), "the journal was damaged; what was whole is sealed");
+                fs::rename(&path, &kept).map_err(|source| SealError::Remove { path: path.clone(), source })?;
+            }
+        }
+        remove_if_there(path)?;
+        for older in self.data.list_states().unwrap_or_default().into_iter().filter(|older| *older < sequence) {
+            remove_if_there(self.data.state(older))?;
+        }
+        Ok(())
+    }
+
+    fn state_before(&self, sequence: u64) -> Result<State, SealError> {
+        if sequence == 1 {
+            return Ok(State::default());
+        }
+        let entries = state::read(&self.data.state(sequence - 1))?.ok_or(SealError::NoState { sequence })?;
+        let mut state = State::default();
+        for entry in entries {
+            match entry {
+                Entry::Interface(interface) => drop(state.interfaces.insert(interface.number, interface.name.into())),
+                Entry::Session(fact) => state.sessions.apply(fact),
+                Entry::Nat(facts) => facts.iter().for_each(|fact| state.nat.apply(fact)),
+                Entry::NatWatch(fact) => state.nat.apply_watch(fact),
+                Entry::OpenFlows(flows) => state.open_flows.extend(flows),
+                Entry::Header(_)
+                | Entry::Ring(_)
+                | Entry::Part(_)
+                | Entry::Done(_)
+                | Entry::Gap(_)
+                | Entry::Closed { .. } => {}
+            }
+        }
+        Ok(state)
+    }
+
+    /// Replays a journal into an assembly.
+    fn read(&self, sequence: u64, state: State, assembly: &mut Option<Assembly>) -> Result<Journal, SealError> {
+        let path = self.data.journal(sequence);
+        let (mut header, mut closed, mut last_ns) = (None, None, 0);
+        let mut state = Some(state);
+        let replayed = replay(&path, |entry| {
+            if let Entry::Header(found) = &entry
+                && let Some(state) = state.take()
+            {
+                *assembly = Some(Assembly::new(Params::default(), found.opened_ns, state));
+                last_ns = found.opened_ns;
+                header = Some(found.clone());
+            }
+            if let Entry::Closed { at_ns, shutdown } = entry {
+                closed = Some((at_ns, shutdown));
+            } else if let Some(assembly) = assembly {
+                last_ns = last_ns.max(apply(assembly, entry));
+            }
+        })?;
+        let header = header.ok_or(SealError::NoHeader { path })?;
+        Ok(Journal { header, closed, last_ns, replayed })
+    }
+
+    fn assemble(&self, sequence: u64, journal: &Journal, mut assembly: Assembly) -> Result<(Assembled, WallNs), SealError> {
+        for damage in &journal.replayed.damage {
+            assembly.gap(CoverageRecord {
+                from_ns: journal.header.opened_ns,
+                to_ns: journal.last_ns,
+                gap: Some(format!("journal {sequence} damaged from byte {} to {}", damage.from, damage.to)),
+                ..CoverageRecord::default()
+            });
+        }
+        let next = self.data.journal(sequence + 1);
+        if next.exists() {
+            replay(&next, |entry| match entry {
+                Entry::Session(fact) => assembly.later_session(fact),
+                Entry::Nat(facts) => facts.into_iter().for_each(|fact| assembly.later_nat(fact)),
+                Entry::Header(_)
+                | Entry::Interface(_)
+                | Entry::Ring(_)
+                | Entry::Part(_)
+                | Entry::Done(_)
+                | Entry::Gap(_)
+                | Entry::NatWatch(_)
+                | Entry::OpenFlows(_)
+                | Entry::Closed { .. } => {}
+            })?;
+        }
+        let (ended_ns, ending) = match journal.closed {
+            Some((at_ns, true)) => (at_ns, Ending::Shutdown),
+            Some((at_ns, false)) => (at_ns, Ending::Rotation),
+            None if journal.header.boot_id == self.boot_id => (journal.last_ns, Ending::Rotation),
+            None => (journal.last_ns, Ending::PowerLost),
+        };
+        Ok((assembly.finish(sequence, ended_ns, ending), ended_ns))
+    }
+
+    fn write(&mut self, header: &JournalHeader, assembled: &Assembled, closed_ns: WallNs) -> Result<(), SealError> {
+        let state = &assembled.state;
+        let mut entries: Vec<Entry> = state
+            .interfaces
+            .iter()
+            .map(|(number, name)| {
+                Entry::Interface(hotspot_archive::entry::InterfaceName { number: *number, name: name.to_string() })
+            })
+            .collect();
+        entries.extend(state.sessions.facts().into_iter().map(Entry::Session));
+        let (nat, watch) = state.nat.facts();
+        entries.extend(nat.chunks(ITEMS_PER_ENTRY).map(|facts| Entry::Nat(facts.to_vec())));
+        entries.extend(watch.into_iter().map(Entry::NatWatch));
+        entries.extend(state.open_flows.chunks(ITEMS_PER_ENTRY).map(|flows| Entry::OpenFlows(flows.to_vec())));
+        state::write(&self.data.state(header.sequence), header, &entries)?;
+        let sealing = Sealing {
+            origin: Origin { site: header.site.clone(), gateway: header.gateway.clone(), sequence: header.sequence },
+            opened_ns: header.opened_ns,
+            closed_ns,
+            sealed_ns: ClockReading::now().wall_now(),
+            flows: &assembled.flows,
+            sessions: &assembled.sessions,
+            coverage: &assembled.coverage,
+        };
+        self.manifest.seal(&sealing)?;
+        Ok(())
+    }
+}
+
+const ITEMS_PER_ENTRY: usize = 32_768;
+
+/// Hands an entry to the assembly; returns the latest moment it is about.
+fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
+    match entry {
+        Entry::Header(header) => header.opened_ns,
+        Entry::Interface(interface) => {
+            assembly.interface(interface.number, &interface.name);
+            0
+        }
+        Entry::Ring(batch) => {
+            let last_ns = batch.opened.iter().map(|(_, opened)| opened.at_ns).max().unwrap_or(0);
+            let opened = batch.opened.into_iter().map(|(_, opened)| opened);
+            let evicted = batch.evicted.into_iter().map(|(_, delta)| delta);
+            assembly.ring(batch.capture, batch.cpu, batch.end_position, opened, evicted);
+            last_ns
+        }
+        Entry::Part(part) => {
+            assembly.part(part.capture, part.generation, part.deltas, part.overflow);
+            0
+        }
+        Entry::Done(done) => {
+            let last_ns = done.coverage.iter().map(|row| row.to_ns).max().unwrap_or(0);
+            assembly.done(done.capture, done.generation, done.coverage);
+            last_ns
+        }
+        Entry::Gap(gap) => {
+            let last_ns = gap.to_ns;
+            assembly.gap(gap);
+            last_ns
+        }
+        Entry::Session(fact) => {
+            let last_ns = fact.received_ns;
+            assembly.session(fact);
+            last_ns
+        }
+        Entry::Nat(facts) => {
+            facts.iter().for_each(|fact| assembly.nat(fact));
+            0
+        }
+        Entry::NatWatch(fact) => {
+            assembly.nat_watch(fact);
+            0
+        }
+        Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
+    }
+}
+
+fn remove_if_there(path: PathBuf) -> Result<(), SealError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SealError::Remove { path, source }),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// An error with its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const TIMES: &str = "Times are RFC 3339 with a zone (2026-11-23T10:02:03+07:00, 2026-11-23T03:02:03Z) or seconds since 1970 (@1795402923); \
+without a zone they need --tz (2026-11-23T10:02:03 --tz Asia/Ho_Chi_Minh).
+
+Exit codes: 0 found or done, 1 nothing found, 2 usage, 3 the data is damaged or incomplete, 4 refused.";
+
+/// Searches, explains and verifies archives of hotspot-agent.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = TIMES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lists the flows that match a filter.
+    ///
+    /// Filter words: user X · mac X · ip X · net CIDR · src/dst ip X · [src|dst] port N · proto tcp|udp|icmp|icmp6|N ·
+    /// public ip X [port P] · vlan N · and · or · not · ( ). The client is the source.
+    ///
+    ///   hotspot find --archive /srv/archive user 0912345678
+    ///   hotspot find --archive /srv/archive --from 2026-11-23T10:00:00+07:00 --to 2026-11-23T11:00:00+07:00 \
+    ///       'dst net 198.51.100.0/24 and not port 443'
+    #[command(verbatim_doc_comment)]
+    Find(FindArguments),
+    /// Says who used a public address and port at a moment.
+    ///
+    ///   hotspot who --archive /srv/archive --public 203.0.113.7:45678 --at 2026-11-23T10:02:03+07:00
+    ///   hotspot who --archive /srv/archive --public '[2001:db8::14]:40000' --at 2026-11-23T10:02:03+07:00
+    #[command(verbatim_doc_comment)]
+    Who(WhoArguments),
+    /// Prints every record of a segment or journal.
+    Decode(DecodeArguments),
+    /// Proves that an archive is whole: every signature, every line, every file.
+    Verify(VerifyArguments),
+    /// Shows whether every packet is accounted for: the balance per interface.
+    Coverage(CoverageArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// Only flows at or after this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Only flows before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Time zone of times without one, and of the table
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) tz: Option<String>,
+    /// One JSON object per line, with the archive's column names
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// Comma-separated values with a header
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// Stop after this many flows
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) limit: Option<usize>,
+    /// What to look for; all flows without it
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhoArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// Address and port as the other side saw them
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) public: std::net::SocketAddr,
+    /// When the other side saw them
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: String,
+    /// Only this protocol
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub(crate) proto: Option<String>,
+    /// Time zone of a time without one, and of the answer
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) tz: Option<String>,
+    /// How far the other side's clock may be off, in seconds
+    #[arg(long, default_value_t = 2, value_name = "SECONDS")]
+    pub(crate) tolerance: u32,
+    /// One JSON object per candidate
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecodeArguments {
+    /// A segment (.parquet), journal or state file
+    pub(crate) file: PathBuf,
+    /// One JSON object per record
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// Public key got by another way than with the archive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public_key: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoverageArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// One JSON object per interface
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,121 @@
+//! `hotspot coverage`: where every packet ended, summed per interface.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use hotspot_archive::search::Interval;
+use hotspot_core::record::Tallied;
+use serde_json::{Map, Value, json};
+
+use crate::arguments::CoverageArguments;
+use crate::find::open;
+use crate::output::{Table, json_line, stdout};
+use crate::{Failure, Outcome};
+
+#[derive(Default)]
+struct Balance {
+    generations: u64,
+    seen: Tallied,
+    flows: Tallied,
+    overflow: Tallied,
+    outcomes: BTreeMap<String, Tallied>,
+    unbalanced: u64,
+    gaps: Vec<String>,
+}
+
+impl Balance {
+    fn outcome_total(&self) -> Tallied {
+        self.outcomes.values().fold(Tallied::default(), |sum, count| plus(sum, *count))
+    }
+
+    fn is_balanced(&self) -> bool {
+        self.unbalanced == 0 && self.gaps.is_empty()
+    }
+}
+
+fn plus(left: Tallied, right: Tallied) -> Tallied {
+    Tallied { packets: left.packets + right.packets, bytes: left.bytes + right.bytes }
+}
+
+#[expect(clippy::print_stderr, reason = "files that could not be read are no part of the balance")]
+pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
+    let archive = open(&arguments.archive)?;
+    let mut damage = Vec::new();
+    let mut balances: BTreeMap<String, Balance> = BTreeMap::new();
+    for row in archive.coverage(Interval::ALWAYS, &mut damage) {
+        let balance = balances.entry(row.interface.clone()).or_default();
+        balance.generations += 1;
+        balance.seen = plus(balance.seen, row.seen);
+        balance.flows = plus(balance.flows, row.flows);
+        balance.overflow = plus(balance.overflow, row.overflow);
+        balance.unbalanced += u64::from(!row.balances());
+        for (label, count) in &row.outcomes {
+            let total = balance.outcomes.entry(label.clone()).or_default();
+            *total = plus(*total, *count);
+        }
+        balance.gaps.extend(row.gap);
+    }
+    let mut to = stdout();
+    if arguments.json {
+        balances.iter().try_for_each(|(interface, balance)| json_line(&mut to, &as_json(interface, balance)))?;
+    } else {
+        write_table(&mut to, &balances)?;
+    }
+    to.flush()?;
+    for file in &damage {
+        eprintln!("hotspot: not read: {file}");
+    }
+    let is_whole = damage.is_empty() && balances.values().all(Balance::is_balanced);
+    Ok(if !is_whole {
+        Outcome::Damaged
+    } else if balances.is_empty() {
+        Outcome::NothingFound
+    } else {
+        Outcome::Done
+    })
+}
+
+fn as_json(interface: &str, balance: &Balance) -> Map<String, Value> {
+    let outcomes: Map<String, Value> = balance
+        .outcomes
+        .iter()
+        .map(|(label, count)| (label.clone(), json!({"packets": count.packets, "bytes": count.bytes})))
+        .collect();
+    let total = balance.outcome_total();
+    let value = json!({
+        "interface": interface, "generations": balance.generations,
+        "seen_packets": balance.seen.packets, "seen_bytes": balance.seen.bytes,
+        "flow_packets": balance.flows.packets, "flow_bytes": balance.flows.bytes,
+        "overflow_packets": balance.overflow.packets, "overflow_bytes": balance.overflow.bytes,
+        "outcome_packets": total.packets, "outcome_bytes": total.bytes,
+        "outcomes": outcomes, "balanced": balance.unbalanced == 0, "gaps": balance.gaps,
+    });
+    match value {
+        Value::Object(map) => map,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+    }
+}
+
+fn write_table(to: &mut impl Write, balances: &BTreeMap<String, Balance>) -> std::io::Result<()> {
+    let mut table = Table::new(&["interface", "where", ">packets", ">bytes"]);
+    for (interface, balance) in balances {
+        let mut push = |place: &str, count: Tallied| {
+            table.push(vec![interface.clone(), place.to_owned(), count.packets.to_string(), count.bytes.to_string()]);
+        };
+        push("seen", balance.seen);
+        push("in flows", balance.flows);
+        push("in overflow totals", balance.overflow);
+        balance.outcomes.iter().for_each(|(label, count)| push(label, *count));
+    }
+    table.write(to)?;
+    for (interface, balance) in balances {
+        let verdict = if balance.unbalanced == 0 {
+            "seen = in flows + in overflow totals + named outcomes, in every generation".to_owned()
+        } else {
+            format!("DOES NOT BALANCE in {} generations", balance.unbalanced)
+        };
+        writeln!(to, "{interface}: {verdict} ({} generations)", balance.generations)?;
+        balance.gaps.iter().try_for_each(|gap| writeln!(to, "{interface}: gap: {gap}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! `hotspot decode`: every record of one file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use hotspot_archive::entry::Entry;
+use hotspot_archive::journal::{JournalError, Tail, replay};
+use hotspot_archive::segment::{Origin, Records, SegmentReader};
+use hotspot_core::fact::FlowDelta;
+use serde_json::{Map, Value, json};
+
+use crate::arguments::DecodeArguments;
+use crate::output::{cell, json_line, stdout};
+use crate::time::utc;
+use crate::{Failure, Outcome, columns};
+
+pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
+    let path = &arguments.file;
+    let mut magic = [0; 8];
+    let len = File::open(path)
+        .and_then(|mut file| file.read(&mut magic))
+        .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
+    let mut printer = Printer { to: stdout(), json: arguments.json };
+    let outcome = if magic[..len].starts_with(b"PAR1") {
+        segment(path, &mut printer)
+    } else if magic[..len].starts_with(b"HSJOURNL") {
+        journal(path, &mut printer)
+    } else {
+        return Err(Failure::Damaged(format!("{} is neither a segment nor a journal", path.display())));
+    }?;
+    printer.to.flush()?;
+    Ok(outcome)
+}
+
+struct Printer<W> {
+    to: W,
+    json: bool,
+}
+
+impl<W: Write> Printer<W> {
+    fn print(&mut self, kind: &str, mut values: Map<String, Value>) -> io::Result<()> {
+        if self.json {
+            values.insert("record".to_owned(), json!(kind));
+            return json_line(&mut self.to, &values);
+        }
+        write!(self.to, "{kind}")?;
+        for (name, value) in values.iter().filter(|(_, value)| !value.is_null()) {
+            write!(self.to, " {name}={}", cell(value))?;
+        }
+        writeln!(self.to)
+    }
+}
+
+fn segment(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
+    let damaged = |error: hotspot_archive::segment::SegmentError| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Failure::Damaged(format!("{error}{cause}"))
+    };
+    let reader = SegmentReader::open(path).map_err(damaged)?;
+    let origin = reader.origin().clone();
+    for batch in reader.read(|_, _| true).map_err(damaged)? {
+        let records = match batch {
+            Ok(records) => records,
+            Err(error) => {
+                printer.to.flush()?;
+                return Err(damaged(error));
+            }
+        };
+        print_records(&origin, records, printer)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl Write>) -> io::Result<()> {
+    match records {
+        Records::Flows(rows) => rows.iter().try_for_each(|row| printer.print("flow", columns::of_flow(origin, row))),
+        Records::Sessions(rows) => rows.iter().try_for_each(|row| printer.print("session", columns::of_session(origin, row))),
+        Records::Coverage(rows) => rows.iter().try_for_each(|row| printer.print("coverage", columns::of_coverage(row))),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what is wrong with the file is not one of its records")]
+fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
+    let mut failed = None;
+    let replayed = replay(path, |entry| {
+        if failed.is_none() {
+            failed = print_entry(entry, printer).err();
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    printer.to.flush()?;
+    let replayed = replayed.map_err(|error| match &error {
+        JournalError::Io { source, .. } => Failure::Damaged(format!("{error}: {source}")),
+        JournalError::NotAJournal { .. } | JournalError::Condemned { .. } | JournalError::TooLarge { .. } => {
+            Failure::Damaged(error.to_string())
+        }
+    })?;
+    for damage in &replayed.damage {
+        eprintln!("hotspot: {}: damaged from byte {} to {}", path.display(), damage.from, damage.to);
+    }
+    if let Tail::Torn { end, file_len } = replayed.tail {
+        eprintln!("hotspot: {}: ends torn: whole up to byte {end} of {file_len}", path.display());
+    }
+    let is_whole = replayed.damage.is_empty() && matches!(replayed.tail, Tail::Clean { .. });
+    Ok(if is_whole { Outcome::Done } else { Outcome::Damaged })
+}
+
+fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()> {
+    match entry {
+        Entry::Header(header) => printer.print("header", object(json!(header))),
+        Entry::Interface(interface) => printer.print("interface", object(json!(interface))),
+        Entry::Ring(batch) => {
+            let position = json!({"capture": batch.capture, "cpu": batch.cpu, "end_position": batch.end_position});
+            printer.print("ring", object(position))?;
+            for (generation, opened) in &batch.opened {
+                let mut values = key(&opened.key);
+                values.insert("at".into(), json!(utc(opened.at_ns)));
+                values.insert("generation".into(), json!(generation));
+                printer.print("opened", values)?;
+            }
+            batch.evicted.iter().try_for_each(|(generation, delta)| print_delta("evicted", *generation, delta, printer))
+        }
+        Entry::Part(part) => {
+            part.deltas.iter().try_for_each(|delta| print_delta("delta", part.generation, delta, printer))?;
+            part.overflow.iter().try_for_each(|total| {
+                let mut values = key(&total.key);
+                values.insert("packets".into(), json!(total.packets));
+                values.insert("bytes".into(), json!(total.bytes));
+                printer.print("overflow", values)
+            })
+        }
+        Entry::Done(done) => {
+            done.coverage.iter().try_for_each(|row| printer.print("coverage", columns::of_coverage(row)))?;
+            let values = json!({
+                "capture": done.capture,
+                "generation": done.generation,
+                "wall_offset_ns": done.wall_offset_ns,
+                "boot_offset_ns": done.boot_offset_ns,
+            });
+            printer.print("generation_done", object(values))
+        }
+        Entry::Gap(gap) => printer.print("gap", columns::of_coverage(&gap)),
+        Entry::Session(fact) => printer.print("session", object(json!(fact))),
+        Entry::Nat(facts) => facts.iter().try_for_each(|fact| {
+            let values = json!({
+                "event": fact.event, "at": utc(fact.at_ns), "protocol": fact.protocol,
+                "client_ip": fact.client_ip, "client_port": fact.client_port,
+                "peer_ip": fact.peer_ip, "peer_port": fact.peer_port,
+                "public_ip": fact.public_ip, "public_port": fact.public_port,
+            });
+            printer.print("nat", object(values))
+        }),
+        Entry::NatWatch(fact) => printer.print("nat_watch", object(json!({"watch": fact.watch, "at": utc(fact.at_ns)}))),
+        Entry::OpenFlows(flows) => flows.iter().try_for_each(|flow| {
+            let mut values = key(&flow.key);
+            values.insert("flow_id".into(), json!(flow.flow_id));
+            values.insert("last".into(), json!(utc(flow.last_ns)));
+            printer.print("open_flow", values)
+        }),
+        Entry::Closed { at_ns, shutdown } => {
+            printer.print("closed", object(json!({"at": utc(at_ns), "shutdown": shutdown})))
+        }
+    }
+}
+
+fn print_delta(kind: &str, generation: u64, delta: &FlowDelta, printer: &mut Printer<impl Write>) -> io::Result<()> {
+    let mut values = key(&delta.key);
+    values.insert("generation".into(), json!(generation));
+    values.insert("first".into(), json!(utc(delta.first_ns)));
+    values.insert("last".into(), json!(utc(delta.last_ns)));
+    values.insert("packets".into(), json!(delta.packets));
+    values.insert("bytes".into(), json!(delta.bytes));
+    values.insert("tcp_flags".into(), json!(delta.tcp_flags));
+    printer.print(kind, values)
+}
+
+fn key(key: &hotspot_common::FlowKey) -> Map<String, Value> {
+    let ip = |octets: [u8; 16]| std::net::Ipv6Addr::from(octets).to_canonical();
+    object(json!({
+        "interface": key.interface(),
+        "direction": if key.direction() == hotspot_common::Direction::Out { "out" } else { "in" },
+        "client_mac": hotspot_core::MacAddr(key.client_mac),
+        "client_ip": ip(key.client_ip), "client_port": key.client_port,
+        "peer_ip": ip(key.peer_ip), "peer_port": key.peer_port,
+        "protocol": key.protocol, "vlan": key.vlan, "inner_vlan": key.inner_vlan,
+    }))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => std::iter::once(("value".to_owned(), other)).collect(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Answers: aligned tables, JSON lines, CSV.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value};
+
+/// Standard output, buffered.
+pub(crate) fn stdout() -> io::BufWriter<io::StdoutLock<'static>> {
+    io::BufWriter::new(io::stdout().lock())
+}
+
+pub(crate) fn json_line(to: &mut impl Write, object: &Map<String, Value>) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, object)?;
+    writeln!(to)
+}
+
+/// A line of CSV (RFC 4180).
+pub(crate) fn csv_line(to: &mut impl Write, values: impl Iterator<Item = String>) -> io::Result<()> {
+    for (position, value) in values.enumerate() {
+        let separator = if position == 0 { "" } else { "," };
+        if value.contains(['"', ',', '\n', '\r']) {
+            write!(to, "{separator}\"{}\"", value.replace('"', "\"\""))?;
+        } else {
+            write!(to, "{separator}{value}")?;
+        }
+    }
+    write!(to, "\r\n")
+}
+
+/// A JSON value as a cell: text without quotes, null as nothing.
+pub(crate) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A table whose columns are as wide as what is in them.
+pub(crate) struct Table {
+    header: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+    /// Columns of numbers are aligned to the right.
+    numbers: Vec<bool>,
+}
+
+impl Table {
+    /// Column names; a name that begins with `>` is a column of numbers.
+    pub(crate) fn new(columns: &[&'static str]) -> Self {
+        let numbers = columns.iter().map(|name| name.starts_with('>')).collect();
+        Self { header: columns.iter().map(|name| name.trim_start_matches('>')).collect(), rows: Vec::new(), numbers }
+    }
+
+    pub(crate) fn push(&mut self, row: Vec<String>) {
+        self.rows.push(row);
+    }
+
+    pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        let header: Vec<String> = self.header.iter().map(|name| (*name).to_owned()).collect();
+        let lines = || std::iter::once(&header).chain(&self.rows);
+        let width = |column: usize| lines().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..header.len()).map(width).collect();
+        for row in lines() {
+            let cells = row.iter().zip(&widths).zip(&self.numbers).map(|((cell, width), is_number)| {
+                if *is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            });
+            let line = cells.collect::<Vec<_>>().join("  ");
+            writeln!(to, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}

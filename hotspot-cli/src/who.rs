@@ -1,0 +1,102 @@
+//! `hotspot who`: the one question everything else is for.
+
+use std::io::{self, Write};
+
+use hotspot_archive::filter::{self, Filter};
+use hotspot_archive::search::{Hit, Interval};
+use hotspot_core::record::{Attribution, NatState};
+
+use crate::arguments::WhoArguments;
+use crate::find::{conclude, endpoint, open, protocol};
+use crate::output::{json_line, stdout};
+use crate::time::Zone;
+use crate::{Failure, Outcome, columns};
+
+pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
+    let zone = Zone::new(arguments.tz.as_deref())?;
+    let at_ns = zone.parse(&arguments.at)?;
+    let tolerance_ns = i64::from(arguments.tolerance) * 1_000_000_000;
+    let interval = Interval { from_ns: at_ns - tolerance_ns, to_ns: at_ns + tolerance_ns + 1 };
+    let public = Filter::Public(arguments.public.ip().to_canonical(), Some(arguments.public.port()));
+    let filter = match &arguments.proto {
+        None => public,
+        Some(name) => {
+            let protocol = filter::parse(&format!("proto {name}")).map_err(|error| Failure::Usage(error.to_string()))?;
+            Filter::And(Box::new(public), Box::new(protocol))
+        }
+    };
+    let archive = open(&arguments.archive)?;
+    let mut candidates: Vec<Hit> = Vec::new();
+    let seen = archive.search(interval, &filter, |hit| {
+        candidates.push(hit);
+        true
+    });
+    // Nearest first: a flow that was going on at that very moment before one that had just ended.
+    candidates.sort_by_key(|hit| (hit.flow.start_ns.saturating_sub(at_ns).max(at_ns.saturating_sub(hit.flow.end_ns)).max(0), hit.flow.start_ns));
+    let mut to = stdout();
+    if arguments.json {
+        candidates.iter().try_for_each(|hit| json_line(&mut to, &columns::of_hit(hit)))?;
+    } else if !candidates.is_empty() {
+        explain(&mut to, arguments, &candidates, at_ns, &zone)?;
+    }
+    to.flush()?;
+    Ok(conclude(candidates.len(), &seen))
+}
+
+fn explain(to: &mut impl Write, arguments: &WhoArguments, candidates: &[Hit], at_ns: i64, zone: &Zone) -> io::Result<()> {
+    writeln!(to, "{} at {}", arguments.public, zone.show(at_ns))?;
+    for (position, hit) in candidates.iter().enumerate() {
+        if candidates.len() > 1 {
+            writeln!(to, "\ncandidate {} of {}", position + 1, candidates.len())?;
+        }
+        describe(to, hit, zone)?;
+    }
+    Ok(())
+}
+
+fn describe(to: &mut impl Write, hit: &Hit, zone: &Zone) -> io::Result<()> {
+    let flow = &hit.flow;
+    let who = flow.identity.as_deref();
+    let mut line = |name: &str, value: &str| writeln!(to, "  {name:<9} {value}");
+    line("user", who.and_then(|who| who.user.as_deref()).unwrap_or("unknown"))?;
+    line("sure", sureness(flow.attribution))?;
+    if let Some(who) = who {
+        let method = who.auth_method.as_deref().map(|method| format!(", authenticated by {method}")).unwrap_or_default();
+        line("session", &format!("{}{method}", who.session_id))?;
+        let access_point = [who.ap_mac.map(|mac| mac.to_string()), who.ssid.as_deref().map(str::to_owned)];
+        let attached: Vec<String> = access_point.into_iter().flatten().collect();
+        if !attached.is_empty() {
+            line("attached", &attached.join(", "))?;
+        }
+    }
+    let random = if flow.client_mac.is_random() { " (a random address)" } else { "" };
+    line("device", &format!("{}{random}", flow.client_mac))?;
+    line("client", &endpoint(Some(flow.client_ip), flow.client_port))?;
+    line("public", &translation(hit))?;
+    line("peer", &format!("{} {}", protocol(flow), endpoint(flow.peer_ip, flow.peer_port)))?;
+    line("from", &zone.show(flow.start_ns))?;
+    line("to", &zone.show(flow.end_ns))?;
+    line("venue", &format!("site {}, gateway {}, interface {}", hit.origin.site, hit.origin.gateway, flow.interface))
+}
+
+fn sureness(attribution: Attribution) -> &'static str {
+    match attribution {
+        Attribution::Authenticated => "authenticated: a session held this device and address at that moment",
+        Attribution::MacOnly => "the session held this device, but did not name this address",
+        Attribution::IpOnly => "the session held this address, and named no device",
+        Attribution::BeforeLogin => "NOT SURE: the device logged in only after this flow began",
+        Attribution::Ambiguous => "AMBIGUOUS: several sessions claim it; all are named",
+        Attribution::Unknown => "nobody was logged in with this device",
+    }
+}
+
+fn translation(hit: &Hit) -> String {
+    let flow = &hit.flow;
+    match (flow.public, flow.nat) {
+        (Some(public), Some(NatState::Exact)) => format!("{} (translation reported)", endpoint(Some(public.ip), public.port)),
+        (Some(public), Some(NatState::Uncertain | NatState::None) | None) => endpoint(Some(public.ip), public.port),
+        (None, Some(NatState::None)) => "not translated".to_owned(),
+        (None, Some(NatState::Uncertain | NatState::Exact)) => "UNCERTAIN: reports of translations were lost".to_owned(),
+        (None, None) => "translations were not watched".to_owned(),
+    }
+}
