@@ -109,7 +109,8 @@ fn list_sequences(dir: &Path, suffix: &str) -> std::io::Result<Vec<u64>> {
     let mut sequences = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
-        sequences.extend(name.to_str().and_then(|name| name.strip_suffix(suffix)).and_then(|name| name.parse::<u64>().ok()));
+        sequences
+            .extend(name.to_str().and_then(|name| name.strip_suffix(suffix)).and_then(|name| name.parse::<u64>().ok()));
     }
     sequences.sort_unstable();
     Ok(sequences)

@@ -36,6 +36,8 @@ pub enum ManifestError {
     NotAKey { path: PathBuf },
     #[error("{}: line {line} is not a manifest line; run `hotspot verify`", path.display())]
     BadLine { path: PathBuf, line: usize },
+    #[error("{} is not the public half of the gateway's key; restore the key that signed this archive, or begin with a new data directory", path.display())]
+    KeyChanged { path: PathBuf },
     #[error("{} ends at sequence {found}, so {asked} cannot follow", path.display())]
     OutOfOrder { path: PathBuf, found: u64, asked: u64 },
     #[error(transparent)]
@@ -103,7 +105,9 @@ impl SignedLine<'_> {
     /// Whether the signature is this key's, over exactly these bytes.
     #[must_use]
     pub fn is_signed_by(&self, key: &VerifyingKey) -> bool {
-        let Some(bytes) = from_hex(self.signature).and_then(|bytes| <[u8; 64]>::try_from(bytes).ok()) else { return false };
+        let Some(bytes) = from_hex(self.signature).and_then(|bytes| <[u8; 64]>::try_from(bytes).ok()) else {
+            return false;
+        };
         key.verify_strict(self.signed.as_bytes(), &Signature::from_bytes(&bytes)).is_ok()
     }
 }
@@ -164,8 +168,11 @@ pub fn key_id(key: &VerifyingKey) -> String {
 
 /// Reads a public key as `manifest/<gateway>.pub` holds it.
 pub fn read_public_key(path: &Path) -> Result<VerifyingKey, ManifestError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| ManifestError::Io { operation: "read", path: path.to_path_buf(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| ManifestError::Io {
+        operation: "read",
+        path: path.to_path_buf(),
+        source,
+    })?;
     from_hex(text.trim())
         .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
         .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
@@ -190,6 +197,10 @@ pub struct Manifest {
     key: GatewayKey,
     /// Sequence and hash of the last line.
     last: Option<(u64, String)>,
+    /// Length of the file up to and with that line.
+    len: u64,
+    /// An append failed, so that the file may be longer than that.
+    unfinished: bool,
 }
 
 impl Manifest {
@@ -202,7 +213,11 @@ impl Manifest {
         let public = dir.join(format!("{gateway}.pub"));
         if !public.exists() {
             let text = format!("{}\n", to_hex(key.public().as_bytes()));
-            durable::replace(&public, |file| file.write_all(text.as_bytes())).map_err(|source| failed("created", source))?;
+            durable::replace(&public, |file| file.write_all(text.as_bytes()))
+                .map_err(|source| failed("created", source))?;
+        }
+        if read_public_key(&public)? != key.public() {
+            return Err(ManifestError::KeyChanged { path: public });
         }
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -217,11 +232,14 @@ impl Manifest {
         let last = match text[..whole].lines().last() {
             None => None,
             Some(line) => {
-                let parsed = parse_line(line).ok_or_else(|| ManifestError::BadLine { path: path.clone(), line: text[..whole].lines().count() })?;
+                let parsed = parse_line(line).ok_or_else(|| ManifestError::BadLine {
+                    path: path.clone(),
+                    line: text[..whole].lines().count(),
+                })?;
                 Some((parsed.line.sequence, to_hex(&Sha256::digest(line.as_bytes()))))
             }
         };
-        Ok(Self { archive: archive.to_path_buf(), path, key, last })
+        Ok(Self { archive: archive.to_path_buf(), path, key, last, len: whole as u64, unfinished: false })
     }
 
     /// The last sequence that is sealed, 0 for none.
@@ -234,7 +252,11 @@ impl Manifest {
     pub fn seal(&mut self, sealing: &Sealing<'_>) -> Result<Line, ManifestError> {
         let origin = &sealing.origin;
         if origin.sequence != self.last_sequence() + 1 {
-            return Err(ManifestError::OutOfOrder { path: self.path.clone(), found: self.last_sequence(), asked: origin.sequence });
+            return Err(ManifestError::OutOfOrder {
+                path: self.path.clone(),
+                found: self.last_sequence(),
+                asked: origin.sequence,
+            });
         }
         let mut files = Vec::new();
         for class in Class::ALL {
@@ -279,8 +301,15 @@ impl Manifest {
         let head = signed.strip_suffix('}').unwrap_or(&signed);
         let text = format!("{head}{SIGNATURE_FIELD}{signature}\"}}");
         let mut file = OpenOptions::new().append(true).create(true).open(&self.path).map_err(failed)?;
+        if self.unfinished {
+            // Nobody was told of that line, and a line behind half a line would break the chain for ever.
+            file.set_len(self.len).map_err(failed)?;
+        }
+        self.unfinished = true;
         file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         self.path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
+        self.unfinished = false;
+        self.len += text.len() as u64 + 1;
         self.last = Some((line.sequence, to_hex(&Sha256::digest(text.as_bytes()))));
         Ok(())
     }
@@ -296,9 +325,15 @@ fn summarise(coverage: &[CoverageRecord]) -> CoverageSummary {
 }
 
 fn file_entry(class: Class, relative: &Path, path: &Path, rows: u64) -> Result<FileEntry, ManifestError> {
-    let (sha256, bytes) = hash_file(path)
-        .map_err(|source| ManifestError::Io { operation: "read", path: path.to_path_buf(), source })?;
-    Ok(FileEntry { class: class.label().to_owned(), path: relative.to_string_lossy().into_owned(), rows, bytes, sha256 })
+    let (sha256, bytes) =
+        hash_file(path).map_err(|source| ManifestError::Io { operation: "read", path: path.to_path_buf(), source })?;
+    Ok(FileEntry {
+        class: class.label().to_owned(),
+        path: relative.to_string_lossy().into_owned(),
+        rows,
+        bytes,
+        sha256,
+    })
 }
 
 /// SHA-256 and length of a file, without holding it in memory.
@@ -333,4 +368,67 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::verify;
+
+    fn seal(manifest: &mut Manifest, sequence: u64) -> Result<Line, ManifestError> {
+        manifest.seal(&Sealing {
+            origin: Origin { site: "s".into(), gateway: "g".into(), sequence },
+            opened_ns: 1,
+            closed_ns: 2,
+            sealed_ns: 3,
+            flows: &[],
+            sessions: &[],
+            coverage: &[],
+        })
+    }
+
+    #[test]
+    fn an_append_that_failed_half_way_is_undone_by_the_next() {
+        for written in ["", "{\"format\":1,\"gateway\":\"g\"", "{\"format\":1}\n"] {
+            let dir = tempfile::tempdir().unwrap();
+            let archive = dir.path().join("archive");
+            let key = GatewayKey::open(&dir.path().join("key")).unwrap();
+            let mut manifest = Manifest::open(&archive, "g", key).unwrap();
+            seal(&mut manifest, 1).unwrap();
+            // What a full disk or a failed flush leaves behind.
+            let mut file = OpenOptions::new().append(true).open(&manifest.path).unwrap();
+            file.write_all(written.as_bytes()).unwrap();
+            manifest.unfinished = true;
+            seal(&mut manifest, 2).unwrap();
+            seal(&mut manifest, 3).unwrap();
+            let report = verify(&archive, None, |_| {}).unwrap();
+            assert_eq!((report.lines, report.findings.as_slice()), (3, [].as_slice()), "after {written:?}");
+        }
+    }
+
+    #[test]
+    fn an_append_that_fails_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = GatewayKey::open(&dir.path().join("key")).unwrap();
+        let mut manifest = Manifest::open(&dir.path().join("archive"), "g", key).unwrap();
+        seal(&mut manifest, 1).unwrap();
+        let path = std::mem::replace(&mut manifest.path, "/dev/full".into());
+        assert!(matches!(seal(&mut manifest, 2), Err(ManifestError::Io { operation: "appended to", .. })));
+        assert!(manifest.unfinished);
+        assert_eq!(manifest.last_sequence(), 1);
+        manifest.path = path;
+        seal(&mut manifest, 2).unwrap();
+        assert!(!manifest.unfinished);
+        assert_eq!(verify(&dir.path().join("archive"), None, |_| {}).unwrap().findings, []);
+    }
+
+    #[test]
+    fn a_chain_does_not_go_on_with_another_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("archive");
+        let key = |name| GatewayKey::open(&dir.path().join(name)).unwrap();
+        seal(&mut Manifest::open(&archive, "g", key("first")).unwrap(), 1).unwrap();
+        assert!(matches!(Manifest::open(&archive, "g", key("second")), Err(ManifestError::KeyChanged { .. })));
+        assert!(Manifest::open(&archive, "g", key("first")).is_ok());
+    }
 }

@@ -71,7 +71,11 @@ pub fn verify(
                 continue;
             }
         };
-        let text = fs::read(&chain.path).map_err(|source| ManifestError::Io { operation: "read", path: chain.path.clone(), source })?;
+        let text = fs::read(&chain.path).map_err(|source| ManifestError::Io {
+            operation: "read",
+            path: chain.path.clone(),
+            source,
+        })?;
         let next = verify_chain(archive, &chain.gateway, &name, &text, &key, &mut report, &mut vouched, &mut progress);
         next_sequences.push((chain.gateway, next));
     }
@@ -94,7 +98,9 @@ pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {
     let mut chains = Vec::new();
     for entry in fs::read_dir(&dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if let Some(gateway) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl")) {
+        if let Some(gateway) =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"))
+        {
             chains.push(Chain { gateway: gateway.to_owned(), path: path.clone() });
         }
     }

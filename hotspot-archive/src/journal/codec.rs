@@ -208,7 +208,8 @@ fn get_nat(from: &mut &[u8]) -> Option<NatFact> {
     let protocol = from.try_get_u8().ok()?;
     let at_ns = from.try_get_i64_le().ok()?;
     let mut endpoint = || Some((Ipv6Addr::from(get_array::<16>(from)?).to_canonical(), from.try_get_u16_le().ok()?));
-    let ((client_ip, client_port), (peer_ip, peer_port), (public_ip, public_port)) = (endpoint()?, endpoint()?, endpoint()?);
+    let ((client_ip, client_port), (peer_ip, peer_port), (public_ip, public_port)) =
+        (endpoint()?, endpoint()?, endpoint()?);
     Some(NatFact { event, at_ns, protocol, client_ip, client_port, peer_ip, peer_port, public_ip, public_port })
 }
 

@@ -9,6 +9,8 @@ pub(super) const HEADER_LEN: usize = 24;
 
 /// Largest payload, compressed or not: bounds what a damaged length can make a reader allocate.
 pub const PAYLOAD_MAX: usize = 16 << 20;
+/// What cannot be compressed grows a little: zstd's bound is a 256th and some bytes.
+const COMPRESSED_MAX: usize = PAYLOAD_MAX + PAYLOAD_MAX / 128;
 
 /// Fast, because the gateway has other things to do; segments are compressed harder.
 const LEVEL: i32 = 1;
@@ -45,13 +47,23 @@ fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
+/// Whether `bytes`, which start with no whole frame, look like one whose end was never written.
+///
+/// A write that was cut short leaves a prefix of a frame, or zeros where the file had already grown. A frame that is there in
+/// full but does not fit its checksum was changed later, and may have been acknowledged.
+pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
+    let len = bytes.first_chunk::<4>().map(|len| u32::from_le_bytes(*len) as usize);
+    let ends_behind = len.is_none_or(|len| len <= COMPRESSED_MAX && HEADER_LEN + len > bytes.len());
+    bytes.len() < HEADER_LEN || ends_behind || bytes.iter().all(|byte| *byte == 0)
+}
+
 /// The frame at the start of `bytes`; `None` where there is no whole, undamaged one.
 pub(super) fn parse(bytes: &[u8]) -> Option<Frame<'_>> {
     let header = bytes.get(..HEADER_LEN)?;
     let u32_at = |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     let len = usize::try_from(u32_at(0)?).ok()?;
     let raw_len = usize::try_from(u32_at(16)?).ok()?;
-    if len > PAYLOAD_MAX || raw_len > PAYLOAD_MAX || header[5..8] != [0; 3] {
+    if len > COMPRESSED_MAX || raw_len > PAYLOAD_MAX || header[5..8] != [0; 3] {
         return None;
     }
     let payload = bytes.get(HEADER_LEN..HEADER_LEN + len)?;
@@ -72,5 +84,27 @@ impl Frame<'_> {
     pub(super) fn decompress(&self) -> Option<Vec<u8>> {
         let raw = zstd::bulk::decompress(self.payload, self.raw_len).ok()?;
         (raw.len() == self.raw_len).then_some(raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_payload_can_be_read_back_though_it_does_not_compress() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut payload = Vec::with_capacity(PAYLOAD_MAX);
+        while payload.len() < PAYLOAD_MAX {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            payload.extend(state.to_le_bytes());
+        }
+        let mut written = Vec::new();
+        write(&mut written, 1, 7, &payload).unwrap();
+        assert!(written.len() - HEADER_LEN > PAYLOAD_MAX, "it grew, or this tests nothing");
+        let frame = parse(&written).unwrap();
+        assert!(frame.decompress().unwrap() == payload);
     }
 }

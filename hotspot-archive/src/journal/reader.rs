@@ -16,9 +16,9 @@ pub struct Damage {
 /// How a journal ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// The last frame ends where the file ends.
+    /// The last frame, or the damage behind it, ends where the file ends.
     Clean { end: u64 },
-    /// Behind the last frame lie bytes that are none: a write that a crash cut short.
+    /// Behind the last frame lies the beginning of one: a write that a crash cut short.
     Torn { end: u64, file_len: u64 },
 }
 
@@ -50,10 +50,17 @@ pub fn replay(path: &Path, mut each: impl FnMut(Entry)) -> Result<Replayed, Jour
         return Err(JournalError::NotAJournal { path: path.to_path_buf() });
     }
     let mut position = frame::FILE_HEADER_LEN;
-    let mut replayed = Replayed { entries: 0, damage: Vec::new(), tail: Tail::Clean { end: position as u64 }, next_frame: 0 };
+    let mut replayed =
+        Replayed { entries: 0, damage: Vec::new(), tail: Tail::Clean { end: position as u64 }, next_frame: 0 };
     while position < bytes.len() {
         let Some((found, next)) = next_frame(&bytes, position, replayed.next_frame) else {
-            replayed.tail = Tail::Torn { end: position as u64, file_len: bytes.len() as u64 };
+            let (end, file_len) = (position as u64, bytes.len() as u64);
+            if frame::is_cut_short(&bytes[position..]) {
+                replayed.tail = Tail::Torn { end, file_len };
+            } else {
+                replayed.damage.push(Damage { from: end, to: file_len });
+                replayed.tail = Tail::Clean { end: file_len };
+            }
             return Ok(replayed);
         };
         if found != position {
@@ -67,7 +74,7 @@ pub fn replay(path: &Path, mut each: impl FnMut(Entry)) -> Result<Replayed, Jour
             }
             None => replayed.damage.push(Damage { from: found as u64, to: end as u64 }),
         }
-        replayed.next_frame = next.sequence + 1;
+        replayed.next_frame = next.sequence.saturating_add(1);
         position = end;
     }
     replayed.tail = Tail::Clean { end: position as u64 };
@@ -100,11 +107,29 @@ mod tests {
     }
 
     fn sample(number: u64) -> Entry {
-        let delta = FlowDelta { key: hotspot_common::FlowKey::default(), first_ns: 1, last_ns: 2, packets: number, bytes: 60, tcp_flags: 2 };
+        let delta = FlowDelta {
+            key: hotspot_common::FlowKey::default(),
+            first_ns: 1,
+            last_ns: 2,
+            packets: number,
+            bytes: 60,
+            tcp_flags: 2,
+        };
         match number % 3 {
-            0 => Entry::Part(GenerationPart { capture: 1, generation: number, deltas: vec![delta; 3], overflow: Vec::new() }),
+            0 => Entry::Part(GenerationPart {
+                capture: 1,
+                generation: number,
+                deltas: vec![delta; 3],
+                overflow: Vec::new(),
+            }),
             1 => Entry::NatWatch(NatWatchFact { watch: NatWatch::Started, at_ns: 5 }),
-            _ => Entry::Ring(RingBatch { capture: 1, cpu: 0, end_position: number, opened: Vec::new(), evicted: vec![(7, delta)] }),
+            _ => Entry::Ring(RingBatch {
+                capture: 1,
+                cpu: 0,
+                end_position: number,
+                opened: Vec::new(),
+                evicted: vec![(7, delta)],
+            }),
         }
     }
 
@@ -185,6 +210,66 @@ mod tests {
             let torn = matches!(replayed.tail, Tail::Torn { .. });
             assert!(torn || replayed.damage.len() == 1, "byte {at}: {replayed:?}");
         }
+    }
+
+    #[test]
+    fn a_changed_last_frame_is_damage_and_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, all) = journal(dir.path(), 2);
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 0x41;
+        fs::write(&path, &bytes).unwrap();
+        let (mut writer, reopened) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        assert_eq!(reopened.damage.len(), 1, "it was acknowledged, so it is not a torn tail");
+        writer.append(&sample(2)).unwrap();
+        writer.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap()[..bytes.len()], bytes, "what was damaged is evidence");
+        let (entries, replayed) = read(&path);
+        assert_eq!(entries, [all[0].clone(), all[1].clone(), sample(2)]);
+        assert_eq!(replayed.damage, reopened.damage);
+    }
+
+    #[test]
+    fn zeros_behind_the_last_frame_are_a_torn_tail() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, all) = journal(dir.path(), 2);
+        let mut bytes = fs::read(&path).unwrap();
+        let end = bytes.len() as u64;
+        bytes.extend([0; 5000]);
+        fs::write(&path, &bytes).unwrap();
+        let (entries, replayed) = read(&path);
+        assert_eq!((entries, replayed.damage.len()), (all, 0));
+        assert_eq!(replayed.tail, Tail::Torn { end, file_len: end + 5000 });
+    }
+
+    #[test]
+    fn frames_of_a_failed_commit_are_in_the_next_journal_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, all) = journal(dir.path(), 1);
+        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        writer.append(&sample(1)).unwrap();
+        writer.append(&sample(2)).unwrap();
+        writer.commit_but_fail_to_flush();
+        assert_eq!(read(&path).0.len(), all.len() + 2, "they reached the file, or this tests nothing");
+        let moved = writer.move_to(&dir.path().join("next"), &header()).map_err(|(_, error)| error).unwrap();
+        assert_eq!(read(&path).0, all);
+        assert_eq!(read(moved.path()).0, [Entry::Header(header()), sample(1), sample(2)]);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_made_leaves_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        fs::create_dir(dir.path().join("j.tmp")).unwrap();
+        assert!(matches!(JournalWriter::create(&path, &header()), Err(JournalError::Io { .. })));
+        assert!(!path.exists());
+        fs::remove_dir(dir.path().join("j.tmp")).unwrap();
+        fs::write(dir.path().join("j.tmp"), "HSJ").unwrap();
+        drop(JournalWriter::create(&path, &header()).unwrap());
+        assert_eq!(read(&path).0, [Entry::Header(header())]);
+        assert!(JournalWriter::create(&path, &header()).is_err(), "a journal is never written over");
+        assert_eq!(read(&path).0, [Entry::Header(header())]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Appending: buffered until [`JournalWriter::commit`], which returns after the flush.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -29,10 +29,32 @@ pub struct JournalWriter {
 }
 
 impl JournalWriter {
-    /// Makes a new journal and commits its header.
+    /// Makes a new journal and commits its header. It has its name only once the header is durable, so that neither a crash nor
+    /// a full disk leaves a file that is no journal.
     pub fn create(path: &Path, header: &JournalHeader) -> Result<Self, JournalError> {
         let failed = |source| JournalError::Io { operation: "created", path: path.to_path_buf(), source };
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
+        if path.try_exists().map_err(failed)? {
+            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        let temporary = durable::temporary_name(path);
+        let written = Self::create_as(&temporary, header);
+        let named = written.and_then(|writer| fs::rename(&temporary, path).map(|()| writer).map_err(failed));
+        let mut writer = match named {
+            Ok(writer) => writer,
+            Err(error) => {
+                // It is no journal; that it could not be removed either would hide the first error.
+                let _ = fs::remove_file(&temporary);
+                return Err(error);
+            }
+        };
+        path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
+        writer.path = path.to_path_buf();
+        Ok(writer)
+    }
+
+    fn create_as(path: &Path, header: &JournalHeader) -> Result<Self, JournalError> {
+        let failed = |source| JournalError::Io { operation: "created", path: path.to_path_buf(), source };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map_err(failed)?;
         let mut writer = Self {
             file,
             path: path.to_path_buf(),
@@ -44,7 +66,6 @@ impl JournalWriter {
         };
         writer.append(&Entry::Header(header.clone()))?;
         writer.commit()?;
-        path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
         Ok(writer)
     }
 
@@ -73,7 +94,8 @@ impl JournalWriter {
         if payload.len() > PAYLOAD_MAX {
             return Err(JournalError::TooLarge { bytes: payload.len() });
         }
-        frame::write(&mut self.pending, kind, self.next_frame, &payload).map_err(|source| self.failed("compressed", source))?;
+        frame::write(&mut self.pending, kind, self.next_frame, &payload)
+            .map_err(|source| self.failed("compressed", source))?;
         self.next_frame += 1;
         Ok(())
     }
@@ -108,8 +130,13 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// Goes on in a new file with what was not acknowledged. The old one keeps what was.
+    /// Goes on in a new file with what was not acknowledged. The old one keeps what was, and nothing else: frames of a failed
+    /// commit that reached it would count twice, so while they cannot be cut off there is no going on.
     pub fn move_to(self, path: &Path, header: &JournalHeader) -> Result<Self, (Box<Self>, JournalError)> {
+        if let Err(source) = self.cut_unacknowledged() {
+            let error = self.failed("cut back to what was acknowledged", source);
+            return Err((Box::new(self), error));
+        }
         match Self::create(path, header) {
             Ok(mut fresh) => {
                 // Frame numbers go on where the old file's end; the reader only asks that they rise.
@@ -124,7 +151,16 @@ impl JournalWriter {
         }
     }
 
-    fn reserve(&mut self, end: u64) -> std::io::Result<()> {
+    /// By name, because the descriptor of a file that failed may fail for ever.
+    fn cut_unacknowledged(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).open(&self.path) {
+            Ok(file) if file.metadata()?.len() > self.len => file.set_len(self.len).and_then(|()| file.sync_all()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
         if end <= self.reserved {
             return Ok(());
         }
@@ -159,7 +195,16 @@ impl JournalWriter {
         self.file = file;
     }
 
-    fn failed(&self, operation: &'static str, source: std::io::Error) -> JournalError {
+    /// Commits, and is told that the flush failed, although everything reached the file.
+    #[cfg(test)]
+    pub(super) fn commit_but_fail_to_flush(&mut self) {
+        let unacknowledged = (self.len, self.pending.clone());
+        self.commit().unwrap();
+        (self.len, self.pending) = unacknowledged;
+        self.condemned = true;
+    }
+
+    fn failed(&self, operation: &'static str, source: io::Error) -> JournalError {
         JournalError::Io { operation, path: self.path.clone(), source }
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, PrimitiveArray, RecordBatch, StringArray};
-use arrow_array::builder::StringBuilder;
 use hotspot_core::WallNs;
 
 use super::SegmentError;
@@ -98,7 +98,11 @@ impl<'a> Text<'a> {
         self.get(row).map(|text| text.parse().map_err(|_| self.unexpected(&text))).transpose()
     }
 
-    pub(super) fn label<T>(&self, row: usize, from_label: impl Fn(&str) -> Option<T>) -> Result<Option<T>, SegmentError> {
+    pub(super) fn label<T>(
+        &self,
+        row: usize,
+        from_label: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, SegmentError> {
         self.get(row).map(|text| from_label(text).ok_or_else(|| self.unexpected(&text))).transpose()
     }
 

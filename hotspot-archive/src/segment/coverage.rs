@@ -58,10 +58,11 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Coverag
     let overflow = (count("overflow_packets")?, count("overflow_bytes")?);
     (0..batch.num_rows())
         .map(|row| {
-            let tallied = |pair: &(super::columns::Numbers<'_, UInt64Type>, super::columns::Numbers<'_, UInt64Type>)| Tallied {
-                packets: pair.0.get(row).unwrap_or_default(),
-                bytes: pair.1.get(row).unwrap_or_default(),
-            };
+            let tallied =
+                |pair: &(super::columns::Numbers<'_, UInt64Type>, super::columns::Numbers<'_, UInt64Type>)| Tallied {
+                    packets: pair.0.get(row).unwrap_or_default(),
+                    bytes: pair.1.get(row).unwrap_or_default(),
+                };
             let named: BTreeMap<String, [u64; 2]> = serde_json::from_str(outcomes.get(row).unwrap_or("{}"))
                 .map_err(|_| outcomes.unexpected(&outcomes.get(row).unwrap_or_default()))?;
             let counted: BTreeMap<String, u64> = serde_json::from_str(happenings.get(row).unwrap_or("{}"))
@@ -75,7 +76,10 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Coverag
                 seen: tallied(&seen),
                 flows: tallied(&flows),
                 overflow: tallied(&overflow),
-                outcomes: named.into_iter().map(|(label, [packets, bytes])| (label, Tallied { packets, bytes })).collect(),
+                outcomes: named
+                    .into_iter()
+                    .map(|(label, [packets, bytes])| (label, Tallied { packets, bytes }))
+                    .collect(),
                 happenings: counted.into_iter().collect(),
                 gap: gap.owned(row),
             })

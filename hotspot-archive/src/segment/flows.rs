@@ -28,10 +28,7 @@ pub(super) fn source_from_label(label: &str) -> Option<IdentitySource> {
 }
 
 pub(super) fn to_batch(origin: &Origin, rows: &[FlowRecord]) -> Result<RecordBatch, ArrowError> {
-    fn who<'a, T: ?Sized>(
-        row: &'a FlowRecord,
-        value: impl Fn(&'a Identity) -> Option<&'a T>,
-    ) -> Option<&'a T> {
+    fn who<'a, T: ?Sized>(row: &'a FlowRecord, value: impl Fn(&'a Identity) -> Option<&'a T>) -> Option<&'a T> {
         row.identity.as_deref().and_then(value)
     }
     RecordBatch::try_new(
@@ -80,7 +77,8 @@ pub(super) fn to_batch(origin: &Origin, rows: &[FlowRecord]) -> Result<RecordBat
 pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRecord>, SegmentError> {
     let columns = Columns { path, batch };
     let shared = |text: Option<&str>| text.map(Arc::<str>::from);
-    let (flow_id, start, end) = (columns.number::<UInt64Type>("flow_id")?, columns.time("start")?, columns.time("end")?);
+    let (flow_id, start, end) =
+        (columns.number::<UInt64Type>("flow_id")?, columns.time("start")?, columns.time("end")?);
     let interface = columns.text("interface")?;
     let (vlan, inner_vlan) = (columns.number::<UInt16Type>("vlan")?, columns.number::<UInt16Type>("inner_vlan")?);
     let (client_mac, client_ip) = (columns.text("client_mac")?, columns.text("client_ip")?);
@@ -95,7 +93,8 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRec
     let flags = |name| columns.number::<UInt8Type>(name);
     let (tcp_flags_out, tcp_flags_in) = (flags("tcp_flags_out")?, flags("tcp_flags_in")?);
     let (end_reason, attribution) = (columns.text("end_reason")?, columns.text("attribution")?);
-    let (user, session_id, auth_method) = (columns.text("user")?, columns.text("session_id")?, columns.text("auth_method")?);
+    let (user, session_id, auth_method) =
+        (columns.text("user")?, columns.text("session_id")?, columns.text("auth_method")?);
     let (source, ap_mac) = (columns.text("identity_source")?, columns.text("ap_mac")?);
     let (ssid, nas) = (columns.text("ssid")?, columns.text("nas")?);
     let (hostname, device_vendor) = (columns.text("hostname")?, columns.text("device_vendor")?);

@@ -46,7 +46,8 @@ pub(super) fn to_batch(origin: &Origin, rows: &[SessionRecord]) -> Result<Record
 
 pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<SessionRecord>, SegmentError> {
     let columns = Columns { path, batch };
-    let (session_id, user, auth_method) = (columns.text("session_id")?, columns.text("user")?, columns.text("auth_method")?);
+    let (session_id, user, auth_method) =
+        (columns.text("session_id")?, columns.text("user")?, columns.text("auth_method")?);
     let (source, client_mac) = (columns.text("identity_source")?, columns.text("client_mac")?);
     let (client_ips, ap_mac, ssid) = (columns.text("client_ips")?, columns.text("ap_mac")?, columns.text("ssid")?);
     let (nas, nas_port, end_cause) = (columns.text("nas")?, columns.text("nas_port")?, columns.text("end_cause")?);
