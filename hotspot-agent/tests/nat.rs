@@ -96,7 +96,8 @@ impl Venue {
 
     /// What the gateway's table holds of translated connections, as the tool `conntrack` lists it.
     fn listed(&self) -> BTreeSet<Translation> {
-        let listing = in_namespace(&self.gateway, || Command::new("conntrack").arg("-L").output().expect("needs conntrack"));
+        let listing =
+            in_namespace(&self.gateway, || Command::new("conntrack").arg("-L").output().expect("needs conntrack"));
         assert!(listing.status.success(), "{}", String::from_utf8_lossy(&listing.stderr));
         String::from_utf8(listing.stdout).unwrap().lines().filter_map(Translation::from_listing).collect()
     }
@@ -218,7 +219,10 @@ impl Watch {
     }
 
     fn facts(&self) -> Vec<NatFact> {
-        self.entries().into_iter().flat_map(|entry| if let Entry::Nat(facts) = entry { facts } else { Vec::new() }).collect()
+        self.entries()
+            .into_iter()
+            .flat_map(|entry| if let Entry::Nat(facts) = entry { facts } else { Vec::new() })
+            .collect()
     }
 
     fn translations(&self, event: NatEvent) -> BTreeSet<Translation> {
@@ -344,7 +348,9 @@ fn every_translation_is_recorded_as_the_server_saw_it() {
     ]);
     expected.extend(identifiers.map(|(client, seen)| translation(1, (client, 4242), 0, (PUBLIC, seen).into())));
     assert_eq!(venue.listed(), expected, "conntrack's own tool agrees with what the server saw");
-    watch.wait_until("all translations are recorded", |watch| watch.translations(NatEvent::Created).len() >= expected.len());
+    watch.wait_until("all translations are recorded", |watch| {
+        watch.translations(NatEvent::Created).len() >= expected.len()
+    });
     assert_eq!(watch.translations(NatEvent::Created), expected);
     let [(NatWatch::Started, started_ns)] = watch.changes()[..] else { panic!("{:?}", watch.changes()) };
     assert!(before_ns <= started_ns, "nothing is known of the time before");
@@ -427,6 +433,7 @@ fn a_connection_made_right_after_an_overrun_is_known_or_said_to_be_lost() {
     let expected = translation(17, (CLIENT, port), TRANSLATED_PORT, seen);
     watch.wait_until("the new connection is known, or another loss is", |watch| {
         let known = &watch.translations(NatEvent::Created) | &watch.translations(NatEvent::Found);
-        known.contains(&expected) || watch.changes().iter().any(|(change, at_ns)| *change == NatWatch::Lost && *at_ns >= declared_ns)
+        known.contains(&expected)
+            || watch.changes().iter().any(|(change, at_ns)| *change == NatWatch::Lost && *at_ns >= declared_ns)
     });
 }

@@ -42,7 +42,8 @@ struct Asked {
 
 /// Sends one accounting request: as often as `attempts`, one second apart, until an answer is accepted.
 async fn radclient(address: SocketAddr, secret: &str, attempts: u32, attributes: String) -> Asked {
-    let arguments = ["-x", "-t", "1", "-r", &attempts.to_string(), &address.to_string(), "acct", secret].map(str::to_owned);
+    let arguments =
+        ["-x", "-t", "1", "-r", &attempts.to_string(), &address.to_string(), "acct", secret].map(str::to_owned);
     tokio::task::spawn_blocking(move || {
         let mut child = Command::new("radclient")
             .args(arguments)
@@ -53,7 +54,8 @@ async fn radclient(address: SocketAddr, secret: &str, attempts: u32, attributes:
             .expect("needs radclient, of the package freeradius-utils");
         child.stdin.take().unwrap().write_all(attributes.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        let transcript = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        let transcript =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         let is_answered = output.status.success() && transcript.contains("Received Accounting-Response");
         Asked { is_answered, transcript }
     })
@@ -248,7 +250,8 @@ struct TinyDisk(TempDir);
 impl TinyDisk {
     fn mount() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tiny"]).arg(dir.path()).status().unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tiny"]).arg(dir.path()).status().unwrap();
         assert!(mounted.success(), "needs root: a file system to fill");
         Self(dir)
     }
