@@ -110,7 +110,8 @@ impl Carrier {
         let rings = {
             let _inside = runtime.enter();
             let fds = self.capture.ring_fds().map_err(CarrierError::Wait)?.into_iter();
-            fds.map(|fd| AsyncFd::register_with_interest(fd, Interest::READABLE).map_err(|refused| refused.into_parts().1))
+            // SAFETY: an owned descriptor that nobody else closes, and the same for as long as it is registered.
+            fds.map(|fd| unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|refused| refused.into_parts().1))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(CarrierError::Wait)?
         };

@@ -54,7 +54,9 @@ impl NatWatcher {
         }
         let socket = ConntrackSocket::subscribe().map_err(NatError::Socket)?;
         let subscribed_ns = ClockReading::now().wall_now();
-        Ok(Self { events: AsyncFd::register(socket).map_err(|refused| NatError::Socket(refused.into_parts().1))?, subscribed_ns })
+        // SAFETY: the socket owns its descriptor, and keeps it until it is dropped.
+        let events = unsafe { AsyncFd::register(socket) }.map_err(|refused| NatError::Socket(refused.into_parts().1))?;
+        Ok(Self { events, subscribed_ns })
     }
 
     /// Records the bindings there are; events meanwhile wait in the socket.

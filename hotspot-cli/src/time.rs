@@ -35,7 +35,7 @@ impl Zone {
             let zone = self.given.clone().ok_or_else(|| {
                 bad("it has no zone; write one (2026-11-23T10:02:03+07:00, …Z) or name it with --tz Asia/Ho_Chi_Minh")
             })?;
-            zone.to_ambiguous_zoned(civil).unambiguous().map_err(|_| bad("the clocks were changed then; write it with an offset"))?.timestamp()
+            zone.to_ambiguous_zoned_datetime(civil).unambiguous().map_err(|_| bad("the clocks were changed then; write it with an offset"))?.timestamp()
         } else {
             return Err(bad("write it like 2026-11-23T10:02:03+07:00"));
         };
@@ -46,7 +46,7 @@ impl Zone {
     pub(crate) fn show(&self, at_ns: WallNs) -> String {
         let Ok(timestamp) = Timestamp::from_nanosecond(i128::from(at_ns)) else { return at_ns.to_string() };
         let zone = self.given.clone().unwrap_or(TimeZone::UTC);
-        timestamp.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
+        timestamp.to_zoned_datetime(zone).strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The netlink sockets: one subscribed to events, one per dump.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
@@ -52,6 +52,12 @@ impl ConntrackSocket {
             Err(rustix::io::Errno::NOBUFS) => Ok(Received::Overrun),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl AsRawFd for ConntrackSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 
