@@ -79,7 +79,7 @@ pub struct RunArguments {
     #[arg(long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(16..=16_777_216), value_name = "COUNT")]
     pub flow_slots: u32,
     /// Bytes of each CPU's ring for new and handed-over flows; rounded up to a power of two
-    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(4096..=1 << 30), value_name = "BYTES")]
+    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(4096..=16 << 20), value_name = "BYTES")]
     pub ring_bytes: u32,
     /// error, warn, info, debug, trace, or a filter like hotspot_agent=debug
     #[arg(long, default_value = "info", value_name = "LEVEL")]

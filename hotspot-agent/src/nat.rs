@@ -42,6 +42,8 @@ pub struct NatWatcher {
     events: AsyncFd<ConntrackSocket>,
     /// From when on every translation is reported.
     subscribed_ns: WallNs,
+    /// The last moment of which it is known that no report had been lost: a read says so before it gives anything else.
+    whole_until_ns: WallNs,
 }
 
 impl NatWatcher {
@@ -55,8 +57,9 @@ impl NatWatcher {
         let socket = ConntrackSocket::subscribe().map_err(NatError::Socket)?;
         let subscribed_ns = ClockReading::now().wall_now();
         // SAFETY: the socket owns its descriptor, and keeps it until it is dropped.
-        let events = unsafe { AsyncFd::register(socket) }.map_err(|refused| NatError::Socket(refused.into_parts().1))?;
-        Ok(Self { events, subscribed_ns })
+        let events =
+            unsafe { AsyncFd::register(socket) }.map_err(|refused| NatError::Socket(refused.into_parts().1))?;
+        Ok(Self { events, subscribed_ns, whole_until_ns: subscribed_ns })
     }
 
     /// Records the bindings there are; events meanwhile wait in the socket.
@@ -72,19 +75,16 @@ impl NatWatcher {
             let ready = tokio::time::timeout(BATCH_EVERY, self.events.readable()).await;
             if let Ok(ready) = ready {
                 let mut ready = ready.map_err(NatError::Socket)?;
-                match ready.get_inner().receive().map_err(NatError::Socket)? {
-                    Received::Messages(bytes) => {
-                        if batch.is_empty() {
-                            began = Instant::now();
-                        }
-                        let now_ns = ClockReading::now().wall_now();
-                        batch.extend(message::parse(&bytes).filter_map(|message| fact(&message, now_ns)));
-                    }
-                    Received::Nothing => ready.clear_ready(),
-                    Received::Overrun => {
-                        record(&recorder, &mut batch).await?;
-                        self.resync(&recorder).await?;
-                    }
+                let received = ready.get_inner().receive().map_err(NatError::Socket)?;
+                if matches!(received, Received::Nothing) {
+                    ready.clear_ready();
+                }
+                drop(ready);
+                if batch.is_empty() {
+                    began = Instant::now();
+                }
+                if self.learn(&received, &mut batch) {
+                    self.resync(&recorder, &mut batch).await?;
                 }
             }
             if batch.len() >= BATCH_MAX || !batch.is_empty() && began.elapsed() >= BATCH_EVERY {
@@ -93,12 +93,35 @@ impl NatWatcher {
         }
     }
 
-    async fn resync(&mut self, recorder: &Recorder) -> Result<(), NatError> {
-        warn!("conntrack events were lost (the receive buffer overflowed); reading all bindings again");
+    /// Adds what a read gave; true where something was lost before it.
+    fn learn(&mut self, received: &Received, batch: &mut Vec<NatFact>) -> bool {
         let now_ns = ClockReading::now().wall_now();
-        let lost = NatWatchFact { watch: NatWatch::Lost, at_ns: now_ns };
+        match received {
+            Received::Messages(bytes) => {
+                batch.extend(message::parse(bytes).filter_map(|message| fact(&message, now_ns)));
+            }
+            Received::Nothing => {}
+            Received::Overrun => return true,
+        }
+        self.whole_until_ns = now_ns;
+        false
+    }
+
+    async fn resync(&mut self, recorder: &Recorder, batch: &mut Vec<NatFact>) -> Result<(), NatError> {
+        warn!("conntrack events were lost (the receive buffer overflowed); reading all bindings again");
+        let lost = NatWatchFact { watch: NatWatch::Lost, at_ns: self.whole_until_ns };
+        // After an overrun the kernel drops every report until the socket is empty, and says so only once
+        // (NETLINK_S_CONGESTED in net/netlink/af_netlink.c): only from then on is everything reported again.
+        loop {
+            let received = self.events.get_ref().receive().map_err(NatError::Socket)?;
+            self.learn(&received, batch);
+            if matches!(received, Received::Nothing) {
+                break;
+            }
+        }
+        self.subscribed_ns = ClockReading::now().wall_now();
+        record(recorder, batch).await?;
         recorder.record(vec![Entry::NatWatch(lost)]).await?;
-        self.subscribed_ns = now_ns;
         self.dump(recorder).await
     }
 
@@ -107,10 +130,11 @@ impl NatWatcher {
         let mut found = Vec::new();
         let now_ns = self.subscribed_ns;
         for bytes in socket::dump().map_err(NatError::Socket)? {
-            found.extend(message::parse(&bytes).filter_map(|message| fact(&message, now_ns)).map(|fact| NatFact {
-                event: NatEvent::Found,
-                ..fact
-            }));
+            found.extend(
+                message::parse(&bytes)
+                    .filter_map(|message| fact(&message, now_ns))
+                    .map(|fact| NatFact { event: NatEvent::Found, ..fact }),
+            );
         }
         info!(bindings = found.len(), "watching translations");
         let mut entries: Vec<Entry> = found.chunks(BATCH_MAX).map(|chunk| Entry::Nat(chunk.to_vec())).collect();

@@ -1,0 +1,156 @@
+//! Exactly known load: UDP frames of many flows from many clients, sent on a client's cable, with the truth about them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+
+use crate::lab::SILENT_PORT;
+use crate::namespace::Namespace;
+
+/// Bytes of Ethernet, IPv4 and UDP headers.
+const HEADERS_LEN: usize = 42;
+
+/// What one client sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    pub flows: u64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Flows with numbers `from..to`, spread over `clients` devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub from: u32,
+    pub to: u32,
+    pub clients: u32,
+}
+
+impl Load {
+    /// Client and source port of a flow: no two flows share both.
+    fn flow(self, number: u32) -> (u32, u16) {
+        let port = 1024 + number / self.clients;
+        (number % self.clients, u16::try_from(port).unwrap_or(u16::MAX))
+    }
+
+    /// What there is to find, by MAC.
+    #[must_use]
+    pub fn truth(self) -> BTreeMap<String, Sent> {
+        let mut truth: BTreeMap<String, Sent> = BTreeMap::new();
+        for number in self.from..self.to {
+            let (client, _) = self.flow(number);
+            let sent = truth.entry(mac_text(client)).or_default();
+            sent.flows += 1;
+            sent.packets += u64::from(packets_of(number));
+            sent.bytes += u64::from(packets_of(number)) * frame_len(number) as u64;
+        }
+        truth
+    }
+
+    /// Sends the frames to the gateway on `eth0` of a client's namespace.
+    pub fn send(self, client: &Namespace, gateway_mac: [u8; 6]) -> Result<()> {
+        let path = client.path();
+        std::thread::scope(|scope| {
+            // A thread of its own enters the namespace, and ends in it.
+            scope.spawn(|| self.send_from_here(&path, gateway_mac)).join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        })
+    }
+
+    fn send_from_here(self, namespace: &std::path::Path, gateway_mac: [u8; 6]) -> Result<()> {
+        let namespace = File::open(namespace)?;
+        // SAFETY: moves only this thread, which ends soon.
+        if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error()).context("setns");
+        }
+        let socket = PacketSocket::open("eth0")?;
+        for number in self.from..self.to {
+            let (client, port) = self.flow(number);
+            let frame = frame(client, port, frame_len(number), gateway_mac);
+            for _ in 0..packets_of(number) {
+                socket.send(&frame)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn packets_of(number: u32) -> u32 {
+    1 + number % 3
+}
+
+fn frame_len(number: u32) -> usize {
+    HEADERS_LEN + 18 + (number % 400) as usize
+}
+
+fn mac(client: u32) -> [u8; 6] {
+    let [_, _, high, low] = client.to_be_bytes();
+    [0x02, 0, 0, 2, high, low]
+}
+
+fn mac_text(client: u32) -> String {
+    mac(client).map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn frame(client: u32, port: u16, len: usize, gateway_mac: [u8; 6]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(len);
+    frame.extend(gateway_mac);
+    frame.extend(mac(client));
+    frame.extend([0x08, 0x00]);
+    let total = u16::try_from(len - 14).unwrap_or(u16::MAX);
+    let [_, _, high, low] = client.to_be_bytes();
+    let mut header = vec![0x45, 0];
+    header.extend(total.to_be_bytes());
+    header.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 20, 128 + high, low, 198, 51, 100, 10]);
+    let checksum = checksum(&header);
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    frame.extend(header);
+    frame.extend(port.to_be_bytes());
+    frame.extend(SILENT_PORT.to_be_bytes());
+    frame.extend((total - 20).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.resize(len, 0xa5);
+    frame
+}
+
+/// RFC 1071.
+fn checksum(header: &[u8]) -> u16 {
+    let sum: u32 = header.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(0)
+}
+
+/// A socket that sends whole frames.
+struct PacketSocket(std::os::fd::OwnedFd);
+
+impl PacketSocket {
+    fn open(interface: &str) -> io::Result<Self> {
+        use std::os::fd::FromRawFd;
+        let name = std::ffi::CString::new(interface)?;
+        // SAFETY: a NUL-terminated name.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just opened, and owned by nobody else.
+        let socket = Self(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
+        // SAFETY: all zeros is a valid address structure.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);
+        address.sll_ifindex = i32::try_from(index).unwrap_or(0);
+        let len = u32::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
+        // SAFETY: the address outlives the call and has the length given.
+        let bound = unsafe { libc::bind(fd, (&raw const address).cast(), len) };
+        if bound == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: the frame outlives the call and has the length given.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if usize::try_from(sent) == Ok(frame.len()) { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}

@@ -1,0 +1,114 @@
+//! The programs under test: the agent in the gateway, and the tool.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::namespace::Namespace;
+use crate::wait_until;
+
+/// A built program; `cargo xtask` says where with `HOTSPOT_BIN_DIR`.
+pub fn path(name: &str) -> Result<PathBuf> {
+    let dir = std::env::var_os("HOTSPOT_BIN_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"),
+        PathBuf::from,
+    );
+    let path = dir.join(name);
+    if path.exists() { Ok(path) } else { bail!("{} is not built; run `cargo build --release`", path.display()) }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// The command line of an agent in a gateway.
+    pub fn command(gateway: &Namespace, data_dir: &Path, options: &[&str]) -> Result<Command> {
+        let mut command = gateway.command(&path("hotspot-agent")?.display().to_string());
+        command.args(["run", "--interface", "lan", "--site", "lab", "--gateway", "gw1", "--data-dir"]).arg(data_dir).args(options);
+        Ok(command)
+    }
+
+    /// Starts an agent and waits until it captures.
+    pub fn start(gateway: &Namespace, data_dir: &Path, options: &[&str]) -> Result<Self> {
+        let log = data_dir.with_extension("log");
+        let mut command = Self::command(gateway, data_dir, options)?;
+        let file = File::options().create(true).append(true).open(&log)?;
+        let before = fs::read_to_string(&log)?.matches(CAPTURING).count();
+        let child = command.stderr(file).stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let mut agent = Self { child, log };
+        wait_until("the agent captures", Duration::from_secs(30), || {
+            agent.has_ended() || agent.log().matches(CAPTURING).count() > before
+        })?;
+        if agent.has_ended() {
+            bail!("the agent ended:\n{}", agent.log());
+        }
+        Ok(agent)
+    }
+
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it in order, and says how it ended.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        self.signal("TERM")?;
+        wait_until("the agent stops", Duration::from_secs(120), || self.has_ended())?;
+        Ok(self.child.wait()?)
+    }
+
+    /// Kills it as a crash would.
+    pub fn kill(mut self) -> Result<()> {
+        self.signal("KILL")?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        // nsenter became the agent: it executes it in its own place.
+        crate::namespace::run(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()])).map(drop)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            let _ = self.signal("KILL");
+            let _ = self.child.wait();
+        }
+    }
+}
+
+const CAPTURING: &str = "capturing";
+
+/// Runs the tool.
+pub fn hotspot(arguments: &[&str]) -> Result<Output> {
+    Command::new(path("hotspot")?).args(arguments).stdin(Stdio::null()).output().context("cannot start hotspot")
+}
+
+/// Runs the tool on an archive and parses its JSON lines. Exit codes but 0 and 1 are errors.
+pub fn ask(command: &str, archive: &Path, arguments: &[&str]) -> Result<Vec<Value>> {
+    let archive = archive.display().to_string();
+    let output = hotspot(&[&[command, "--archive", &archive, "--json"], arguments].concat())?;
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        bail!("hotspot {command} {arguments:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
