@@ -3,7 +3,7 @@
 use hotspot_core::WallNs;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::Failure;
 
@@ -26,9 +26,14 @@ impl Zone {
     pub(crate) fn parse(&self, text: &str) -> Result<WallNs, Failure> {
         let bad = |why: &str| Failure::Usage(format!("{text:?} is not a time: {why}"));
         let timestamp = if let Some(seconds) = text.strip_prefix('@') {
-            let seconds: f64 = seconds.parse().map_err(|_| bad("write seconds since 1970 after '@'"))?;
-            let since = SignedDuration::try_from_secs_f64(seconds).map_err(|_| bad("it is out of range"))?;
-            Timestamp::from_duration(since).map_err(|_| bad("it is out of range"))?
+            // Digit by digit: a floating-point number has too few of them for nanoseconds.
+            let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
+            let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            if !digits(whole) || !(fraction.is_empty() || digits(fraction)) || fraction.len() > 9 {
+                return Err(bad("write seconds since 1970 after '@', like @1795402923.25"));
+            }
+            let nanoseconds: i128 = format!("{whole}{fraction:0<9}").parse().map_err(|_| bad("it is out of range"))?;
+            Timestamp::from_nanosecond(nanoseconds).map_err(|_| bad("it is out of range"))?
         } else if let Ok(timestamp) = text.parse::<Timestamp>() {
             timestamp
         } else if let Ok(civil) = text.parse::<DateTime>() {
@@ -69,6 +74,8 @@ mod tests {
         assert_eq!(parse("2026-11-23T10:02:03+07:00", None), moment);
         assert_eq!(parse("2026-11-23T03:02:03Z", None), moment);
         assert_eq!(parse("@1795402923", None), moment);
+        assert_eq!(parse("@1795402923.25", None), Some(1_795_402_923_250_000_000));
+        assert_eq!(parse("@1795402923.x", None), None);
         assert_eq!(parse("2026-11-23T10:02:03", Some("Asia/Ho_Chi_Minh")), moment);
         assert_eq!(parse("2026-11-23 10:02:03", Some("Asia/Ho_Chi_Minh")), moment);
     }
