@@ -140,7 +140,8 @@ impl Capture {
         for device in devices {
             let number = left.iter().find(|hook| hook.interface == device.name).map(|hook| hook.number);
             let is_free = |number: &u8| {
-                left.iter().all(|hook| hook.number != *number) && self.interfaces.iter().all(|attached| attached.number != *number)
+                left.iter().all(|hook| hook.number != *number)
+                    && self.interfaces.iter().all(|attached| attached.number != *number)
             };
             let interfaces_max = u8::try_from(INTERFACES_MAX).unwrap_or(u8::MAX);
             let number = number.or_else(|| (0..interfaces_max).find(is_free)).ok_or(CaptureError::TooManyInterfaces)?;
@@ -165,7 +166,8 @@ impl Capture {
     /// Loads the programs without attaching them, for `BPF_PROG_TEST_RUN`: they count as those of interface `number`.
     pub fn load_unattached(&mut self, number: u8) -> Result<&mut aya::Ebpf, CaptureError> {
         let control = self.control();
-        let mut ebpf = object::load(object::Object::Hotspot, self.pins.dir(), number, &control, self.maps.dimensions, false)?;
+        let mut ebpf =
+            object::load(object::Object::Hotspot, self.pins.dir(), number, &control, self.maps.dimensions, false)?;
         load_programs(&mut ebpf)?;
         let device = Device::unattached(number);
         let hooks = Hooks { ingress: hooks::Hook::XdpNative, egress: hooks::Hook::Tcx };

@@ -111,9 +111,12 @@ impl Carrier {
             let _inside = runtime.enter();
             let fds = self.capture.ring_fds().map_err(CarrierError::Wait)?.into_iter();
             // SAFETY: an owned descriptor that nobody else closes, and the same for as long as it is registered.
-            fds.map(|fd| unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|refused| refused.into_parts().1))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(CarrierError::Wait)?
+            fds.map(|fd| {
+                unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+                    .map_err(|refused| refused.into_parts().1)
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(CarrierError::Wait)?
         };
         let mut tick = Instant::now() + TICK;
         loop {
@@ -301,7 +304,11 @@ impl Carrier {
     }
 
     fn next_header(&self) -> JournalHeader {
-        JournalHeader { sequence: self.header.sequence + 1, opened_ns: ClockReading::now().wall_now(), ..self.header.clone() }
+        JournalHeader {
+            sequence: self.header.sequence + 1,
+            opened_ns: ClockReading::now().wall_now(),
+            ..self.header.clone()
+        }
     }
 
     /// The last things: detach, read what is left, close, seal.

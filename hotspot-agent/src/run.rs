@@ -78,7 +78,9 @@ impl RunError {
             | Self::Sessions(_)
             | Self::Capture(CaptureError::UnknownInterface { .. })
             | Self::Secrets(SecretsError::Line { .. } | SecretsError::Empty { .. }) => 2,
-            Self::Manifest(ManifestError::BadLine { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. })
+            Self::Manifest(
+                ManifestError::BadLine { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. },
+            )
             | Self::Journal(JournalError::NotAJournal { .. }) => 3,
             Self::NotRoot
             | Self::DataDir { .. }
@@ -191,7 +193,11 @@ impl Found {
                 self.positions.retain(|(cpu, _)| *cpu != batch.cpu);
                 self.positions.push((batch.cpu, batch.end_position));
                 for (generation, delta) in &batch.evicted {
-                    note_eviction(&mut self.evictions, u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0), delta);
+                    note_eviction(
+                        &mut self.evictions,
+                        u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0),
+                        delta,
+                    );
                 }
             }
             Entry::Done(done) if done.capture == capture => {
@@ -325,7 +331,10 @@ async fn serve(
         let _ = jobs.send(crate::sealer::SealJob::Closed { sequence: *sequence });
     }
     let sealer = Sealer::new(data.clone(), manifest, boot_id, Duration::from_secs(arguments.grace.into()));
-    let sealer = std::thread::Builder::new().name("sealer".into()).spawn(move || sealer.run(&queue)).map_err(system("a thread"))?;
+    let sealer = std::thread::Builder::new()
+        .name("sealer".into())
+        .spawn(move || sealer.run(&queue))
+        .map_err(system("a thread"))?;
     let carrier = Carrier::new(Beginning {
         capture: recovered.capture,
         journal: recovered.journal,

@@ -193,7 +193,12 @@ impl Sealer {
         Ok(Journal { header, closed, last_ns, replayed })
     }
 
-    fn assemble(&self, sequence: u64, journal: &Journal, mut assembly: Assembly) -> Result<(Assembled, WallNs), SealError> {
+    fn assemble(
+        &self,
+        sequence: u64,
+        journal: &Journal,
+        mut assembly: Assembly,
+    ) -> Result<(Assembled, WallNs), SealError> {
         for damage in &journal.replayed.damage {
             assembly.gap(CoverageRecord {
                 from_ns: journal.header.opened_ns,

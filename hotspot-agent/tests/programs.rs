@@ -304,10 +304,8 @@ fn a_frame_cut_anywhere_ends_in_exactly_one_place() {
     let mut rig = Rig::new(10, 1 << 16);
     let mut chain = vec![6, 0, 1, 4, 0, 0, 0, 0];
     chain.extend(tcp(2));
-    for whole in [
-        ethernet(&[100, 200], 0x0800, &ipv4(6, &[1; 8], 0, &tcp(2))),
-        ethernet(&[], 0x86dd, &ipv6(0, &chain)),
-    ] {
+    for whole in [ethernet(&[100, 200], 0x0800, &ipv4(6, &[1; 8], 0, &tcp(2))), ethernet(&[], 0x86dd, &ipv6(0, &chain))]
+    {
         // The kernel refuses to run XDP on less than an Ethernet header.
         for len in 14..whole.len() {
             rig.xdp(&whole[..len]);
@@ -409,5 +407,8 @@ fn clients_beyond_the_overflow_map_are_an_outcome() {
     drained.assert_balanced();
     assert_eq!(drained.read.done.coverage[0].seen.packets, u64::from(clients));
     let outcomes = drained.outcomes();
-    assert!(outcomes.iter().any(|(label, packets)| label == Outcome::OverflowFull.label() && *packets > 0), "{outcomes:?}");
+    assert!(
+        outcomes.iter().any(|(label, packets)| label == Outcome::OverflowFull.label() && *packets > 0),
+        "{outcomes:?}"
+    );
 }

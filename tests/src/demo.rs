@@ -77,8 +77,18 @@ pub fn run_demo(out: &mut impl Write) -> Result<Demo> {
     run(std::process::Command::new("chmod").arg("600").arg(&secret_file))?;
     let listen = format!("{GATEWAY_V4}:1813");
     let secret = secret_file.display().to_string();
-    let options =
-        ["--rotate", "8", "--grace", "2", "--generation", "2", "--radius-listen", &listen, "--radius-secret-file", &secret];
+    let options = [
+        "--rotate",
+        "8",
+        "--grace",
+        "2",
+        "--generation",
+        "2",
+        "--radius-listen",
+        &listen,
+        "--radius-secret-file",
+        &secret,
+    ];
     let agent = Agent::start(&lab.gateway, &data_dir, &options)?;
     writeln!(out, "hotspot-agent captures on the gateway (pid {})", agent.pid())?;
 
@@ -91,7 +101,14 @@ pub fn run_demo(out: &mut impl Write) -> Result<Demo> {
             log_in(&lab, client, user, &ips)?;
         }
         logins.push(now_ns()?);
-        writeln!(out, "{:<3} {}  {:<40} {}", client.name, client.mac, ips.join(" "), user.unwrap_or("(does not log in)"))?;
+        writeln!(
+            out,
+            "{:<3} {}  {:<40} {}",
+            client.name,
+            client.mac,
+            ips.join(" "),
+            user.unwrap_or("(does not log in)")
+        )?;
     }
     for client in &lab.clients {
         client.browse().with_context(|| format!("{} browses", client.name))?;
@@ -132,7 +149,11 @@ fn investigate(out: &mut impl Write, lab: &Lab, archive: &Path, logins: &[i64]) 
     let clients = clients(lab, archive, logins)?;
     for client in &clients {
         let user = client.user.as_deref().unwrap_or("unknown");
-        writeln!(out, "{:<3} {}  {:<20} {:>3} flows, {:>3} with a user", client.name, client.mac, user, client.flows, client.flows_with_user)?;
+        writeln!(
+            out,
+            "{:<3} {}  {:<20} {:>3} flows, {:>3} with a user",
+            client.name, client.mac, user, client.flows, client.flows_with_user
+        )?;
     }
 
     heading(out, "Who was it? Address, port and time from the web server's own log")?;
@@ -238,7 +259,8 @@ impl Findings {
         ensure!(!self.balance.is_empty(), "no coverage");
         for row in &self.balance {
             ensure!(
-                row.seen_packets > 0 && row.seen_packets == row.flow_packets + row.overflow_packets + row.outcome_packets,
+                row.seen_packets > 0
+                    && row.seen_packets == row.flow_packets + row.overflow_packets + row.outcome_packets,
                 "{row:?}"
             );
         }

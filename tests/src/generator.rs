@@ -55,7 +55,10 @@ impl Load {
         let path = client.path();
         std::thread::scope(|scope| {
             // A thread of its own enters the namespace, and ends in it.
-            scope.spawn(|| self.send_from_here(&path, gateway_mac)).join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
+            scope
+                .spawn(|| self.send_from_here(&path, gateway_mac))
+                .join()
+                .map_err(|_| anyhow::anyhow!("the generator panicked"))?
         })
     }
 

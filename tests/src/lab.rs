@@ -109,12 +109,20 @@ impl Lab {
         gateway.ip("addr add 2001:db8:0:1::2/64 dev wan")?;
         gateway.ip("route add default via 203.0.113.1")?;
         gateway.ip("-6 route add default via 2001:db8:0:1::1")?;
-        let rules = "table ip nat {\nchain post {\ntype nat hook postrouting priority 100;\noifname \"wan\" masquerade\n}\n}";
+        let rules =
+            "table ip nat {\nchain post {\ntype nat hook postrouting priority 100;\noifname \"wan\" masquerade\n}\n}";
         run(gateway.command("nft").arg(rules))?;
         let leases = self.dir.join("leases");
         let mut dnsmasq = gateway.command("dnsmasq");
         dnsmasq
-            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--no-ping", "--interface=lan"])
+            .args([
+                "--keep-in-foreground",
+                "--conf-file=/dev/null",
+                "--user=root",
+                "--port=0",
+                "--no-ping",
+                "--interface=lan",
+            ])
             .args(["--bind-interfaces", "--dhcp-range=10.20.0.50,10.20.0.200,255.255.255.0,1h", "--enable-ra"])
             .args(["--dhcp-range=::,constructor:lan,ra-only", "--dhcp-authoritative", "--log-facility=/dev/null"])
             .arg(format!("--dhcp-leasefile={}", leases.display()));
@@ -129,7 +137,9 @@ impl Lab {
         internet.ip(&format!("addr add {SERVER_V4}/32 dev lo"))?;
         internet.ip(&format!("addr add {SERVER_V6}/128 dev lo"))?;
         internet.ip("-6 route add 2001:db8:20::/64 via 2001:db8:0:1::2")?;
-        let rules = format!("table inet quiet {{\nchain in {{\ntype filter hook input priority 0;\nudp dport {SILENT_PORT} drop\n}}\n}}");
+        let rules = format!(
+            "table inet quiet {{\nchain in {{\ntype filter hook input priority 0;\nudp dport {SILENT_PORT} drop\n}}\n}}"
+        );
         run(internet.command("nft").arg(rules))?;
         let mut dns = internet.command("dnsmasq");
         dns.args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts"])
@@ -173,7 +183,12 @@ impl Lab {
             .map(|line| {
                 let words: Vec<&str> = line.split(' ').collect();
                 let [at, ip, port, path] = words.as_slice() else { anyhow::bail!("web log: {line:?}") };
-                Ok(WebRequest { at: (*at).to_owned(), ip: (*ip).to_owned(), port: port.parse()?, path: (*path).to_owned() })
+                Ok(WebRequest {
+                    at: (*at).to_owned(),
+                    ip: (*ip).to_owned(),
+                    port: port.parse()?,
+                    path: (*path).to_owned(),
+                })
             })
             .collect()
     }
@@ -213,7 +228,10 @@ impl Client {
     pub fn connect(&self, lab: &Lab) -> Result<()> {
         let script = lab.dir().join("udhcpc.sh");
         // The lease only touches this namespace, never the machine's resolv.conf.
-        fs::write(&script, "#!/bin/sh\n[ \"$1\" = bound ] && ip addr replace $ip/24 dev $interface && ip route replace default via $router\nexit 0\n")?;
+        fs::write(
+            &script,
+            "#!/bin/sh\n[ \"$1\" = bound ] && ip addr replace $ip/24 dev $interface && ip route replace default via $router\nexit 0\n",
+        )?;
         run(Command::new("chmod").arg("755").arg(&script))?;
         let mut udhcpc = self.namespace.command("udhcpc");
         udhcpc.args(["-f", "-q", "-n", "-t", "10", "-T", "1", "-i", "eth0", "-s"]).arg(&script);
@@ -226,7 +244,8 @@ impl Client {
     /// Global addresses.
     pub fn addresses(&self) -> Result<Vec<String>> {
         let text = self.namespace.ip("-o addr show dev eth0 scope global")?;
-        let addresses = text.lines().filter_map(|line| line.split_whitespace().nth(3)?.split('/').next().map(str::to_owned));
+        let addresses =
+            text.lines().filter_map(|line| line.split_whitespace().nth(3)?.split('/').next().map(str::to_owned));
         Ok(addresses.collect())
     }
 

@@ -76,7 +76,8 @@ pub fn remove_stale() {
     let Ok(entries) = fs::read_dir("/run/netns") else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        let pid =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             remove(&name);
         }
@@ -95,7 +96,8 @@ pub fn remove_all() {
 }
 
 fn remove(name: &str) {
-    let pids = Command::new("ip").args(["netns", "pids", name]).output().map(|output| output.stdout).unwrap_or_default();
+    let pids =
+        Command::new("ip").args(["netns", "pids", name]).output().map(|output| output.stdout).unwrap_or_default();
     for pid in String::from_utf8_lossy(&pids).split_whitespace() {
         // Whatever it is, it runs only in a namespace of ours; and it may have ended meanwhile.
         let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();

@@ -13,10 +13,8 @@ use crate::wait_until;
 
 /// A built program; `cargo xtask` says where with `HOTSPOT_BIN_DIR`.
 pub fn path(name: &str) -> Result<PathBuf> {
-    let dir = std::env::var_os("HOTSPOT_BIN_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"),
-        PathBuf::from,
-    );
+    let dir = std::env::var_os("HOTSPOT_BIN_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"), PathBuf::from);
     let path = dir.join(name);
     if path.exists() { Ok(path) } else { bail!("{} is not built; run `cargo build --release`", path.display()) }
 }
@@ -32,7 +30,10 @@ impl Agent {
     /// The command line of an agent in a gateway.
     pub fn command(gateway: &Namespace, data_dir: &Path, options: &[&str]) -> Result<Command> {
         let mut command = gateway.command(&path("hotspot-agent")?.display().to_string());
-        command.args(["run", "--interface", "lan", "--site", "lab", "--gateway", "gw1", "--data-dir"]).arg(data_dir).args(options);
+        command
+            .args(["run", "--interface", "lan", "--site", "lab", "--gateway", "gw1", "--data-dir"])
+            .arg(data_dir)
+            .args(options);
         Ok(command)
     }
 
@@ -42,7 +43,8 @@ impl Agent {
         let mut command = Self::command(gateway, data_dir, options)?;
         let file = File::options().create(true).append(true).open(&log)?;
         let before = fs::read_to_string(&log)?.matches(CAPTURING).count();
-        let child = command.stderr(file).stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let child =
+            command.stderr(file).stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
         let mut agent = Self { child, log };
         wait_until("the agent captures", Duration::from_secs(30), || {
             agent.has_ended() || agent.log().matches(CAPTURING).count() > before

@@ -1,1 +1,78 @@
-fn main() {}
+//! `cargo xtask …`: prepares the machine, runs the demo, the tests, the lints and the benchmarks.
+
+mod setup;
+mod steps;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Prepares the machine, runs the demo, the tests, the lints and the benchmarks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what is missing for building and testing; says what it does. Needs root on Debian
+    Setup {
+        /// Only says what is missing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Builds a venue from network namespaces, records it, and shows what an investigator sees. Needs root
+    Demo {
+        /// Options of the demo: --json FILE, --keep, --clean
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Runs all tests. Needs root
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Formatting and lints
+    Lint,
+    /// Measures: `cargo xtask bench capture --json FILE`. Needs root
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+}
+
+#[expect(clippy::print_stderr, reason = "errors go to the person at the terminal")]
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Setup { check: true } => setup::check(),
+        Task::Setup { check: false } => setup::run(),
+        Task::Demo { options } => {
+            setup::run()?;
+            steps::demo(&options)
+        }
+        Task::Test { filter } => {
+            setup::run()?;
+            steps::test(filter.as_deref())
+        }
+        Task::Lint => {
+            setup::run()?;
+            steps::lint()
+        }
+        Task::Bench { options } => {
+            setup::run()?;
+            steps::bench(&options)
+        }
+    }
+}

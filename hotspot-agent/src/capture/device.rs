@@ -63,7 +63,10 @@ impl Device {
     /// The interfaces there are, for the message that one is unknown.
     fn names() -> Vec<String> {
         let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return Vec::new() };
-        (1..=256).filter_map(|index| netdevice::index_to_name(&socket, index).ok()).map(|name| name.to_string()).collect()
+        (1..=256)
+            .filter_map(|index| netdevice::index_to_name(&socket, index).ok())
+            .map(|name| name.to_string())
+            .collect()
     }
 }
 

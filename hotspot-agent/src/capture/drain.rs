@@ -71,7 +71,9 @@ impl Capture {
                 evicted: Vec::new(),
             };
             let evictions = &mut self.evictions;
-            batch.end_position = ring.read(|event| sort_event(event, &clock, tick, active, &mut batch.opened, &mut batch.evicted, evictions));
+            batch.end_position = ring.read(|event| {
+                sort_event(event, &clock, tick, active, &mut batch.opened, &mut batch.evicted, evictions)
+            });
             read.positions.push(batch.end_position);
             if batch.end_position != before {
                 read.batches.push(batch);
@@ -300,7 +302,9 @@ fn sort_event(
 ) {
     let generation = whole_generation(event.generation, active);
     match EventKind::from_raw(event.kind) {
-        Some(EventKind::Opened) => opened.push((generation, FlowOpened { key: event.key, at_ns: clock.wall(event.birth.first_ns) })),
+        Some(EventKind::Opened) => {
+            opened.push((generation, FlowOpened { key: event.key, at_ns: clock.wall(event.birth.first_ns) }))
+        }
         Some(EventKind::Evicted) => {
             let ticks = event.last_jiffies.wrapping_sub(event.birth.first_jiffies);
             let delta = FlowDelta {
@@ -351,9 +355,7 @@ fn named_outcomes(tally: &Tally) -> Vec<(String, Tallied)> {
         .iter()
         .zip(&tally.outcomes)
         .filter(|(_, count)| count.packets != 0)
-        .map(|(outcome, count)| {
-            (outcome.label().to_owned(), Tallied { packets: count.packets, bytes: count.bytes })
-        })
+        .map(|(outcome, count)| (outcome.label().to_owned(), Tallied { packets: count.packets, bytes: count.bytes }))
         .collect()
 }
 

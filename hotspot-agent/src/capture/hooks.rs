@@ -105,7 +105,13 @@ pub fn attach(
     Ok(Hooks { ingress, egress })
 }
 
-fn attach_ingress(ebpf: &mut Ebpf, pins: &Pins, number: u8, device: &Device, choice: HookChoice) -> Result<Hook, CaptureError> {
+fn attach_ingress(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    number: u8,
+    device: &Device,
+    choice: HookChoice,
+) -> Result<Hook, CaptureError> {
     match choice {
         HookChoice::Tc | HookChoice::Clsact => attach_tc(ebpf, pins, number, device, Direction::Out, choice),
         HookChoice::Xdp => match attach_xdp(ebpf, pins, number, device, XdpMode::Driver) {
@@ -139,9 +145,11 @@ fn attach_xdp(ebpf: &mut Ebpf, pins: &Pins, number: u8, device: &Device, mode: X
     let hook = if matches!(mode, XdpMode::Skb) { Hook::XdpGeneric } else { Hook::XdpNative };
     let program: &mut Xdp = program(ebpf, "hotspot_xdp")?;
     let link = program.attach(&device.name, mode).map_err(failed)?;
-    let link: FdLink = program.take_link(link).map_err(failed)?.try_into().map_err(|_| CaptureError::CannotPin {
-        interface: device.name.clone(),
-    })?;
+    let link: FdLink = program
+        .take_link(link)
+        .map_err(failed)?
+        .try_into()
+        .map_err(|_| CaptureError::CannotPin { interface: device.name.clone() })?;
     pin(link, pins, number, Direction::Out, hook, device)?;
     Ok(hook)
 }
@@ -162,9 +170,11 @@ fn attach_tc(
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         match program.attach_with_options(&device.name, attach_type, order) {
             Ok(link) => {
-                let link: FdLink = program.take_link(link).map_err(failed)?.try_into().map_err(|_| {
-                    CaptureError::CannotPin { interface: device.name.clone() }
-                })?;
+                let link: FdLink = program
+                    .take_link(link)
+                    .map_err(failed)?
+                    .try_into()
+                    .map_err(|_| CaptureError::CannotPin { interface: device.name.clone() })?;
                 pin(link, pins, number, direction, Hook::Tcx, device)?;
                 return Ok(Hook::Tcx);
             }
@@ -174,7 +184,8 @@ fn attach_tc(
     // It may be there already; what matters is whether the filter can be added.
     let _ = tc::qdisc_add_clsact(&device.name);
     let _ = tc::qdisc_detach_program(&device.name, attach_type, name);
-    let link = program.attach_with_options(&device.name, attach_type, TcAttachOptions::Netlink(CLSACT)).map_err(failed)?;
+    let link =
+        program.attach_with_options(&device.name, attach_type, TcAttachOptions::Netlink(CLSACT)).map_err(failed)?;
     // The filter belongs to the device, not to this process: forgetting the link leaves it attached.
     std::mem::forget(program.take_link(link).map_err(failed)?);
     Ok(Hook::Clsact)
@@ -216,7 +227,14 @@ fn take_over(
     Ok(false)
 }
 
-fn pin(link: FdLink, pins: &Pins, number: u8, direction: Direction, hook: Hook, device: &Device) -> Result<(), CaptureError> {
+fn pin(
+    link: FdLink,
+    pins: &Pins,
+    number: u8,
+    direction: Direction,
+    hook: Hook,
+    device: &Device,
+) -> Result<(), CaptureError> {
     let path = pins.link_path(number, direction, hook, &device.name);
     // The pin holds the link from now on; this process needs no handle on it.
     link.pin(&path).map_err(|source| CaptureError::PinLink { path, source: Box::new(source) }).map(drop)

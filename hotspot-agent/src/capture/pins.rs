@@ -163,7 +163,11 @@ impl Maps {
         let mut rings: ArrayOfMaps<MapData, MapData> =
             Map::ArrayOfMaps(open("RINGS")?).try_into().map_err(CaptureError::Map)?;
         for cpu in 0..dimensions.cpus {
-            let ring = if resumed { rings.get(&cpu, 0).map_err(CaptureError::Map)? } else { make_ring(&mut rings, cpu, dimensions)? };
+            let ring = if resumed {
+                rings.get(&cpu, 0).map_err(CaptureError::Map)?
+            } else {
+                make_ring(&mut rings, cpu, dimensions)?
+            };
             let fd = std::os::fd::AsFd::as_fd(ring.fd()).try_clone_to_owned().map_err(mapped)?;
             maps.rings.push(RingReader::new(fd, u64::from(dimensions.ring_bytes)).map_err(mapped)?);
         }
@@ -182,7 +186,14 @@ fn recorded(pins: &Pins) -> Result<(Dimensions, Control), CaptureError> {
     if control.cpus == 0 {
         return Err(CaptureError::HalfMade { path: pins.dir().to_path_buf() });
     }
-    Ok((Dimensions { cpus: control.cpus, slots_per_cpu_log2: control.slots_per_cpu_log2, ring_bytes: control.ring_bytes }, control))
+    Ok((
+        Dimensions {
+            cpus: control.cpus,
+            slots_per_cpu_log2: control.slots_per_cpu_log2,
+            ring_bytes: control.ring_bytes,
+        },
+        control,
+    ))
 }
 
 fn fresh_control(dimensions: Dimensions) -> Result<Control, CaptureError> {
@@ -205,7 +216,11 @@ fn fresh_control(dimensions: Dimensions) -> Result<Control, CaptureError> {
     })
 }
 
-fn make_ring(rings: &mut ArrayOfMaps<MapData, MapData>, cpu: u32, dimensions: Dimensions) -> Result<MapData, CaptureError> {
+fn make_ring(
+    rings: &mut ArrayOfMaps<MapData, MapData>,
+    cpu: u32,
+    dimensions: Dimensions,
+) -> Result<MapData, CaptureError> {
     let kind = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
     let definition = aya_obj::Map::new_from_params(kind, 0, 0, dimensions.ring_bytes, 0);
     let ring = MapData::create(definition, &format!("RING_{cpu}"), None).map_err(CaptureError::Map)?;

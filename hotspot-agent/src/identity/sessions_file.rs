@@ -101,10 +101,10 @@ mod tests {
     #[test]
     fn a_line_is_a_session() {
         let found = facts("\n{\"user\":\"printer\",\"mac\":\"02:00:00:00:00:07\",\"from\":\"1970-01-01T00:00:01Z\",\"to\":\"1970-01-01T00:00:02Z\"}\n").unwrap();
-        assert_eq!(found.iter().map(|fact| (fact.event, fact.at_ns)).collect::<Vec<_>>(), [
-            (SessionEvent::Start, 1_000_000_000),
-            (SessionEvent::Stop, 2_000_000_000)
-        ]);
+        assert_eq!(
+            found.iter().map(|fact| (fact.event, fact.at_ns)).collect::<Vec<_>>(),
+            [(SessionEvent::Start, 1_000_000_000), (SessionEvent::Stop, 2_000_000_000)]
+        );
         assert_eq!(found[0].session_id, "file/2");
     }
 

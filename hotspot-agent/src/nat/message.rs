@@ -95,8 +95,11 @@ fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 fn tuple(bytes: &[u8], is_reply: bool) -> Option<Tuple> {
     let ip = find(bytes, CTA_TUPLE_IP)?;
     let address = |v4, v6| {
-        let v4 = find(ip, v4).and_then(|value| <[u8; 4]>::try_from(value).ok()).map(|value| Ipv4Addr::from(value).into());
-        v4.or_else(|| find(ip, v6).and_then(|value| <[u8; 16]>::try_from(value).ok()).map(|value| Ipv6Addr::from(value).into()))
+        let v4 =
+            find(ip, v4).and_then(|value| <[u8; 4]>::try_from(value).ok()).map(|value| Ipv4Addr::from(value).into());
+        v4.or_else(|| {
+            find(ip, v6).and_then(|value| <[u8; 16]>::try_from(value).ok()).map(|value| Ipv6Addr::from(value).into())
+        })
     };
     let proto = find(bytes, CTA_TUPLE_PROTO)?;
     let port = |kind| find(proto, kind).and_then(|value| value.try_into().ok()).map(u16::from_be_bytes);
@@ -138,7 +141,8 @@ mod tests {
             attribute(CTA_PROTO_SRC_PORT, &ports.0.to_be_bytes()),
             attribute(CTA_PROTO_DST_PORT, &ports.1.to_be_bytes()),
         ];
-        let inner = [attribute(0x8000 | CTA_TUPLE_IP, &ip), attribute(0x8000 | CTA_TUPLE_PROTO, &proto.concat())].concat();
+        let inner =
+            [attribute(0x8000 | CTA_TUPLE_IP, &ip), attribute(0x8000 | CTA_TUPLE_PROTO, &proto.concat())].concat();
         attribute(0x8000 | kind, &inner)
     }
 

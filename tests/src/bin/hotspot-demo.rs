@@ -31,7 +31,8 @@ fn main() -> Result<()> {
     }
     let demo = run_demo(&mut std::io::stdout().lock())?;
     if let Some(path) = &arguments.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&demo.findings)?).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(path, serde_json::to_vec_pretty(&demo.findings)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     demo.findings.check()?;
     println!("── Everything found is what the lab knows to be true.");

@@ -1,0 +1,101 @@
+//! Nothing lost, nothing doubled: 200 000 known flows through the gateway, undisturbed and with the agent killed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use hotspot_tests::generator::{Load, Sent};
+use hotspot_tests::lab::{Lab, SILENT_PORT};
+use hotspot_tests::programs::{Agent, ask};
+
+const FLOWS: u32 = 200_000;
+const CLIENTS: u32 = 50;
+
+/// Options that make several segments and generations of a short run.
+const OPTIONS: [&str; 6] = ["--rotate", "6", "--grace", "1", "--generation", "1"];
+
+fn gateway_mac(lab: &Lab) -> [u8; 6] {
+    let text = lab.gateway.ip("-o link show dev lan").unwrap();
+    let mac = text.split("link/ether ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let bytes: Vec<u8> = mac.split(':').map(|part| u8::from_str_radix(part, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}
+
+/// What the archive holds of the generator's flows, by client; a flow in several rows counts once.
+fn recorded(archive: &Path) -> BTreeMap<String, Sent> {
+    let mut found: BTreeMap<String, Sent> = BTreeMap::new();
+    let mut ids = HashSet::new();
+    let mut tuples = HashSet::new();
+    for flow in ask("find", archive, &["proto", "udp", "and", "dst", "port", &SILENT_PORT.to_string()]).unwrap() {
+        let mac = flow["client_mac"].as_str().unwrap().to_owned();
+        let sent = found.entry(mac.clone()).or_default();
+        if ids.insert(flow["flow_id"].as_u64().unwrap()) {
+            assert!(tuples.insert((mac, flow["client_port"].as_u64().unwrap())), "one flow under two ids: {flow}");
+            sent.flows += 1;
+        }
+        sent.packets += flow["packets_out"].as_u64().unwrap();
+        sent.bytes += flow["bytes_out"].as_u64().unwrap();
+        assert_eq!(flow["packets_in"], 0, "nobody answered");
+    }
+    found
+}
+
+fn assert_whole(archive: &Path) {
+    for row in ask("coverage", archive, &[]).unwrap() {
+        assert_eq!(row["balanced"], true, "{row}");
+        assert_eq!(row["gaps"], serde_json::json!([]), "{row}");
+    }
+    assert_eq!(ask("verify", archive, &[]).unwrap()[0]["verify"], "ok");
+}
+
+fn all_flows() -> Load {
+    Load { from: 0, to: FLOWS, clients: CLIENTS }
+}
+
+#[test]
+fn two_hundred_thousand_flows_are_all_in_the_archive() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    let agent = Agent::start(&lab.gateway, &data, &OPTIONS).unwrap();
+    all_flows().send(&lab.clients[0].namespace, gateway_mac(&lab)).unwrap();
+    assert!(agent.stop().unwrap().success());
+    assert_eq!(recorded(&data.join("archive")), all_flows().truth());
+    assert_whole(&data.join("archive"));
+}
+
+#[test]
+fn a_cache_far_too_small_loses_nothing_either() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    let agent = Agent::start(&lab.gateway, &data, &[&OPTIONS[..], &["--flow-slots", "1024"]].concat()).unwrap();
+    all_flows().send(&lab.clients[0].namespace, gateway_mac(&lab)).unwrap();
+    assert!(agent.stop().unwrap().success());
+    assert_eq!(recorded(&data.join("archive")), all_flows().truth());
+    assert_whole(&data.join("archive"));
+}
+
+#[test]
+fn an_agent_that_is_killed_loses_nothing_and_doubles_nothing() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    let mac = gateway_mac(&lab);
+    let client = &lab.clients[0].namespace;
+    let parts = 8;
+    let mut agent = Some(Agent::start(&lab.gateway, &data, &OPTIONS).unwrap());
+    for part in 0..parts {
+        let load = Load { from: part * FLOWS / parts, to: (part + 1) * FLOWS / parts, clients: CLIENTS };
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| load.send(client, mac));
+            if part % 2 == 0 {
+                // In the middle of sending, at another moment of the agent's work each time.
+                std::thread::sleep(std::time::Duration::from_millis(u64::from(30 + part * 37)));
+                agent.take().unwrap().kill().unwrap();
+                agent = Some(Agent::start(&lab.gateway, &data, &OPTIONS).unwrap());
+            }
+            sending.join().unwrap().unwrap();
+        });
+    }
+    assert!(agent.unwrap().stop().unwrap().success());
+    assert_eq!(recorded(&data.join("archive")), all_flows().truth());
+    assert_whole(&data.join("archive"));
+}

@@ -1,0 +1,190 @@
+//! What is wrong is said, with the way out and the exit code; and nothing is left behind.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use hotspot_tests::lab::{GATEWAY_V4, Lab, SERVER_V4};
+use hotspot_tests::programs::{Agent, ask, hotspot, path};
+use hotspot_tests::wait_until;
+
+/// How an agent that does not start ends: its exit code, and what it says.
+fn refusal(lab: &Lab, data: &Path, options: &[&str]) -> (Option<i32>, String) {
+    let output = Agent::command(&lab.gateway, data, options).unwrap().output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn secret_file(lab: &Lab, mode: u32) -> String {
+    let file = lab.dir().join(format!("secret-{mode:o}"));
+    std::fs::write(&file, "s3cret").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn an_agent_that_cannot_run_says_why() {
+    let lab = Lab::new(0).unwrap();
+    let data = lab.dir().join("data");
+    let check = |options: &[&str], code: i32, said: &[&str]| {
+        let (found, text) = refusal(&lab, &data, options);
+        assert_eq!(found, Some(code), "{options:?}: {text}");
+        assert!(said.iter().all(|part| text.contains(part)), "{options:?}: {text}");
+    };
+    check(&["--interface", "nosuch0"], 2, &["nosuch0", "lan"]);
+    check(&["--bpffs", "/tmp"], 4, &["not a BPF file system", "mount -t bpf"]);
+    let open = secret_file(&lab, 0o644);
+    check(&["--radius-listen", "127.0.0.1:1813", "--radius-secret-file", &open], 4, &[&open, "chmod 600"]);
+    let (code, text) = refusal(&lab, Path::new("/proc/nothing"), &[]);
+    assert!(code == Some(4) && text.contains("the data directory /proc/nothing"), "{text}");
+    check(&["--rotate", "0"], 2, &["--rotate"]);
+    let mut unprivileged = lab.gateway.command("setpriv");
+    let agent = path("hotspot-agent").unwrap();
+    unprivileged.args(["--reuid=65534", "--clear-groups"]).arg(&agent);
+    let output = unprivileged
+        .args(["run", "--interface", "lan", "--site", "s", "--gateway", "g", "--data-dir", "/tmp/x"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(text.contains("needs root"), "{text}");
+}
+
+#[test]
+fn a_second_agent_is_told_who_the_first_is() {
+    let lab = Lab::new(0).unwrap();
+    let data = lab.dir().join("data");
+    let agent = Agent::start(&lab.gateway, &data, &[]).unwrap();
+    let pid = format!("pid {}", agent.pid());
+    let (code, text) = refusal(&lab, &data, &[]);
+    assert_eq!(code, Some(4));
+    assert!(text.contains("data directory") && text.contains(&pid), "{text}");
+    let (code, text) = refusal(&lab, &lab.dir().join("other"), &[]);
+    assert_eq!(code, Some(4));
+    assert!(text.contains("interface lan") && text.contains(&pid), "{text}");
+    assert!(agent.stop().unwrap().success());
+}
+
+#[test]
+fn an_agent_that_ends_leaves_nothing_attached_unless_asked() {
+    let lab = Lab::new(0).unwrap();
+    let data = lab.dir().join("data");
+    // A program lives as long as something attaches or pins it; the kernel frees it a moment later.
+    let programs = || hotspot_tests::namespace::run(Command::new("bpftool").args(["prog", "show"])).unwrap();
+    let attached = || programs().contains("name hotspot_");
+    let gone = || wait_until("the programs are gone", Duration::from_secs(10), || !attached()).unwrap();
+    gone();
+    let agent = Agent::start(&lab.gateway, &data, &[]).unwrap();
+    assert!(attached());
+    assert!(agent.stop().unwrap().success());
+    gone();
+    let agent = Agent::start(&lab.gateway, &data, &["--keep-attached"]).unwrap();
+    assert!(agent.stop().unwrap().success());
+    assert!(attached(), "counting goes on");
+    let agent = Agent::start(&lab.gateway, &data, &[]).unwrap();
+    assert!(agent.log().contains("took over the link"));
+    assert!(agent.stop().unwrap().success());
+    gone();
+}
+
+#[test]
+fn bad_radius_packets_are_counted_and_the_daemon_goes_on() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    let secret = secret_file(&lab, 0o600);
+    let listen = format!("{GATEWAY_V4}:1813");
+    let options = ["--radius-listen", &listen, "--radius-secret-file", &secret, "--grace", "0"];
+    let agent = Agent::start(&lab.gateway, &data, &options).unwrap();
+    let start = "Acct-Status-Type = Start\nAcct-Session-Id = \"x\"\nUser-Name = \"late\"\nCalling-Station-Id = \"02-00-00-00-01-01\"\n";
+    assert!(lab.account(start, "another secret").is_err(), "a forged packet is not answered");
+    let short = format!(
+        "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'\\x04\\x01', ('{GATEWAY_V4}', 1813))\n"
+    );
+    hotspot_tests::namespace::run(lab.switch.command("python3").args(["-c", &short])).unwrap();
+    wait_until("the refusal is logged", Duration::from_secs(5), || agent.log().contains("refused")).unwrap();
+
+    // A login that is reported after the traffic, with the time it happened: it still counts.
+    let client = &lab.clients[0];
+    client.connect(&lab).unwrap();
+    let login = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 1;
+    wait_until("a second has passed", Duration::from_secs(5), || {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() > login
+    })
+    .unwrap();
+    client.namespace.run(&format!("ping -c 1 -W 2 {SERVER_V4}")).unwrap();
+    let ip = client.addresses().unwrap().into_iter().find(|ip| !ip.contains(':')).unwrap();
+    lab.account(&format!("{start}Event-Timestamp = {login}\nFramed-IP-Address = {ip}\n"), "s3cret").unwrap();
+    assert!(agent.stop().unwrap().success());
+    let pings = ask("find", &data.join("archive"), &["proto", "icmp", "and", "dst", "ip", SERVER_V4]).unwrap();
+    assert_eq!(pings.len(), 1);
+    assert_eq!((pings[0]["user"].as_str(), pings[0]["attribution"].as_str()), (Some("late"), Some("authenticated")));
+}
+
+#[test]
+fn a_full_disk_stops_nothing_and_loses_nothing() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let mount = Mount::tmpfs(&data, "size=3m");
+    let agent = Agent::start(&lab.gateway, &data, &["--generation", "1", "--rotate", "60", "--grace", "0"]).unwrap();
+    let ballast = data.join("ballast");
+    hotspot_tests::namespace::run(
+        Command::new("sh").args(["-c", &format!("head -c 100M /dev/zero > {} || true", ballast.display())]),
+    )
+    .unwrap();
+    let client = &lab.clients[0];
+    client.namespace.ip("addr add 10.20.0.9/24 dev eth0").unwrap();
+    client.namespace.run(&format!("ping -c 3 -i 0.2 -W 2 {GATEWAY_V4}")).unwrap();
+    wait_until("the full disk is noticed", Duration::from_secs(30), || agent.log().contains("cannot be written"))
+        .unwrap();
+    std::fs::remove_file(&ballast).unwrap();
+    wait_until("the journal goes on", Duration::from_secs(30), || agent.log().contains("can be written again"))
+        .unwrap();
+    assert!(agent.stop().unwrap().success());
+    let archive = data.join("archive");
+    let pings = ask("find", &archive, &["proto", "icmp", "and", "src", "ip", "10.20.0.9"]).unwrap();
+    let packets: u64 = pings.iter().map(|flow| flow["packets_out"].as_u64().unwrap()).sum();
+    assert_eq!(packets, 3);
+    assert!(ask("coverage", &archive, &[]).unwrap().iter().all(|row| row["balanced"] == true));
+    drop(mount);
+}
+
+#[test]
+fn questions_that_are_none_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().display().to_string();
+    let check = |arguments: &[&str], code: i32, said: &str| {
+        let output = hotspot(arguments).unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(said), "{arguments:?}: {text}");
+    };
+    std::fs::create_dir(dir.path().join("manifest")).unwrap();
+    let reversed = ["find", "--archive", &archive, "--from", "2026-11-23T11:00:00Z", "--to", "2026-11-23T10:00:00Z"];
+    check(&reversed, 2, "not before");
+    check(&["find", "--archive", &archive, "--from", "2026-11-23T11:00:00"], 2, "zone");
+    check(&["find", "--archive", &archive, "usr x"], 2, "^");
+    check(&["find", "--archive", "/nonexistent"], 3, "not an archive");
+    check(&["find", "--archive", &archive], 1, "nothing found");
+    check(&["who", "--archive", &archive, "--public", "203.0.113.7", "--at", "@1"], 2, "--public");
+    check(&["verify", "--archive", &archive], 3, "");
+    check(&["decode", "/etc/passwd"], 3, "neither");
+}
+
+/// A file system of our own, unmounted on drop.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn tmpfs(dir: &Path, options: &str) -> Self {
+        let command = &mut Command::new("mount");
+        hotspot_tests::namespace::run(command.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir)).unwrap();
+        Self(dir.to_path_buf())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

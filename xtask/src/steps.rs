@@ -1,0 +1,55 @@
+//! What the tasks run.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The workspace's root.
+pub(crate) fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// Runs a command to its end, its output on the terminal.
+pub(crate) fn run_command(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace()).args(words);
+    cargo
+}
+
+fn build() -> Result<()> {
+    run_command(&mut cargo(&["build", "--quiet", "--release", "--locked", "-p", "hotspot-agent", "-p", "hotspot-cli"]))
+}
+
+pub(crate) fn demo(options: &[String]) -> Result<()> {
+    build()?;
+    run_command(
+        cargo(&["run", "--quiet", "--release", "--locked", "-p", "hotspot-tests", "--bin", "hotspot-demo", "--"])
+            .args(options),
+    )
+}
+
+/// All tests, one after the other: those on the lab share the machine, and exact counts need it quiet.
+pub(crate) fn test(filter: Option<&str>) -> Result<()> {
+    build()?;
+    let mut tests = cargo(&["test", "--release", "--locked", "--workspace"]);
+    tests.args(filter).args(["--", "--test-threads=1"]);
+    run_command(&mut tests)
+}
+
+pub(crate) fn lint() -> Result<()> {
+    run_command(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run_command(cargo(&["fmt", "--check"]).current_dir(workspace().join("hotspot-ebpf")))?;
+    run_command(&mut cargo(&["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+pub(crate) fn bench(options: &[String]) -> Result<()> {
+    run_command(cargo(&["run", "--quiet", "--release", "--locked", "-p", "hotspot-bench", "--"]).args(options))
+}
