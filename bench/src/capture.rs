@@ -48,7 +48,9 @@ struct Row {
 #[expect(clippy::print_stdout, reason = "the table is what this program is for")]
 pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Result<()> {
     let mut rig = Rig::new()?;
-    println!("ns per packet, medians of {rounds} interleaved rounds of {runs} runs, 64-byte frames, flows in random order");
+    println!(
+        "ns per packet, medians of {rounds} interleaved rounds of {runs} runs, 64-byte frames, flows in random order"
+    );
     println!(
         "{:>9}  {:>7}  {:>7}  {:>7}  {:>8}  {:>7}   {:>10}  {:>11}",
         "flows", "empty", "parse", "floor", "hash map", "hotspot", "/ hash map", "/ floor"
@@ -69,9 +71,12 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Resu
         );
         rows.push(row);
     }
-    println!("every figure includes the harness (column \"empty\"); design goals: / hash map at most 0.33, 0.40, 0.50, 0.50; / floor at most 1.3 at 1 flow, 1.8 from 131072");
+    println!(
+        "every figure includes the harness (column \"empty\"); design goals: / hash map at most 0.33, 0.40, 0.50, 0.50; / floor at most 1.3 at 1 flow, 1.8 from 131072"
+    );
     if let Some(path) = json {
-        fs::write(path, serde_json::to_vec_pretty(&rows)?).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(path, serde_json::to_vec_pretty(&rows)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -127,7 +132,6 @@ impl Rig {
         let seen = read.done.coverage[0].seen.packets;
         let expected = u64::from(runs) * rounds as u64 + u64::from(flows.max(1000));
         anyhow::ensure!(read.done.coverage[0].balances() && seen == expected, "counted {seen} of {expected} packets");
-        eprintln!("{:?} announced {:?}", read.done.coverage[0].happenings, read.parts.iter().map(|p| p.deltas.len()).sum::<usize>());
         Ok(Row { flows, empty_ns, parse_ns, floor_ns, hash_ns, cache_ns })
     }
 

@@ -19,9 +19,11 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError};
+use aya_log::EbpfLogger;
 use hotspot_common::INTERFACES_MAX;
 use hotspot_common::control::Control;
 use ipnet::IpNet;
+use log::Log;
 use tracing::{info, warn};
 
 pub use drain::{Evictions, GenerationRead, RingRead, note_eviction};
@@ -101,8 +103,10 @@ pub struct Capture {
     /// Sums of evictions per generation that is not yet read.
     evictions: Vec<Evictions>,
     generation_began_ns: i64,
-    /// The loaded objects: their programs stay loaded while they are attached, their logs need them.
+    /// The loaded objects: their programs stay loaded while they are attached.
     loaded: Vec<aya::Ebpf>,
+    /// What the programs have to say, which is rare.
+    logs: Vec<EbpfLogger<&'static dyn Log>>,
 }
 
 impl Capture {
@@ -129,6 +133,7 @@ impl Capture {
             evictions: Vec::new(),
             generation_began_ns: ClockReading::now().wall_now(),
             loaded: Vec::new(),
+            logs: Vec::new(),
         };
         capture.set_client_nets(&settings.client_nets)?;
         capture.attach_all(devices, settings)?;
@@ -157,6 +162,10 @@ impl Capture {
             load_programs(&mut ebpf)?;
             let hooks = hooks::attach(&mut ebpf, &self.pins, number, &device, settings.hook)?;
             info!(interface = device.name, %hooks, number, "attached");
+            match EbpfLogger::init(&mut ebpf) {
+                Ok(log) => self.logs.push(log),
+                Err(error) => warn!(%error, "the programs' messages cannot be read"),
+            }
             self.interfaces.push(Attached { number, device, hooks });
             self.loaded.push(ebpf);
         }
@@ -196,19 +205,28 @@ impl Capture {
         Ok(())
     }
 
+    /// Logs what the programs reported since the last time.
+    pub fn flush_logs(&mut self) {
+        self.logs.iter_mut().for_each(EbpfLogger::flush);
+    }
+
+    #[must_use]
     pub fn control(&self) -> Control {
         self.maps.control.read(0)
     }
 
     /// Whether maps of an earlier agent are being used.
+    #[must_use]
     pub fn resumed(&self) -> bool {
         self.maps.resumed
     }
 
+    #[must_use]
     pub fn interfaces(&self) -> &[Attached] {
         &self.interfaces
     }
 
+    #[must_use]
     pub fn dimensions(&self) -> Dimensions {
         self.maps.dimensions
     }
@@ -246,6 +264,7 @@ impl Capture {
         self.pins.remove()
     }
 
+    #[must_use]
     pub fn pins_dir(&self) -> &Path {
         self.pins.dir()
     }

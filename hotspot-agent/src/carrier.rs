@@ -110,8 +110,8 @@ impl Carrier {
         let rings = {
             let _inside = runtime.enter();
             let fds = self.capture.ring_fds().map_err(CarrierError::Wait)?.into_iter();
-            // SAFETY: an owned descriptor that nobody else closes, and the same for as long as it is registered.
             fds.map(|fd| {
+                // SAFETY: an owned descriptor that nobody else closes, and the same for as long as it is registered.
                 unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
                     .map_err(|refused| refused.into_parts().1)
             })
@@ -150,7 +150,7 @@ impl Carrier {
         }
         if rotate && self.failing_since.is_none() {
             self.close(false)?;
-            self.open_next()?;
+            self.open_next();
         }
         Ok(())
     }
@@ -195,12 +195,13 @@ impl Carrier {
 
     /// Ends the active generation and puts it on disk. While the journal fails this is not called, so nothing piles up.
     fn drain(&mut self) -> Result<(), CarrierError> {
+        self.capture.flush_logs();
         let read = self.capture.drain()?;
         self.drained = Instant::now();
-        self.record(read)
+        self.record(&read)
     }
 
-    fn record(&mut self, read: GenerationRead) -> Result<(), CarrierError> {
+    fn record(&mut self, read: &GenerationRead) -> Result<(), CarrierError> {
         for row in &read.done.coverage {
             if !row.balances() {
                 error!(?row, "packets seen are not packets accounted for; the generation is marked");
@@ -210,7 +211,7 @@ impl Carrier {
         entries.extend(read.parts.iter().cloned().map(Entry::Part));
         entries.push(Entry::Done(read.done.clone()));
         if self.write(entries.iter())?.is_ok() {
-            self.capture.drained(&read);
+            self.capture.drained(read);
             return Ok(());
         }
         // The kernel's half stays as it is until it is on disk; what was read is in the writer's buffer and goes first.
@@ -220,7 +221,7 @@ impl Carrier {
             self.try_new_journal();
         }
         if self.failing_since.is_none() {
-            self.capture.drained(&read);
+            self.capture.drained(read);
         }
         Ok(())
     }
@@ -278,9 +279,9 @@ impl Carrier {
         Ok(())
     }
 
-    fn open_next(&mut self) -> Result<(), CarrierError> {
+    fn open_next(&mut self) {
         if self.failing_since.is_some() {
-            return Ok(());
+            return;
         }
         let header = self.next_header();
         match JournalWriter::create(&self.data.journal(header.sequence), &header) {
@@ -290,7 +291,6 @@ impl Carrier {
                 self.failing_since = Some(Instant::now());
             }
         }
-        Ok(())
     }
 
     fn begin(&mut self, mut journal: JournalWriter, header: JournalHeader) {
@@ -347,12 +347,9 @@ async fn wait(
     tick: Instant,
 ) -> Option<Submission> {
     tokio::select! {
-        submission = submissions.recv() => match submission {
-            Some(submission) => Some(submission),
-            None => {
-                tokio::time::sleep_until(tick.into()).await;
-                None
-            }
+        submission = submissions.recv() => if let Some(submission) = submission { Some(submission) } else {
+            tokio::time::sleep_until(tick.into()).await;
+            None
         },
         () = tokio::time::sleep_until(tick.into()) => None,
         () = any_readable(rings) => None,

@@ -81,7 +81,7 @@ pub struct RunArguments {
     /// Bytes of each CPU's ring for new and handed-over flows; rounded up to a power of two
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(4096..=16 << 20), value_name = "BYTES")]
     pub ring_bytes: u32,
-    /// error, warn, info, debug, trace, or a filter like hotspot_agent=debug
+    /// error, warn, info, debug, trace, or a filter like `hotspot_agent=debug`
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]

@@ -355,23 +355,22 @@ async fn serve(
 
     let mut sources = JoinSet::new();
     let started = start_sources(arguments, &recorder, secrets, &mut sources).await;
-    let outcome = match started {
-        Err(error) => Err(error),
-        Ok(()) => {
-            info!(interfaces = ?arguments.interfaces, site = arguments.site, gateway = arguments.gateway, "capturing");
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => break Ok(()),
-                    _ = interrupt.recv() => break Ok(()),
-                    _ = hangup.recv() => reload(arguments, &recorder).await,
-                    ended = sources.join_next(), if !sources.is_empty() => break match ended {
-                        Some(Ok(Err(error))) => Err(error),
-                        Some(Ok(Ok(())) | Err(_)) | None => Err(RunError::Ended),
-                    },
-                    ended = &mut carrier_ended => return Err(ended.map_or(RunError::Ended, |ended| {
-                        ended.err().map_or(RunError::Ended, RunError::Carrier)
-                    })),
-                }
+    let outcome = if let Err(error) = started {
+        Err(error)
+    } else {
+        info!(interfaces = ?arguments.interfaces, site = arguments.site, gateway = arguments.gateway, "capturing");
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+                _ = hangup.recv() => reload(arguments, &recorder).await,
+                ended = sources.join_next(), if !sources.is_empty() => break match ended {
+                    Some(Ok(Err(error))) => Err(error),
+                    Some(Ok(Ok(())) | Err(_)) | None => Err(RunError::Ended),
+                },
+                ended = &mut carrier_ended => return Err(ended.map_or(RunError::Ended, |ended| {
+                    ended.err().map_or(RunError::Ended, RunError::Carrier)
+                })),
             }
         }
     };
@@ -384,10 +383,10 @@ async fn serve(
     info!("stopping: reading what is left, and sealing");
     // Fails only if the carrier is gone, which shows below.
     let _ = stop.send(if arguments.keep_attached { Stop::KeepAttached } else { Stop::Detach });
-    let carried = carrier_ended.await.map_err(|_| RunError::Ended)?;
+    let outcome_of_carrier = carrier_ended.await.map_err(|_| RunError::Ended)?;
     let joined = tokio::task::spawn_blocking(move || sealer.join()).await;
     outcome?;
-    carried?;
+    outcome_of_carrier?;
     joined.map_err(|_| RunError::Ended)?.map_err(|_| RunError::Ended)
 }
 

@@ -298,7 +298,9 @@ fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
             last_ns
         }
         Entry::Nat(facts) => {
-            facts.iter().for_each(|fact| assembly.nat(fact));
+            for fact in &facts {
+                assembly.nat(fact);
+            }
             0
         }
         Entry::NatWatch(fact) => {

@@ -1,15 +1,20 @@
 //! The kernel programs themselves, run by `BPF_PROG_TEST_RUN` on frames of our own: what may change, and that nothing else does.
 //!
 //! Needs root and a BPF file system.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aya::maps::Map;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use hotspot_agent::capture::barrier::wait_for_programs;
+use hotspot_agent::capture::memory::MappedArray;
+use hotspot_agent::capture::object::Object;
 use hotspot_agent::capture::{Capture, CaptureSettings, GenerationRead, HookChoice};
 use hotspot_common::Outcome;
 use hotspot_core::fact::FlowDelta;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Programs loaded under pins of their own, which are removed at the end.
 struct Rig {
@@ -19,6 +24,10 @@ struct Rig {
 impl Rig {
     fn new(slots_per_cpu_log2: u32, ring_bytes: u32) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        // Each CPU has a cache of its own; a test that moved between them would see a flow in both.
+        let mut here = CpuSet::new();
+        here.set(0);
+        sched_setaffinity(None, &here).unwrap();
         let instance = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let settings = CaptureSettings {
             interfaces: Vec::new(),
@@ -358,7 +367,7 @@ fn a_counter_that_would_wrap_is_handed_over_first() {
     assert_eq!(drained.evicted().len(), 1);
     let bytes = |deltas: &[FlowDelta]| deltas.iter().map(|delta| delta.bytes).sum::<u64>();
     assert_eq!(bytes(&drained.evicted()) + bytes(&drained.deltas()), u64::from(repeat) * frame.len() as u64);
-    assert!(bytes(&drained.evicted()) <= u64::from(u32::MAX));
+    assert!(u32::try_from(bytes(&drained.evicted())).is_ok());
 }
 
 fn many_flows(rig: &mut Rig, flows: u16) {
@@ -411,4 +420,31 @@ fn clients_beyond_the_overflow_map_are_an_outcome() {
         outcomes.iter().any(|(label, packets)| label == Outcome::OverflowFull.label() && *packets > 0),
         "{outcomes:?}"
     );
+}
+
+/// A program that runs for long is still running when the wait begins, and has ended when it returns: a wait that did not
+/// wait would find it running.
+#[test]
+fn the_wait_after_a_flip_waits_for_programs_that_are_running() {
+    let mut bench = aya::Ebpf::load(Object::Bench.bytes().unwrap()).unwrap();
+    let state = match bench.map("LINGERING").unwrap() {
+        Map::Array(map) => MappedArray::<u64>::new(map.fd(), 1).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let program: &mut Xdp = bench.program_mut("linger").unwrap().try_into().unwrap();
+    program.load().unwrap();
+    for _ in 0..5 {
+        state.write(0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                program.test_run(TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() }).unwrap()
+            });
+            while state.read(0) == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(state.read(0), 1, "it is running");
+            wait_for_programs().unwrap();
+            assert_eq!(state.read(0), 2, "it has ended");
+        });
+    }
 }

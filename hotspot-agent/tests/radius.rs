@@ -1,9 +1,10 @@
-//! The accounting listener against FreeRADIUS's `radclient`, with a real journal behind it.
+//! The accounting listener against `FreeRADIUS`'s `radclient`, with a real journal behind it.
 //!
-//! What radclient accepts as an answer is decided by FreeRADIUS, not by us; what was recorded is read back from the journal's
+//! What radclient accepts as an answer is decided by `FreeRADIUS`, not by us; what was recorded is read back from the journal's
 //! file. Needs root (one test fills a file system of its own) and the package freeradius-utils; fails where it cannot run.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -284,10 +285,10 @@ async fn nothing_is_answered_when_the_disk_is_full() {
 /// Two kilobytes of text that zstd cannot shorten much.
 fn incompressible() -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    (0..256)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            format!("{:08x}", state >> 32)
-        })
-        .collect()
+    let mut text = String::with_capacity(256 * 8);
+    for _ in 0..256 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        write!(text, "{:08x}", state >> 32).unwrap();
+    }
+    text
 }

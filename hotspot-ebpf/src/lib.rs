@@ -23,17 +23,25 @@ use frame::Frame;
 use parse::Parsed;
 use sides::Hook;
 
+/// Whether something happened that the agent's log should say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Remark {
+    None,
+    /// For the first time in this generation, a packet is known by a counter only.
+    DetailLost,
+}
+
 /// Counts one frame: the whole program, but for how the frame was handed over.
 #[inline(always)]
-pub fn observe(frame: &Frame, hook: Hook) {
+pub fn observe(frame: &Frame, hook: Hook) -> Remark {
     let place = generation::here();
-    let Some(tally) = tally::of(place) else { return };
+    let Some(tally) = tally::of(place) else { return Remark::None };
     match parse::parse(frame, hook) {
         Ok(Parsed { key, tcp_flags, headers_len }) => {
             let wire = frame.on_wire(headers_len);
             tally.see(wire);
             if cache::add(&Packet { key, wire, tcp_flags, place }, tally).is_err() {
-                tally.end(Outcome::OverflowFull, wire);
+                return if tally.end(Outcome::OverflowFull, wire) { Remark::DetailLost } else { Remark::None };
             }
         }
         Err(outcome) => {
@@ -42,6 +50,7 @@ pub fn observe(frame: &Frame, hook: Hook) {
             tally.end(outcome, wire);
         }
     }
+    Remark::None
 }
 
 /// What one frame adds to a counter.

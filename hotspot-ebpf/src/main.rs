@@ -2,11 +2,13 @@
 #![no_std]
 #![no_main]
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_log_ebpf::warn;
 use hotspot_ebpf::frame::Frame;
-use hotspot_ebpf::observe;
+use hotspot_ebpf::{Remark, observe};
 use hotspot_ebpf::sides::Hook;
 
 /// `TCX_NEXT` of tcx, `TC_ACT_UNSPEC` of clsact: go on as if this program were not here (include/uapi/linux/bpf.h).
@@ -14,20 +16,32 @@ const NEXT: i32 = -1;
 
 #[xdp(frags)]
 pub fn hotspot_xdp(ctx: XdpContext) -> u32 {
-    observe(&Frame::from_xdp(&ctx), Hook::Ingress);
+    let remark = observe(&Frame::from_xdp(&ctx), Hook::Ingress);
+    say(&ctx, remark);
     xdp_action::XDP_PASS
 }
 
 #[classifier]
 pub fn hotspot_ingress(ctx: TcContext) -> i32 {
-    observe(&Frame::from_skb(&ctx), Hook::Ingress);
+    let remark = observe(&Frame::from_skb(&ctx), Hook::Ingress);
+    say(&ctx, remark);
     NEXT
 }
 
 #[classifier]
 pub fn hotspot_egress(ctx: TcContext) -> i32 {
-    observe(&Frame::from_skb(&ctx), Hook::Egress);
+    let remark = observe(&Frame::from_skb(&ctx), Hook::Egress);
+    say(&ctx, remark);
     NEXT
+}
+
+/// Tells the agent's log; a function of its own, because it hardly ever happens.
+#[inline(always)]
+fn say<C: EbpfContext>(ctx: &C, remark: Remark) {
+    match remark {
+        Remark::None => {}
+        Remark::DetailLost => warn!(ctx, "cache, ring and overflow totals are full: packets are counted without their client"),
+    }
 }
 
 #[cfg(not(test))]

@@ -32,12 +32,16 @@ impl Counters {
         add(unsafe { &mut (*self.0).seen }, wire);
     }
 
+    /// Counts a packet that is in no flow; says whether it is the first of its kind in this generation.
     #[inline(always)]
-    pub fn end(self, outcome: Outcome, wire: Wire) {
+    pub fn end(self, outcome: Outcome, wire: Wire) -> bool {
         // SAFETY: as above; the enum's values are the array's indices.
         let count = unsafe { (&raw mut (*self.0).outcomes).cast::<Count>().add(outcome as usize) };
         // SAFETY: in bounds, as above.
-        add(unsafe { &mut *count }, wire);
+        let count = unsafe { &mut *count };
+        let is_first = count.packets == 0;
+        add(count, wire);
+        is_first
     }
 
     #[inline(always)]

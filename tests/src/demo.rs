@@ -127,6 +127,8 @@ pub fn run_demo(out: &mut impl Write) -> Result<Demo> {
 
 /// The access point reports a login, with a real RADIUS client.
 fn log_in(lab: &Lab, client: &Client, user: &str, ips: &[String]) -> Result<()> {
+    use std::fmt::Write as _;
+
     let mac = client.mac.to_uppercase().replace(':', "-");
     let mut attributes = format!(
         "Acct-Status-Type = Start\nAcct-Session-Id = \"{}\"\nUser-Name = \"{user}\"\nCalling-Station-Id = \"{mac}\"\n\
@@ -135,7 +137,7 @@ fn log_in(lab: &Lab, client: &Client, user: &str, ips: &[String]) -> Result<()> 
     );
     for ip in ips {
         let name = if ip.contains(':') { "Framed-IPv6-Address" } else { "Framed-IP-Address" };
-        attributes.push_str(&format!("{name} = {ip}\n"));
+        writeln!(attributes, "{name} = {ip}")?;
     }
     lab.account(&attributes, SECRET).map(drop)
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use hotspot_tests::demo::run_demo;
 use hotspot_tests::programs::{ask, hotspot};
 
-/// DuckDB in the environment `cargo xtask setup` makes.
+/// `DuckDB` in the environment `cargo xtask setup` makes.
 fn duckdb(sql: &str) -> String {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/python");
     let script = "import duckdb, sys; print(duckdb.sql(sys.argv[1]).fetchall())";

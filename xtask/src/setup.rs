@@ -18,7 +18,7 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DUCKDB: &str = "duckdb==2.0.0";
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("bpftool", "bpftool"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
@@ -32,6 +32,8 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("ping", "iputils-ping"),
     ("python3", "python3-venv"),
     ("radclient", "freeradius-utils"),
+    ("setpriv", "util-linux"),
+    ("strace", "strace"),
     ("sysctl", "procps"),
     ("udhcpc", "udhcpc"),
 ];

@@ -14,6 +14,7 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
+    #[must_use]
     pub fn now() -> Self {
         // The wall clock is read between two readings of the monotonic one, so that being interrupted shows as distance.
         let before = nanoseconds(clock_gettime(ClockId::Monotonic));
@@ -29,16 +30,19 @@ impl ClockReading {
     }
 
     /// Wall time of a monotonic stamp.
+    #[must_use]
     pub fn wall(&self, monotonic_ns: u64) -> WallNs {
         i64::try_from(monotonic_ns).unwrap_or(i64::MAX).saturating_add(self.wall_offset_ns)
     }
 
+    #[must_use]
     pub fn wall_now(&self) -> WallNs {
         self.wall(self.monotonic_ns)
     }
 }
 
 /// Length of a jiffy: the resolution of the coarse clocks is exactly one (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
+#[must_use]
 pub fn tick_ns() -> u64 {
     u64::try_from(nanoseconds(clock_getres(ClockId::MonotonicCoarse))).unwrap_or(1)
 }

@@ -48,6 +48,7 @@ impl Device {
     }
 
     /// Why XDP is not the right hook here, if there is a reason.
+    #[must_use]
     pub fn reason_against_xdp(&self) -> Option<&'static str> {
         if VIRTUAL.contains(&self.driver.as_str()) {
             Some("a virtual device: tcx costs less there")
@@ -63,10 +64,7 @@ impl Device {
     /// The interfaces there are, for the message that one is unknown.
     fn names() -> Vec<String> {
         let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return Vec::new() };
-        (1..=256)
-            .filter_map(|index| netdevice::index_to_name(&socket, index).ok())
-            .map(|name| name.to_string())
-            .collect()
+        (1..=256).filter_map(|index| netdevice::index_to_name(&socket, index).ok()).collect()
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Evictions {
 }
 
 impl Evictions {
+    #[must_use]
     pub fn of(generation: u32) -> Self {
         Self { generation, per_interface: vec![Tallied::default(); INTERFACES_MAX as usize] }
     }
@@ -72,7 +73,7 @@ impl Capture {
             };
             let evictions = &mut self.evictions;
             batch.end_position = ring.read(|event| {
-                sort_event(event, &clock, tick, active, &mut batch.opened, &mut batch.evicted, evictions)
+                sort_event(event, &clock, tick, active, &mut batch.opened, &mut batch.evicted, evictions);
             });
             read.positions.push(batch.end_position);
             if batch.end_position != before {
@@ -171,7 +172,7 @@ impl Capture {
 
     fn read_overflow(&self, generation: u64, clock: &ClockReading) -> Result<Vec<Overflow>, CaptureError> {
         let mut totals = Vec::new();
-        for entry in self.maps.overflow.iter() {
+        for entry in &self.maps.overflow {
             let (PodKey(key), values) = entry.map_err(CaptureError::Map)?;
             if usize::from(key.half) != half(generation) {
                 continue;
@@ -276,6 +277,7 @@ impl Capture {
     }
 
     /// Evictions in the active generation so far: when they grow, the generation should end sooner.
+    #[must_use]
     pub fn evictions_so_far(&self) -> u64 {
         let generation = self.control().generation;
         let cpus = self.maps.dimensions.cpus as usize;
@@ -303,7 +305,7 @@ fn sort_event(
     let generation = whole_generation(event.generation, active);
     match EventKind::from_raw(event.kind) {
         Some(EventKind::Opened) => {
-            opened.push((generation, FlowOpened { key: event.key, at_ns: clock.wall(event.birth.first_ns) }))
+            opened.push((generation, FlowOpened { key: event.key, at_ns: clock.wall(event.birth.first_ns) }));
         }
         Some(EventKind::Evicted) => {
             let ticks = event.last_jiffies.wrapping_sub(event.birth.first_jiffies);

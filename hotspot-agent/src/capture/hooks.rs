@@ -40,6 +40,7 @@ pub enum Hook {
 }
 
 impl Hook {
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::XdpNative => "xdp",
@@ -49,6 +50,7 @@ impl Hook {
         }
     }
 
+    #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact].into_iter().find(|hook| hook.name() == name)
     }

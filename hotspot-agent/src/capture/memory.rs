@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotspot_common::control::Control;
 use hotspot_common::{Birth, Slot, Tally};
@@ -22,6 +23,8 @@ use super::barrier::Waited;
 /// `repr(C)`, no padding but explicit, every bit pattern valid, size a multiple of 8.
 pub unsafe trait Shared: Copy + Default {}
 
+// SAFETY: an integer.
+unsafe impl Shared for u64 {}
 // SAFETY: asserted where the type is defined.
 unsafe impl Shared for Control {}
 // SAFETY: asserted where the type is defined.
@@ -49,6 +52,7 @@ impl Pages {
         Ok(Self { base, len })
     }
 
+    #[must_use]
     pub fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -83,6 +87,7 @@ impl<T: Shared> MappedArray<T> {
     }
 
     /// What the element holds now; may be torn while a program writes it.
+    #[must_use]
     pub fn read(&self, index: usize) -> T {
         // SAFETY: a live element; any bytes are a value. Volatile because the kernel writes it.
         unsafe { self.element(index).read_volatile() }
@@ -94,10 +99,17 @@ impl<T: Shared> MappedArray<T> {
     }
 
     /// Elements that no program writes any more.
+    ///
+    /// # Panics
+    ///
+    /// Where the range is not within the array.
+    #[must_use]
     pub fn settled(&self, range: Range<usize>, _proof: &Waited) -> &[T] {
         assert!(range.start <= range.end && range.end <= self.len, "range {range:?} of an array of {}", self.len);
+        // SAFETY: within the mapping, as just checked.
+        let first = unsafe { self.pages.base().cast::<T>().add(range.start) };
         // SAFETY: within the mapping; nothing writes these elements (the proof), and any bytes are values.
-        unsafe { std::slice::from_raw_parts(self.pages.base().cast::<T>().add(range.start).as_ptr(), range.len()) }
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), range.len()) }
     }
 }
 
@@ -105,16 +117,20 @@ impl MappedArray<Control> {
     /// Makes a generation the one being written. A program reads the number once, as one word.
     pub fn write_generation(&self, generation: u64) {
         let control = self.element(0).as_ptr();
-        // SAFETY: a live, aligned word of the control page.
-        let word = unsafe { std::sync::atomic::AtomicU64::from_ptr(&raw mut (*control).generation) };
-        word.store(generation, std::sync::atomic::Ordering::Release);
+        // SAFETY: a live element.
+        let word = unsafe { &raw mut (*control).generation };
+        // SAFETY: an aligned word that the kernel only reads.
+        let word = unsafe { AtomicU64::from_ptr(word) };
+        word.store(generation, Ordering::Release);
     }
 
     /// Notes the last generation that is on disk.
     pub fn write_drained(&self, generation: u64) {
         let control = self.element(0).as_ptr();
-        // SAFETY: a live, aligned word of the control page.
-        let word = unsafe { std::sync::atomic::AtomicU64::from_ptr(&raw mut (*control).drained) };
-        word.store(generation, std::sync::atomic::Ordering::Release);
+        // SAFETY: a live element.
+        let word = unsafe { &raw mut (*control).drained };
+        // SAFETY: an aligned word that the kernel only reads.
+        let word = unsafe { AtomicU64::from_ptr(word) };
+        word.store(generation, Ordering::Release);
     }
 }

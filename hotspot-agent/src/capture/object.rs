@@ -29,19 +29,23 @@ pub struct Dimensions {
 
 impl Dimensions {
     /// Slots of both halves, all CPUs.
+    #[must_use]
     pub fn slots(&self) -> u32 {
         (2 * self.cpus) << self.slots_per_cpu_log2
     }
 
+    #[must_use]
     pub fn slots_per_cpu(&self) -> usize {
         1 << self.slots_per_cpu_log2
     }
 
+    #[must_use]
     pub fn tallies(&self) -> u32 {
         2 * self.cpus * INTERFACES_MAX
     }
 
     /// Memory of the two halves, in bytes.
+    #[must_use]
     pub fn cache_bytes(&self) -> u64 {
         u64::from(self.slots()) * size_of::<Slot>() as u64
     }

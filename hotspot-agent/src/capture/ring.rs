@@ -91,6 +91,7 @@ impl RingReader {
         }
     }
 
+    #[must_use]
     pub fn position(&self) -> u64 {
         self.position
     }

@@ -1,4 +1,4 @@
-//! Conntrack messages: nested type-length-value attributes (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
+//! Conntrack messages: nested type-length-value attributes (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 //!
 //! Strict and bounded: what does not parse yields nothing, and nothing makes it panic.
 

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-/// `NF_NETLINK_CONNTRACK_NEW` | `NF_NETLINK_CONNTRACK_DESTROY` (include/uapi/linux/netfilter/nfnetlink_compat.h).
+/// `NF_NETLINK_CONNTRACK_NEW` | `NF_NETLINK_CONNTRACK_DESTROY` (`include/uapi/linux/netfilter/nfnetlink_compat.h`).
 const GROUPS: u32 = 0x1 | 0x4;
 const BUFFER_BYTES: usize = 32 << 20;
-/// The kernel never sends more at once (net/netlink/af_netlink.c).
+/// The kernel never sends more at once (`net/netlink/af_netlink.c`).
 const MESSAGE_MAX: usize = 64 << 10;
 
 /// `NFNL_SUBSYS_CTNETLINK` << 8 | `IPCTNL_MSG_CT_GET`.
