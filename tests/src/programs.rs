@@ -94,7 +94,16 @@ impl Drop for Agent {
         if !self.has_ended() {
             let _ = self.signal("KILL");
             let _ = self.child.wait();
+            remove_pins();
         }
+    }
+}
+
+/// What a killed agent of a lab left pinned. Labs run one after the other, so it can only be ours.
+fn remove_pins() {
+    let Ok(instances) = fs::read_dir("/sys/fs/bpf/hotspot") else { return };
+    for instance in instances.flatten().filter(|instance| instance.file_name().to_string_lossy().starts_with("gw1-")) {
+        let _ = fs::remove_dir_all(instance.path());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is wrong is said, with the way out and the exit code; and nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -71,10 +72,13 @@ fn an_agent_that_ends_leaves_nothing_attached_unless_asked() {
     let lab = Lab::new(0).unwrap();
     let data = lab.dir().join("data");
     // A program lives as long as something attaches or pins it; the kernel frees it a moment later.
-    let programs = || hotspot_tests::namespace::run(Command::new("bpftool").args(["prog", "show"])).unwrap();
-    let attached = || programs().contains("name hotspot_");
+    let programs = || -> HashSet<String> {
+        let shown = hotspot_tests::namespace::run(Command::new("bpftool").args(["prog", "show"])).unwrap();
+        shown.lines().filter(|line| line.contains("name hotspot_")).map(str::to_owned).collect()
+    };
+    let before = programs();
+    let attached = || programs().difference(&before).count() > 0;
     let gone = || wait_until("the programs are gone", Duration::from_secs(10), || !attached()).unwrap();
-    gone();
     let agent = Agent::start(&lab.gateway, &data, &[]).unwrap();
     assert!(attached());
     assert!(agent.stop().unwrap().success());
