@@ -90,14 +90,33 @@ impl Toolchain {
         let mut build = Command::new(&self.cargo);
         build
             .current_dir(source)
-            .args(["build", "--quiet", "--release", "--locked", "-Z", "build-std=core", "--target", TARGET, "--target-dir"])
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--locked",
+                "-Z",
+                "build-std=core",
+                "--target",
+                TARGET,
+                "--target-dir",
+            ])
             .arg(target_dir)
             .env("PATH", path.unwrap_or_default())
             .env("RUSTC", &self.rustc)
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         // What cargo tells build scripts and aliases is about the other compiler.
-        for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTDOC"] {
+        for name in [
+            "RUSTFLAGS",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTUP_TOOLCHAIN",
+            "CARGO",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+            "RUSTDOC",
+        ] {
             build.env_remove(name);
         }
         let status = build.status().map_err(BuildError::Spawn)?;

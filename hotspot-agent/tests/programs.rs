@@ -427,10 +427,8 @@ fn clients_beyond_the_overflow_map_are_an_outcome() {
 #[test]
 fn the_wait_after_a_flip_waits_for_programs_that_are_running() {
     let mut bench = aya::Ebpf::load(Object::Bench.bytes().unwrap()).unwrap();
-    let state = match bench.map("LINGERING").unwrap() {
-        Map::Array(map) => MappedArray::<u64>::new(map.fd(), 1).unwrap(),
-        other => panic!("{other:?}"),
-    };
+    let Some(Map::Array(state)) = bench.map("LINGERING") else { panic!("no array LINGERING") };
+    let state = MappedArray::<u64>::new(state.fd(), 1).unwrap();
     let program: &mut Xdp = bench.program_mut("linger").unwrap().try_into().unwrap();
     program.load().unwrap();
     for _ in 0..5 {

@@ -179,7 +179,18 @@ mod tests {
         let error = parse("user x and prot tcp").unwrap_err();
         assert_eq!(error.at, 11);
         assert!(error.to_string().ends_with("\n  user x and prot tcp\n             ^"), "{error}");
-        for text in ["user", "ip 10.0.0", "port 99999", "(user x", "user x)", "and", "user x user y", "proto nonsense", "public port 5", "\"open"] {
+        for text in [
+            "user",
+            "ip 10.0.0",
+            "port 99999",
+            "(user x",
+            "user x)",
+            "and",
+            "user x user y",
+            "proto nonsense",
+            "public port 5",
+            "\"open",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

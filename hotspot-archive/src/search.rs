@@ -212,7 +212,9 @@ fn may_hold(metadata: &ParquetMetaData, group: usize, interval: Interval, filter
     }
     match statistics(group, "client_mac") {
         Some(Statistics::ByteArray(values)) => {
-            let mac = |bytes: Option<&parquet::data_type::ByteArray>| -> Option<MacAddr> { bytes?.as_utf8().ok()?.parse().ok() };
+            let mac = |bytes: Option<&parquet::data_type::ByteArray>| -> Option<MacAddr> {
+                bytes?.as_utf8().ok()?.parse().ok()
+            };
             match (mac(values.min_opt()), mac(values.max_opt())) {
                 (Some(least), Some(greatest)) => filter.may_match_mac(least, greatest),
                 _ => true,

@@ -148,8 +148,11 @@ pub struct SegmentReader {
 impl SegmentReader {
     /// Opens a file and checks that it is a segment of this format.
     pub fn open(path: &Path) -> Result<Self, SegmentError> {
-        let file = File::open(path)
-            .map_err(|source| SegmentError::Io { operation: "opened", path: path.to_path_buf(), source })?;
+        let file = File::open(path).map_err(|source| SegmentError::Io {
+            operation: "opened",
+            path: path.to_path_buf(),
+            source,
+        })?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)
             .map_err(|source| SegmentError::Damaged { path: path.to_path_buf(), source })?;
         let value = |key: &str| {
@@ -191,7 +194,8 @@ impl SegmentReader {
         wanted: impl Fn(&ParquetMetaData, usize) -> bool,
     ) -> Result<impl Iterator<Item = Result<Records, SegmentError>>, SegmentError> {
         let Self { path, class, origin: _, builder } = self;
-        let groups = (0..builder.metadata().num_row_groups()).filter(|group| wanted(builder.metadata(), *group)).collect();
+        let groups =
+            (0..builder.metadata().num_row_groups()).filter(|group| wanted(builder.metadata(), *group)).collect();
         let damaged = {
             let path = path.clone();
             move |source| SegmentError::Damaged { path: path.clone(), source }
@@ -215,26 +219,27 @@ pub(crate) mod tests {
 
     use hotspot_core::MacAddr;
     use hotspot_core::fact::{IdentitySource, SessionCounters};
-    use hotspot_core::record::{
-        Attribution, EndReason, Identity, NatState, PublicEndpoint, SessionStatus, Tallied,
-    };
+    use hotspot_core::record::{Attribution, EndReason, Identity, NatState, PublicEndpoint, SessionStatus, Tallied};
 
     use super::*;
 
     pub(crate) fn flow(number: u64) -> FlowRecord {
-        let ip: IpAddr = if number % 2 == 0 { [10, 20, 0, 14].into() } else { "2001:db8::14".parse().unwrap() };
+        let ip: IpAddr =
+            if number.is_multiple_of(2) { [10, 20, 0, 14].into() } else { "2001:db8::14".parse().unwrap() };
         FlowRecord {
             flow_id: 1 << 32 | number,
             start_ns: 1_795_392_000_123_456_000 + i64::try_from(number).unwrap() * 1_000_000,
             end_ns: 1_795_392_001_123_456_000 + i64::try_from(number).unwrap() * 1_000_000,
             interface: "lan".into(),
-            vlan: (number % 3 == 0).then_some(100),
+            vlan: number.is_multiple_of(3).then_some(100),
             inner_vlan: None,
             client_mac: MacAddr([2, 0, 0, 0, 0, 1]),
             client_ip: ip,
             client_port: Some(40_000),
-            public: (number % 2 == 0).then_some(PublicEndpoint { ip: [203, 0, 113, 7].into(), port: Some(45_678) }),
-            nat: Some(if number % 2 == 0 { NatState::Exact } else { NatState::None }),
+            public: number
+                .is_multiple_of(2)
+                .then_some(PublicEndpoint { ip: [203, 0, 113, 7].into(), port: Some(45_678) }),
+            nat: Some(if number.is_multiple_of(2) { NatState::Exact } else { NatState::None }),
             peer_ip: Some([198, 51, 100, 1].into()),
             peer_port: Some(443),
             protocol: Some(6),
@@ -248,7 +253,7 @@ pub(crate) mod tests {
             tcp_flags_in: None,
             end_reason: EndReason::EndOfFlow,
             attribution: Attribution::Authenticated,
-            identity: (number % 5 != 0).then(|| {
+            identity: (!number.is_multiple_of(5)).then(|| {
                 Arc::new(Identity {
                     user: Some("0912345678".into()),
                     session_id: "nas/1".into(),

@@ -317,7 +317,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         for order in [vec![0, 2], vec![1, 2], vec![0, 2, 1], vec![0, 1, 1, 2], vec![0, 1, 2, 2]] {
-            let changed: String = order.iter().map(|line| format!("{}\n", lines[*line])).collect();
+            let changed = order.iter().map(|line| lines[*line]).chain([""]).collect::<Vec<_>>().join("\n");
             fs::write(&path, changed).unwrap();
             assert!(!check(&dir).is_whole(), "{order:?}");
         }

@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// Says who used a public address and port at a moment.
     ///
     ///   hotspot who --archive /srv/archive --public 203.0.113.7:45678 --at 2026-11-23T10:02:03+07:00
-    ///   hotspot who --archive /srv/archive --public '[2001:db8::14]:40000' --at 2026-11-23T10:02:03+07:00
+    ///   hotspot who --archive /srv/archive --public '[`2001:db8::14`]:40000' --at 2026-11-23T10:02:03+07:00
     #[command(verbatim_doc_comment)]
     Who(WhoArguments),
     /// Prints every record of a segment or journal.

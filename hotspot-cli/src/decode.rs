@@ -75,7 +75,9 @@ fn segment(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Fa
 fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl Write>) -> io::Result<()> {
     match records {
         Records::Flows(rows) => rows.iter().try_for_each(|row| printer.print("flow", columns::of_flow(origin, row))),
-        Records::Sessions(rows) => rows.iter().try_for_each(|row| printer.print("session", columns::of_session(origin, row))),
+        Records::Sessions(rows) => {
+            rows.iter().try_for_each(|row| printer.print("session", columns::of_session(origin, row)))
+        }
         Records::Coverage(rows) => rows.iter().try_for_each(|row| printer.print("coverage", columns::of_coverage(row))),
     }
 }
@@ -153,7 +155,9 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
             });
             printer.print("nat", object(values))
         }),
-        Entry::NatWatch(fact) => printer.print("nat_watch", object(json!({"watch": fact.watch, "at": utc(fact.at_ns)}))),
+        Entry::NatWatch(fact) => {
+            printer.print("nat_watch", object(json!({"watch": fact.watch, "at": utc(fact.at_ns)})))
+        }
         Entry::OpenFlows(flows) => flows.iter().try_for_each(|flow| {
             let mut values = key(&flow.key);
             values.insert("flow_id".into(), json!(flow.flow_id));

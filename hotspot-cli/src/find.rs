@@ -101,7 +101,19 @@ fn write_csv(to: &mut impl Write, hit: &Hit, header_written: &mut bool) -> std::
 }
 
 fn new_table() -> Table {
-    Table::new(&["start", ">seconds", "user", "client", "device", "public", "peer", "proto", ">packets", ">bytes", "attribution"])
+    Table::new(&[
+        "start",
+        ">seconds",
+        "user",
+        "client",
+        "device",
+        "public",
+        "peer",
+        "proto",
+        ">packets",
+        ">bytes",
+        "attribution",
+    ])
 }
 
 fn row(hit: &Hit, zone: &Zone) -> Vec<String> {

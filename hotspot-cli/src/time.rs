@@ -1,9 +1,9 @@
 //! Times as people write and read them. A time without a zone is refused: it would be the wrong one somewhere.
 
 use hotspot_core::WallNs;
+use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::Timestamp;
 
 use crate::Failure;
 
@@ -16,7 +16,9 @@ impl Zone {
     pub(crate) fn new(name: Option<&str>) -> Result<Self, Failure> {
         let given = name
             .map(|name| {
-                TimeZone::get(name).map_err(|_| Failure::Usage(format!("--tz {name:?} is not a time zone; write one like Asia/Ho_Chi_Minh or UTC")))
+                TimeZone::get(name).map_err(|_| {
+                    Failure::Usage(format!("--tz {name:?} is not a time zone; write one like Asia/Ho_Chi_Minh or UTC"))
+                })
             })
             .transpose()?;
         Ok(Self { given })
@@ -40,7 +42,10 @@ impl Zone {
             let zone = self.given.clone().ok_or_else(|| {
                 bad("it has no zone; write one (2026-11-23T10:02:03+07:00, …Z) or name it with --tz Asia/Ho_Chi_Minh")
             })?;
-            zone.to_ambiguous_zoned_datetime(civil).unambiguous().map_err(|_| bad("the clocks were changed then; write it with an offset"))?.timestamp()
+            zone.to_ambiguous_zoned_datetime(civil)
+                .unambiguous()
+                .map_err(|_| bad("the clocks were changed then; write it with an offset"))?
+                .timestamp()
         } else {
             return Err(bad("write it like 2026-11-23T10:02:03+07:00"));
         };

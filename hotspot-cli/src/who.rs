@@ -21,7 +21,8 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     let filter = match &arguments.proto {
         None => public,
         Some(name) => {
-            let protocol = filter::parse(&format!("proto {name}")).map_err(|error| Failure::Usage(error.to_string()))?;
+            let protocol =
+                filter::parse(&format!("proto {name}")).map_err(|error| Failure::Usage(error.to_string()))?;
             Filter::And(Box::new(public), Box::new(protocol))
         }
     };
@@ -32,7 +33,9 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
         true
     });
     // Nearest first: a flow that was going on at that very moment before one that had just ended.
-    candidates.sort_by_key(|hit| (hit.flow.start_ns.saturating_sub(at_ns).max(at_ns.saturating_sub(hit.flow.end_ns)).max(0), hit.flow.start_ns));
+    candidates.sort_by_key(|hit| {
+        (hit.flow.start_ns.saturating_sub(at_ns).max(at_ns.saturating_sub(hit.flow.end_ns)).max(0), hit.flow.start_ns)
+    });
     let mut to = stdout();
     if arguments.json {
         candidates.iter().try_for_each(|hit| json_line(&mut to, &columns::of_hit(hit)))?;
@@ -43,7 +46,13 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     Ok(conclude(candidates.len(), &seen))
 }
 
-fn explain(to: &mut impl Write, arguments: &WhoArguments, candidates: &[Hit], at_ns: i64, zone: &Zone) -> io::Result<()> {
+fn explain(
+    to: &mut impl Write,
+    arguments: &WhoArguments,
+    candidates: &[Hit],
+    at_ns: i64,
+    zone: &Zone,
+) -> io::Result<()> {
     writeln!(to, "{} at {}", arguments.public, zone.show(at_ns))?;
     for (position, hit) in candidates.iter().enumerate() {
         if candidates.len() > 1 {
@@ -61,7 +70,8 @@ fn describe(to: &mut impl Write, hit: &Hit, zone: &Zone) -> io::Result<()> {
     line("user", who.and_then(|who| who.user.as_deref()).unwrap_or("unknown"))?;
     line("sure", sureness(flow.attribution))?;
     if let Some(who) = who {
-        let method = who.auth_method.as_deref().map(|method| format!(", authenticated by {method}")).unwrap_or_default();
+        let method =
+            who.auth_method.as_deref().map(|method| format!(", authenticated by {method}")).unwrap_or_default();
         line("session", &format!("{}{method}", who.session_id))?;
         let access_point = [who.ap_mac.map(|mac| mac.to_string()), who.ssid.as_deref().map(str::to_owned)];
         let attached: Vec<String> = access_point.into_iter().flatten().collect();
@@ -93,10 +103,14 @@ fn sureness(attribution: Attribution) -> &'static str {
 fn translation(hit: &Hit) -> String {
     let flow = &hit.flow;
     match (flow.public, flow.nat) {
-        (Some(public), Some(NatState::Exact)) => format!("{} (translation reported)", endpoint(Some(public.ip), public.port)),
+        (Some(public), Some(NatState::Exact)) => {
+            format!("{} (translation reported)", endpoint(Some(public.ip), public.port))
+        }
         (Some(public), Some(NatState::Uncertain | NatState::None) | None) => endpoint(Some(public.ip), public.port),
         (None, Some(NatState::None)) => "not translated".to_owned(),
-        (None, Some(NatState::Uncertain | NatState::Exact)) => "UNCERTAIN: reports of translations were lost".to_owned(),
+        (None, Some(NatState::Uncertain | NatState::Exact)) => {
+            "UNCERTAIN: reports of translations were lost".to_owned()
+        }
         (None, None) => "translations were not watched".to_owned(),
     }
 }

@@ -193,12 +193,17 @@ impl Assembly {
     /// Decides: rows, and the state for the next segment.
     #[must_use]
     pub fn finish(self, sequence: u64, ended_ns: WallNs, ending: Ending) -> Assembled {
-        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, later_sessions, later_nat, .. } = self;
+        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, later_sessions, later_nat, .. } =
+            self;
         let announced = if ending == Ending::PowerLost { unread(&opened, &merger) } else { Vec::new() };
         let mut sessions_known = state.sessions.clone();
-        later_sessions.into_iter().for_each(|fact| sessions_known.apply(fact));
+        for fact in later_sessions {
+            sessions_known.apply(fact);
+        }
         let mut nat_known = state.nat.clone();
-        later_nat.iter().for_each(|fact| nat_known.apply(fact));
+        for fact in &later_nat {
+            nat_known.apply(fact);
+        }
         let sessions = sessions_known.sessions(&params.sessions, ended_ns);
         let mut rows = Rows {
             interfaces: &state.interfaces,
@@ -233,10 +238,14 @@ impl Assembly {
 fn unread(opened: &[FlowOpened], merger: &Merger) -> Vec<FlowOpened> {
     let read: HashSet<FlowKey, RandomState> = merger.keys().collect();
     let mut announced = HashSet::<FlowKey, RandomState>::default();
-    opened.iter().filter(|opened| {
-        let key = flow_key(&opened.key);
-        !read.contains(&key) && announced.insert(key)
-    }).copied().collect()
+    opened
+        .iter()
+        .filter(|opened| {
+            let key = flow_key(&opened.key);
+            !read.contains(&key) && announced.insert(key)
+        })
+        .copied()
+        .collect()
 }
 
 /// Flows that go on after this segment, by key.
@@ -257,18 +266,41 @@ fn open_after(
         .values()
         .filter(|open| !touched.contains(&open.key) && ended_ns - open.last_ns < idle.of(open.key.protocol))
         .copied();
-    let mut carried: Vec<OpenFlow> =
-        flows.iter().filter_map(|(row, open)| open.map(|open| OpenFlow { flow_id: row.flow_id, ..open })).chain(silent).collect();
+    let mut carried: Vec<OpenFlow> = flows
+        .iter()
+        .filter_map(|(row, open)| open.map(|open| OpenFlow { flow_id: row.flow_id, ..open }))
+        .chain(silent)
+        .collect();
     carried.sort_unstable_by_key(|open| (*open.key.words(), open.last_ns));
     carried.dedup_by_key(|open| open.key);
     carried
 }
 
-type Order<'a> = (MacAddr, std::net::IpAddr, WallNs, Option<std::net::IpAddr>, Option<u16>, Option<u16>, Option<u8>, WallNs, &'a str);
+type Order<'a> = (
+    MacAddr,
+    std::net::IpAddr,
+    WallNs,
+    Option<std::net::IpAddr>,
+    Option<u16>,
+    Option<u16>,
+    Option<u8>,
+    WallNs,
+    &'a str,
+);
 
 /// The order of rows in a segment: by client, then by time; total, so that it does not depend on how facts arrived.
 fn order(row: &FlowRecord) -> Order<'_> {
-    (row.client_mac, row.client_ip, row.start_ns, row.peer_ip, row.client_port, row.peer_port, row.protocol, row.end_ns, &row.interface)
+    (
+        row.client_mac,
+        row.client_ip,
+        row.start_ns,
+        row.peer_ip,
+        row.client_port,
+        row.peer_port,
+        row.protocol,
+        row.end_ns,
+        &row.interface,
+    )
 }
 
 /// Gives every row that begins a flow its id.
@@ -280,14 +312,16 @@ fn number(flows: &mut [(FlowRecord, Option<OpenFlow>)], sequence: u64) {
     }
 }
 
+/// MAC, address and interface of a client.
+type ClientKey = ([u8; 6], [u8; 16], u8);
+
 /// Overflow totals of both directions of one client, as one.
 fn join_directions(totals: Vec<Overflow>) -> Vec<(Overflow, Overflow)> {
-    let mut joined: BTreeMap<([u8; 6], [u8; 16], u8), (Overflow, Overflow)> = BTreeMap::new();
+    let mut joined: BTreeMap<ClientKey, (Overflow, Overflow)> = BTreeMap::new();
     for total in totals {
         let empty = Overflow { packets: 0, bytes: 0, ..total };
-        let pair = joined
-            .entry((total.key.client_mac, total.key.client_ip, total.key.interface()))
-            .or_insert((empty, empty));
+        let pair =
+            joined.entry((total.key.client_mac, total.key.client_ip, total.key.interface())).or_insert((empty, empty));
         let side = if total.key.direction() == Direction::Out { &mut pair.0 } else { &mut pair.1 };
         side.packets += total.packets;
         side.bytes += total.bytes;
@@ -373,7 +407,11 @@ impl Rows<'_> {
             flow_id: 0,
             start_ns,
             end_ns,
-            interface: self.interfaces.get(&key.interface()).cloned().unwrap_or_else(|| key.interface().to_string().into()),
+            interface: self
+                .interfaces
+                .get(&key.interface())
+                .cloned()
+                .unwrap_or_else(|| key.interface().to_string().into()),
             vlan: vlan(key.vlan),
             inner_vlan: vlan(key.inner_vlan),
             client_mac,
@@ -412,7 +450,14 @@ mod tests {
     fn delta(port: u16, first_s: i64, tcp_flags: u8) -> FlowDelta {
         let mut client_ip = [0; 16];
         client_ip[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 1]);
-        let key = FlowKey { client_ip, client_mac: [2, 0, 0, 0, 0, 1], client_port: port, peer_port: 443, protocol: TCP, ..FlowKey::default() };
+        let key = FlowKey {
+            client_ip,
+            client_mac: [2, 0, 0, 0, 0, 1],
+            client_port: port,
+            peer_port: 443,
+            protocol: TCP,
+            ..FlowKey::default()
+        };
         FlowDelta { key, first_ns: first_s * S, last_ns: (first_s + 1) * S, packets: 2, bytes: 120, tcp_flags }
     }
 

@@ -60,9 +60,10 @@ impl<'a> Attributor<'a> {
             return self.decide(of_address, Attribution::IpOnly);
         }
         let until_ns = end_ns.max(start_ns.saturating_add(LOGIN_WINDOW_NS));
-        let later = self.claims.of_mac(mac).filter(|session| session.started_ns > start_ns && session.started_ns <= until_ns);
+        let later =
+            self.claims.of_mac(mac).filter(|session| session.started_ns > start_ns && session.started_ns <= until_ns);
         match later.min_by_key(|session| session.started_ns) {
-            Some(first) => (Attribution::BeforeLogin, Some(self.identity(vec![first]))),
+            Some(first) => (Attribution::BeforeLogin, Some(self.identity(&[first]))),
             None => (Attribution::Unknown, None),
         }
     }
@@ -77,7 +78,9 @@ impl<'a> Attributor<'a> {
         let is_named = claimants.iter().any(|session| session.holds(ip, at_ns));
         if !is_named {
             let others = self.claims.of_ip(ip).filter(|session| {
-                session.client_mac.is_some_and(|other| other != mac) && session.covers(at_ns) && session.holds(ip, at_ns)
+                session.client_mac.is_some_and(|other| other != mac)
+                    && session.covers(at_ns)
+                    && session.holds(ip, at_ns)
             });
             claimants.extend(others);
         }
@@ -95,12 +98,12 @@ impl<'a> Attributor<'a> {
         let mut claimants: Vec<&Session> = users.into_values().collect();
         claimants.sort_by(|left, right| (&left.user, &left.session_id).cmp(&(&right.user, &right.session_id)));
         let attribution = if claimants.len() > 1 { Attribution::Ambiguous } else { sure };
-        (attribution, Some(self.identity(claimants)))
+        (attribution, Some(self.identity(&claimants)))
     }
 
-    fn identity(&mut self, claimants: Vec<&Session>) -> Arc<Identity> {
+    fn identity(&mut self, claimants: &[&Session]) -> Arc<Identity> {
         let key: Vec<*const Session> = claimants.iter().map(|session| std::ptr::from_ref(*session)).collect();
-        Arc::clone(self.identities.entry(key).or_insert_with(|| Arc::new(describe(&claimants))))
+        Arc::clone(self.identities.entry(key).or_insert_with(|| Arc::new(describe(claimants))))
     }
 }
 
@@ -133,17 +136,22 @@ mod tests {
         let mut table = SessionTable::default();
         reports.into_iter().for_each(|report| table.apply(report));
         let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
-        let (attribution, identity) = Attributor::new(&sessions).attribute(mac, ip.into(), start_s * S, (start_s + 1) * S);
+        let (attribution, identity) =
+            Attributor::new(&sessions).attribute(mac, ip.into(), start_s * S, (start_s + 1) * S);
         (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "compared with what `ask` returns")]
     fn named(user: &str) -> Option<String> {
         Some(user.to_owned())
     }
 
     #[test]
     fn device_and_address_agree() {
-        assert_eq!(ask(vec![report(SessionEvent::Start, "a", 10)], MAC, [10, 0, 0, 1], 11), (Attribution::Authenticated, named("user-a")));
+        assert_eq!(
+            ask(vec![report(SessionEvent::Start, "a", 10)], MAC, [10, 0, 0, 1], 11),
+            (Attribution::Authenticated, named("user-a"))
+        );
     }
 
     #[test]
@@ -154,12 +162,19 @@ mod tests {
 
     #[test]
     fn a_session_without_this_address_names_the_device_only() {
-        assert_eq!(ask(vec![report(SessionEvent::Start, "a", 10)], MAC, [10, 0, 0, 7], 11), (Attribution::MacOnly, named("user-a")));
+        assert_eq!(
+            ask(vec![report(SessionEvent::Start, "a", 10)], MAC, [10, 0, 0, 7], 11),
+            (Attribution::MacOnly, named("user-a"))
+        );
     }
 
     #[test]
     fn the_user_before_is_not_the_user_after() {
-        let reports = vec![report(SessionEvent::Start, "a", 10), report(SessionEvent::Stop, "a", 20), report(SessionEvent::Start, "b", 30)];
+        let reports = vec![
+            report(SessionEvent::Start, "a", 10),
+            report(SessionEvent::Stop, "a", 20),
+            report(SessionEvent::Start, "b", 30),
+        ];
         assert_eq!(ask(reports.clone(), MAC, [10, 0, 0, 1], 15).1, named("user-a"));
         assert_eq!(ask(reports.clone(), MAC, [10, 0, 0, 1], 25), (Attribution::BeforeLogin, named("user-b")));
         assert_eq!(ask(reports, MAC, [10, 0, 0, 1], 35).1, named("user-b"));
@@ -174,19 +189,29 @@ mod tests {
     #[test]
     fn a_second_login_of_the_same_user_is_no_contradiction() {
         let again = SessionFact { user: named("user-a"), ..report(SessionEvent::Start, "z", 12) };
-        assert_eq!(ask(vec![report(SessionEvent::Start, "a", 10), again], MAC, [10, 0, 0, 1], 15), (Attribution::Authenticated, named("user-a")));
+        assert_eq!(
+            ask(vec![report(SessionEvent::Start, "a", 10), again], MAC, [10, 0, 0, 1], 15),
+            (Attribution::Authenticated, named("user-a"))
+        );
     }
 
     #[test]
     fn another_device_with_this_address_is_nobody() {
         let other = MacAddr([2, 0, 0, 0, 0, 9]);
-        assert_eq!(ask(vec![report(SessionEvent::Start, "a", 10)], other, [10, 0, 0, 1], 15), (Attribution::Unknown, None));
+        assert_eq!(
+            ask(vec![report(SessionEvent::Start, "a", 10)], other, [10, 0, 0, 1], 15),
+            (Attribution::Unknown, None)
+        );
     }
 
     #[test]
     fn a_device_that_takes_anothers_address_is_ambiguous() {
         let other = MacAddr([2, 0, 0, 0, 0, 9]);
-        let thief = SessionFact { client_mac: Some(other), client_ips: vec![[10, 0, 0, 9].into()], ..report(SessionEvent::Start, "b", 10) };
+        let thief = SessionFact {
+            client_mac: Some(other),
+            client_ips: vec![[10, 0, 0, 9].into()],
+            ..report(SessionEvent::Start, "b", 10)
+        };
         let reports = vec![report(SessionEvent::Start, "a", 10), thief];
         assert_eq!(ask(reports, other, [10, 0, 0, 1], 15), (Attribution::Ambiguous, named("user-a, user-b")));
     }

@@ -136,7 +136,16 @@ impl Merger {
     pub fn finish(mut self, timeouts: &IdleTimeouts) -> Vec<Flow> {
         // Everything a delta holds takes part, so that equal input in any order gives equal output.
         self.deltas.sort_unstable_by_key(|(key, delta)| {
-            (*key.words(), delta.first_ns, delta.last_ns, delta.key.origin, delta.key.peer_port, delta.tcp_flags, delta.packets, delta.bytes)
+            (
+                *key.words(),
+                delta.first_ns,
+                delta.last_ns,
+                delta.key.origin,
+                delta.key.peer_port,
+                delta.tcp_flags,
+                delta.packets,
+                delta.bytes,
+            )
         });
         let mut flows: Vec<Flow> = Vec::new();
         for (key, delta) in &self.deltas {
@@ -197,7 +206,13 @@ mod tests {
     const ACK: u8 = 0x10;
 
     fn delta(port: u16, direction: Direction, first_s: i64, last_s: i64, tcp_flags: u8) -> FlowDelta {
-        let key = FlowKey { client_port: port, peer_port: 443, protocol: TCP, origin: FlowKey::origin(0, direction), ..FlowKey::default() };
+        let key = FlowKey {
+            client_port: port,
+            peer_port: 443,
+            protocol: TCP,
+            origin: FlowKey::origin(0, direction),
+            ..FlowKey::default()
+        };
         FlowDelta { key, first_ns: first_s * SECOND, last_ns: last_s * SECOND, packets: 1, bytes: 60, tcp_flags }
     }
 
@@ -236,7 +251,13 @@ mod tests {
     #[test]
     fn echo_and_its_reply_are_one_flow() {
         let echo = |icmp_type: u16, direction| {
-            let key = FlowKey { client_port: 7, peer_port: icmp_type << 8, protocol: ICMP, origin: FlowKey::origin(0, direction), ..FlowKey::default() };
+            let key = FlowKey {
+                client_port: 7,
+                peer_port: icmp_type << 8,
+                protocol: ICMP,
+                origin: FlowKey::origin(0, direction),
+                ..FlowKey::default()
+            };
             FlowDelta { key, ..delta(0, direction, 0, 1, 0) }
         };
         let flows = merge([echo(8, Direction::Out), echo(0, Direction::In)]);
@@ -245,7 +266,14 @@ mod tests {
     }
 
     fn any_delta() -> impl Strategy<Value = FlowDelta> {
-        (0u16..3, any::<bool>(), 0i64..2000, 0i64..50, prop::sample::select(vec![SYN, ACK, FIN | ACK, RST, SYN | ACK]), 1u64..5)
+        (
+            0u16..3,
+            any::<bool>(),
+            0i64..2000,
+            0i64..50,
+            prop::sample::select(vec![SYN, ACK, FIN | ACK, RST, SYN | ACK]),
+            1u64..5,
+        )
             .prop_map(|(port, out, first, length, flags, packets)| {
                 let direction = if out { Direction::Out } else { Direction::In };
                 FlowDelta { packets, bytes: packets * 60, ..delta(port, direction, first, first + length, flags) }

@@ -102,7 +102,12 @@ impl NatTable {
 
     /// The translation of a connection that was seen from `start_ns` to `end_ns`; `None` where nobody watched.
     #[must_use]
-    pub fn lookup(&self, tuple: &Tuple, start_ns: WallNs, end_ns: WallNs) -> (Option<NatState>, Option<PublicEndpoint>) {
+    pub fn lookup(
+        &self,
+        tuple: &Tuple,
+        start_ns: WallNs,
+        end_ns: WallNs,
+    ) -> (Option<NatState>, Option<PublicEndpoint>) {
         let best = self
             .bindings
             .get(tuple)
@@ -120,9 +125,10 @@ impl NatTable {
     /// What it means that there is no binding.
     fn without_binding(&self, start_ns: WallNs, end_ns: WallNs) -> Option<NatState> {
         let before = self.watch.iter().rev().find(|fact| fact.at_ns <= start_ns + LEAD_NS).map(|fact| fact.watch);
-        let during = self.watch.iter().any(|fact| {
-            fact.watch != NatWatch::Started && fact.at_ns >= start_ns && fact.at_ns <= end_ns + TRAIL_NS
-        });
+        let during = self
+            .watch
+            .iter()
+            .any(|fact| fact.watch != NatWatch::Started && fact.at_ns >= start_ns && fact.at_ns <= end_ns + TRAIL_NS);
         match before {
             Some(NatWatch::Started) if !during => Some(NatState::None),
             Some(NatWatch::Started | NatWatch::Lost) => Some(NatState::Uncertain),
@@ -147,7 +153,8 @@ impl NatTable {
     pub fn facts(&self) -> (Vec<NatFact>, Vec<NatWatchFact>) {
         let mut tuples: Vec<_> = self.bindings.iter().collect();
         tuples.sort_unstable_by_key(|(tuple, _)| **tuple);
-        let facts = tuples.into_iter().flat_map(|(tuple, bindings)| bindings.iter().flat_map(|binding| binding.facts(tuple)));
+        let facts =
+            tuples.into_iter().flat_map(|(tuple, bindings)| bindings.iter().flat_map(|binding| binding.facts(tuple)));
         (facts.collect(), self.watch.clone())
     }
 
@@ -164,7 +171,13 @@ impl NatTable {
 
 impl Binding {
     fn new(fact: &NatFact, created_ns: Option<WallNs>, destroyed_ns: Option<WallNs>) -> Self {
-        Self { created_ns, found_ns: fact.at_ns, destroyed_ns, public_ip: fact.public_ip, public_port: fact.public_port }
+        Self {
+            created_ns,
+            found_ns: fact.at_ns,
+            destroyed_ns,
+            public_ip: fact.public_ip,
+            public_port: fact.public_port,
+        }
     }
 
     /// How much of an interval the binding covers, `None` for nothing. A single moment it covers counts as one.
@@ -204,7 +217,13 @@ mod tests {
     const S: WallNs = 1_000_000_000;
 
     fn tuple(client: u8) -> Tuple {
-        Tuple { protocol: 6, client_ip: [10, 0, 0, client].into(), client_port: 1000, peer_ip: [198, 51, 100, 1].into(), peer_port: 80 }
+        Tuple {
+            protocol: 6,
+            client_ip: [10, 0, 0, client].into(),
+            client_port: 1000,
+            peer_ip: [198, 51, 100, 1].into(),
+            peer_port: 80,
+        }
     }
 
     fn fact(event: NatEvent, at_s: i64, client: u8, public_port: u16) -> NatFact {

@@ -71,7 +71,9 @@ pub struct Session {
 impl Session {
     #[must_use]
     pub fn covers(&self, at_ns: WallNs) -> bool {
-        self.status != SessionStatus::Rejected && self.started_ns <= at_ns && self.ended_ns.is_none_or(|end| at_ns <= end)
+        self.status != SessionStatus::Rejected
+            && self.started_ns <= at_ns
+            && self.ended_ns.is_none_or(|end| at_ns <= end)
     }
 
     /// Whether the session named this address for that moment.
@@ -81,7 +83,8 @@ impl Session {
     }
 
     fn record(&self) -> SessionRecord {
-        let mut client_ips: Vec<IpAddr> = self.holdings.iter().filter(|held| is_host(held)).map(|held| held.ip).collect();
+        let mut client_ips: Vec<IpAddr> =
+            self.holdings.iter().filter(|held| is_host(held)).map(|held| held.ip).collect();
         client_ips.sort_unstable();
         client_ips.dedup();
         SessionRecord {
@@ -220,7 +223,9 @@ fn fold(reports: &[SessionFact], resets: &[SessionFact], timeouts: &SessionTimeo
     for report in reports {
         let began_anew = match lives.last() {
             None => true,
-            Some(life) => report.event == SessionEvent::Start && (life.ended_ns.is_some() || reset_between(life, report, resets)),
+            Some(life) => {
+                report.event == SessionEvent::Start && (life.ended_ns.is_some() || reset_between(life, report, resets))
+            }
         };
         if began_anew {
             lives.push(begin(report));
@@ -258,21 +263,21 @@ fn begin(report: &SessionFact) -> Session {
 }
 
 fn learn(life: &mut Session, report: &SessionFact) {
-    fn newer<T: Clone>(known: &mut Option<T>, reported: &Option<T>) {
-        if reported.is_some() {
-            known.clone_from(reported);
+    fn newer<T: Clone>(known: &mut Option<T>, reported: Option<&T>) {
+        if let Some(reported) = reported {
+            *known = Some(reported.clone());
         }
     }
     life.last_heard_ns = life.last_heard_ns.max(report.at_ns);
     life.started_ns = life.started_ns.min(report.started_ns.unwrap_or(report.at_ns));
-    newer(&mut life.user, &report.user);
-    newer(&mut life.auth_method, &report.auth_method);
-    newer(&mut life.client_mac, &report.client_mac);
-    newer(&mut life.ap_mac, &report.ap_mac);
-    newer(&mut life.ssid, &report.ssid);
-    newer(&mut life.nas_port, &report.nas_port);
-    newer(&mut life.counters, &report.counters);
-    newer(&mut life.interim_interval_s, &report.interim_interval_s);
+    newer(&mut life.user, report.user.as_ref());
+    newer(&mut life.auth_method, report.auth_method.as_ref());
+    newer(&mut life.client_mac, report.client_mac.as_ref());
+    newer(&mut life.ap_mac, report.ap_mac.as_ref());
+    newer(&mut life.ssid, report.ssid.as_ref());
+    newer(&mut life.nas_port, report.nas_port.as_ref());
+    newer(&mut life.counters, report.counters.as_ref());
+    newer(&mut life.interim_interval_s, report.interim_interval_s.as_ref());
     hold(life, report);
     match report.event {
         SessionEvent::Stop => {
@@ -300,7 +305,8 @@ fn hold(life: &mut Session, report: &SessionFact) {
     }
     let is_first = life.holdings.is_empty();
     for (ip, prefix_len) in named {
-        let held = life.holdings.iter().any(|held| held.to_ns.is_none() && (held.ip, held.prefix_len) == (ip, prefix_len));
+        let held =
+            life.holdings.iter().any(|held| held.to_ns.is_none() && (held.ip, held.prefix_len) == (ip, prefix_len));
         if !held {
             // What the first report names was held from the beginning.
             let from_ns = if is_first { life.started_ns } else { report.at_ns };
@@ -314,16 +320,17 @@ fn reset_between(life: &Session, report: &SessionFact, resets: &[SessionFact]) -
 }
 
 fn end(life: &mut Session, resets: &[SessionFact], timeouts: &SessionTimeouts, now_ns: WallNs) {
-    let reset = resets.iter().find(|reset| reset.nas == life.nas && reset.at_ns > life.started_ns).map(|reset| reset.at_ns);
+    let reset =
+        resets.iter().find(|reset| reset.nas == life.nas && reset.at_ns > life.started_ns).map(|reset| reset.at_ns);
     if let Some(at_ns) = reset.filter(|at_ns| life.ended_ns.is_none_or(|end| end > *at_ns)) {
         life.ended_ns = Some(at_ns);
         life.end_cause = Some("NAS-Reboot".to_owned());
         life.status = SessionStatus::Ended;
     }
     if life.ended_ns.is_none() && life.source != IdentitySource::File {
-        let silence = life.interim_interval_s.map_or(timeouts.silence_max_ns, |interval| {
-            2 * WallNs::from(interval) * SECOND + timeouts.grace_ns
-        });
+        let silence = life
+            .interim_interval_s
+            .map_or(timeouts.silence_max_ns, |interval| 2 * WallNs::from(interval) * SECOND + timeouts.grace_ns);
         let deadline = life.last_heard_ns.saturating_add(silence);
         if deadline < now_ns {
             life.ended_ns = Some(deadline);
@@ -357,7 +364,8 @@ pub struct Claims<'a> {
 impl<'a> Claims<'a> {
     #[must_use]
     pub fn new(sessions: &'a [Session]) -> Self {
-        let mut claims = Self { sessions, by_mac: HashMap::default(), by_ip: HashMap::default(), with_prefix: Vec::new() };
+        let mut claims =
+            Self { sessions, by_mac: HashMap::default(), by_ip: HashMap::default(), with_prefix: Vec::new() };
         for (position, session) in sessions.iter().enumerate() {
             if session.status == SessionStatus::Rejected {
                 continue;
@@ -389,7 +397,10 @@ impl<'a> Claims<'a> {
     pub fn of_ip(&self, ip: IpAddr) -> impl Iterator<Item = &'a Session> {
         let hosts = self.by_ip.get(&ip).into_iter().flatten();
         let prefixes = self.with_prefix.iter().filter(move |position| {
-            self.sessions[**position].holdings.iter().any(|held| !is_host(held) && in_prefix(ip, held.ip, held.prefix_len))
+            self.sessions[**position]
+                .holdings
+                .iter()
+                .any(|held| !is_host(held) && in_prefix(ip, held.ip, held.prefix_len))
         });
         hosts.chain(prefixes).map(|position| &self.sessions[*position])
     }
@@ -486,9 +497,15 @@ pub(crate) mod tests {
     }
 
     fn any_report() -> impl Strategy<Value = SessionFact> {
-        let event = prop::sample::select(vec![SessionEvent::Start, SessionEvent::Interim, SessionEvent::Stop, SessionEvent::NasReset]);
-        (event, 0u8..3, 0i64..100, 0u8..3).prop_map(|(event, id, at_s, ip)| {
-            SessionFact { client_ips: vec![[10, 0, 0, ip].into()], ..report(event, &id.to_string(), at_s) }
+        let event = prop::sample::select(vec![
+            SessionEvent::Start,
+            SessionEvent::Interim,
+            SessionEvent::Stop,
+            SessionEvent::NasReset,
+        ]);
+        (event, 0u8..3, 0i64..100, 0u8..3).prop_map(|(event, id, at_s, ip)| SessionFact {
+            client_ips: vec![[10, 0, 0, ip].into()],
+            ..report(event, &id.to_string(), at_s)
         })
     }
 

@@ -8,8 +8,8 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::warn;
 use hotspot_ebpf::frame::Frame;
-use hotspot_ebpf::{Remark, observe};
 use hotspot_ebpf::sides::Hook;
+use hotspot_ebpf::{Remark, observe};
 
 /// `TCX_NEXT` of tcx, `TC_ACT_UNSPEC` of clsact: go on as if this program were not here (include/uapi/linux/bpf.h).
 const NEXT: i32 = -1;
@@ -40,7 +40,9 @@ pub fn hotspot_egress(ctx: TcContext) -> i32 {
 fn say<C: EbpfContext>(ctx: &C, remark: Remark) {
     match remark {
         Remark::None => {}
-        Remark::DetailLost => warn!(ctx, "cache, ring and overflow totals are full: packets are counted without their client"),
+        Remark::DetailLost => {
+            warn!(ctx, "cache, ring and overflow totals are full: packets are counted without their client")
+        }
     }
 }
 

@@ -129,7 +129,8 @@ impl Parser<'_> {
             "sctp" => Some(132),
             other => other.parse().ok(),
         });
-        let number = number.ok_or_else(|| self.error("expected a protocol: tcp, udp, icmp, icmp6, sctp, gre, esp or a number"))?;
+        let number = number
+            .ok_or_else(|| self.error("expected a protocol: tcp, udp, icmp, icmp6, sctp, gre, esp or a number"))?;
         self.next += 1;
         Ok(Filter::Protocol(number))
     }

@@ -116,9 +116,10 @@ impl JournalWriter {
             return Ok(());
         }
         let end = self.len + self.pending.len() as u64;
+        self.reserve(end);
         let written = self
-            .reserve(end)
-            .and_then(|()| self.file.write_all_at(&self.pending, self.len))
+            .file
+            .write_all_at(&self.pending, self.len)
             .and_then(|()| self.file.flush())
             .and_then(|()| self.file.sync_data());
         if let Err(source) = written {
@@ -141,7 +142,7 @@ impl JournalWriter {
             Ok(mut fresh) => {
                 // Frame numbers go on where the old file's end; the reader only asks that they rise.
                 fresh.next_frame = fresh.next_frame.max(self.next_frame);
-                fresh.pending = self.pending.clone();
+                fresh.pending.clone_from(&self.pending);
                 match fresh.commit() {
                     Ok(()) => Ok(fresh),
                     Err(error) => Err((Box::new(self), error)),
@@ -160,9 +161,9 @@ impl JournalWriter {
         }
     }
 
-    fn reserve(&mut self, end: u64) -> io::Result<()> {
+    fn reserve(&mut self, end: u64) {
         if end <= self.reserved {
-            return Ok(());
+            return;
         }
         let target = end.next_multiple_of(RESERVE_STEP);
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.reserved, target - self.reserved) {
@@ -170,7 +171,6 @@ impl JournalWriter {
             // Not every file system can; it is only about speed. A full disk shows when writing.
             Err(_) => self.reserved = end,
         }
-        Ok(())
     }
 
     /// Bytes acknowledged.

@@ -14,8 +14,8 @@ use hotspot_core::WallNs;
 use super::SegmentError;
 
 /// A column of text; values are written straight into the column.
-pub(super) fn text<T>(rows: &[T], mut value: impl FnMut(&T) -> Option<String>) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| value(row)).collect::<StringArray>())
+pub(super) fn text<T>(rows: &[T], value: impl FnMut(&T) -> Option<String>) -> ArrayRef {
+    Arc::new(rows.iter().map(value).collect::<StringArray>())
 }
 
 /// A column of text that is there already.

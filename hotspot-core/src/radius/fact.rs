@@ -15,8 +15,7 @@ impl Request {
     #[must_use]
     pub fn fact(&self, sender: IpAddr, received_ns: WallNs) -> SessionFact {
         let attributes = &self.attributes;
-        let nas =
-            attributes.nas_identifier.clone().unwrap_or_else(|| attributes.nas_ip.unwrap_or(sender).to_string());
+        let nas = attributes.nas_identifier.clone().unwrap_or_else(|| attributes.nas_ip.unwrap_or(sender).to_string());
         let event = match self.status {
             AcctStatus::Start => SessionEvent::Start,
             AcctStatus::Interim => SessionEvent::Interim,
@@ -136,7 +135,7 @@ mod tests {
         let [input, output, giga, packets_in, packets_out] = [10u32, 20, 2, 3, 4].map(u32::to_be_bytes);
         let given: [(u8, &[u8]); 7] =
             [STOP, ID, (42, &input), (43, &output), (53, &giga), (47, &packets_in), (48, &packets_out)];
-        let expected = SessionCounters { packets_out: 3, bytes_out: 10, packets_in: 4, bytes_in: 2 << 32 | 20 };
+        let expected = SessionCounters { packets_out: 3, bytes_out: 10, packets_in: 4, bytes_in: (2 << 32) + 20 };
         assert_eq!(parsed(&given).fact(SENDER, 0).counters, Some(expected));
     }
 

@@ -225,9 +225,13 @@ fn text(value: &[u8]) -> String {
     text
 }
 
+const HEX: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"];
+
 fn escape(text: &mut String, octets: &[u8]) {
     for octet in octets {
-        text.push_str(&format!("\\x{octet:02x}"));
+        for part in ["\\x", HEX[usize::from(octet >> 4)], HEX[usize::from(octet & 15)]] {
+            text.push_str(part);
+        }
     }
 }
 
@@ -318,7 +322,8 @@ pub(super) mod tests {
     #[test]
     fn addresses_and_prefixes_are_read() {
         let prefix = [0, 64, 0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2];
-        let given: [(u8, &[u8]); 5] = [(40, &[0, 0, 0, 1]), (44, b"1"), (8, &[10, 0, 0, 1]), (8, &[255; 4]), (97, &prefix)];
+        let given: [(u8, &[u8]); 5] =
+            [(40, &[0, 0, 0, 1]), (44, b"1"), (8, &[10, 0, 0, 1]), (8, &[255; 4]), (97, &prefix)];
         let attributes = parsed(&given).attributes;
         assert_eq!(attributes.framed_ips, [IpAddr::from([10, 0, 0, 1])]);
         assert_eq!(attributes.framed_prefixes, [("2001:db8:1:2::".parse().unwrap(), 64)]);
