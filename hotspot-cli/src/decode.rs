@@ -196,6 +196,8 @@ fn key(key: &hotspot_common::FlowKey) -> Map<String, Value> {
 fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
-        other => std::iter::once(("value".to_owned(), other)).collect(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            std::iter::once(("value".to_owned(), other)).collect()
+        }
     }
 }
