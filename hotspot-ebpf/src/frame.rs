@@ -82,19 +82,17 @@ impl Frame {
         self.gso_size != 0
     }
 
-    /// The `T` at an offset; `None` where the frame ends before it does.
+    /// The `LEN` bytes at an offset; `None` where the frame ends before they do.
     #[inline(always)]
-    pub fn read<T: Plain>(&self, offset: usize) -> Option<T> {
+    pub fn bytes<const LEN: usize>(&self, offset: usize) -> Option<Bytes<LEN>> {
         if offset > HEADERS_MAX {
             return None;
         }
         let start = as_computed(self.data + offset);
-        if as_computed(start + size_of::<T>()) > self.data_end {
+        if as_computed(start + LEN) > self.data_end {
             return None;
         }
-        // SAFETY: within the packet, as just checked (and checked again by the verifier). The load may be unaligned: it
-        // compiles to one BPF instruction, which the verifier accepts only where the machine can do it.
-        Some(unsafe { (start as *const T).read() })
+        Some(Bytes { start })
     }
 
     /// Packets and bytes on the wire: each segment of a GSO packet is a frame with its own `headers_len` bytes of headers.
@@ -118,6 +116,29 @@ impl Frame {
     }
 }
 
+/// Bytes that are there: one check against the end of the packet serves all reads of a header.
+#[derive(Clone, Copy)]
+pub struct Bytes<const LEN: usize> {
+    start: usize,
+}
+
+impl<const LEN: usize> Bytes<LEN> {
+    /// The `T` at a constant offset, in network byte order where that matters.
+    #[inline(always)]
+    pub fn read<T: Plain, const OFFSET: usize>(self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= LEN) };
+        // SAFETY: within the packet, as checked above and again by the verifier. The load may be unaligned: it compiles to
+        // one BPF instruction, which the verifier accepts only where the machine can do it.
+        unsafe { ((self.start + OFFSET) as *const T).read() }
+    }
+
+    /// The 16-bit number in network byte order at a constant offset.
+    #[inline(always)]
+    pub fn number<const OFFSET: usize>(self) -> u16 {
+        u16::from_be(self.read::<u16, OFFSET>())
+    }
+}
+
 /// The value, in a register the compiler knows nothing about.
 ///
 /// The verifier learns from a comparison only about the very pointer that was compared; without this the compiler compares
@@ -136,14 +157,15 @@ fn as_computed(mut pointer: usize) -> usize {
     pointer
 }
 
-/// Types that any bytes are a value of. Not `u8`: the verifier learns nothing from a check for a single byte
-/// (kernel/bpf/verifier.c, `find_good_pkt_pointers`, open ranges at offset 0), so two are read at a time.
+/// Types that any bytes are a value of.
 ///
 /// # Safety
 ///
 /// Every bit pattern must be valid, and there must be no padding.
 pub unsafe trait Plain: Copy {}
 
+// SAFETY: integers.
+unsafe impl Plain for u8 {}
 // SAFETY: integers.
 unsafe impl Plain for u16 {}
 // SAFETY: integers.

@@ -95,8 +95,7 @@ static LINES: Array<Slot, 1> = Array::new();
 #[xdp(frags)]
 pub fn floor(ctx: XdpContext) -> u32 {
     if let Ok(parsed) = parse(&Frame::from_xdp(&ctx), Hook::Ingress) {
-        let line = fold(&parsed.key) as u32 & hotspot_ebpf::settings::slots_mask();
-        if let Some(line) = LINES.get_ptr_mut(line) {
+        if let Some(line) = LINES.get_ptr_mut(spread(&parsed.key)) {
             // SAFETY: one test runs at a time.
             let line = unsafe { &mut *line };
             line.packets += 1;
@@ -106,6 +105,14 @@ pub fn floor(ctx: XdpContext) -> u32 {
         }
     }
     xdp_action::XDP_PASS
+}
+
+/// A line for each flow, spread over all of them: the flow is the client's address, as `vary` writes it.
+#[inline(always)]
+fn spread(key: &FlowKey) -> u32 {
+    let flow = (key.words()[1] >> 40) as u32;
+    // Multiplicative hashing (Knuth, The Art of Computer Programming 3, §6.4).
+    flow.wrapping_mul(0x9e37_79b1) >> (32 - hotspot_ebpf::settings::slots_per_cpu_log2())
 }
 
 #[inline(always)]

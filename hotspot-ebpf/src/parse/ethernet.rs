@@ -4,8 +4,8 @@ use hotspot_common::Outcome;
 
 use crate::frame::Frame;
 
-const ETHERTYPE_OFFSET: usize = 12;
 const ADDRESSES_LEN: usize = 12;
+const HEADER_LEN: usize = 14;
 const TAG_LEN: usize = 4;
 
 /// Values below are 802.3 lengths (IEEE 802.3 §3.2.6).
@@ -30,11 +30,10 @@ pub(super) struct Ethernet {
 
 #[inline(always)]
 pub(super) fn parse(frame: &Frame) -> Result<Ethernet, Outcome> {
-    let Some(mut ethertype) = frame.read::<u16>(ETHERTYPE_OFFSET).map(u16::from_be) else {
-        return Err(Outcome::Runt);
-    };
-    let destination = mac(frame, 0)?;
-    let source = mac(frame, 6)?;
+    let Some(header) = frame.bytes::<HEADER_LEN>(0) else { return Err(Outcome::Runt) };
+    let destination = mac(header.read::<u32, 0>(), header.read::<u16, 4>());
+    let source = mac(header.read::<u32, 6>(), header.read::<u16, 10>());
+    let mut ethertype = header.number::<ADDRESSES_LEN>();
     let mut tags = Tags::default();
     if let Some(tag) = frame.metadata_tag() {
         tags.push(tag)?;
@@ -45,14 +44,9 @@ pub(super) fn parse(frame: &Frame) -> Result<Ethernet, Outcome> {
         if !is_tag(ethertype) {
             break;
         }
-        let Some(control) = frame.read::<u16>(offset + 2).map(u16::from_be) else {
-            return Err(Outcome::TruncatedVlan);
-        };
-        let Some(inner) = frame.read::<u16>(offset + 4).map(u16::from_be) else {
-            return Err(Outcome::TruncatedVlan);
-        };
-        tags.push(control)?;
-        ethertype = inner;
+        let Some(tag) = frame.bytes::<TAG_LEN>(offset + 2) else { return Err(Outcome::TruncatedVlan) };
+        tags.push(tag.number::<0>())?;
+        ethertype = tag.number::<2>();
         offset += TAG_LEN;
     }
     let start = offset + 2;
@@ -100,8 +94,6 @@ impl Tags {
 }
 
 #[inline(always)]
-fn mac(frame: &Frame, offset: usize) -> Result<u64, Outcome> {
-    let Some(head) = frame.read::<u32>(offset) else { return Err(Outcome::Runt) };
-    let Some(tail) = frame.read::<u16>(offset + 4) else { return Err(Outcome::Runt) };
-    Ok(head as u64 | (tail as u64) << 32)
+fn mac(head: u32, tail: u16) -> u64 {
+    head as u64 | (tail as u64) << 32
 }

@@ -11,12 +11,10 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 #[inline(always)]
 pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
-    let Some([version_ihl, _]) = frame.read::<u16>(offset).map(u16::to_ne_bytes) else { return Err(Outcome::BadIpv4) };
-    let Some(total_len) = frame.read::<u16>(offset + 2).map(u16::from_be) else { return Err(Outcome::BadIpv4) };
-    let Some(fragment) = frame.read::<u16>(offset + 6).map(u16::from_be) else { return Err(Outcome::BadIpv4) };
-    let Some([_, protocol]) = frame.read::<u16>(offset + 8).map(u16::to_ne_bytes) else { return Err(Outcome::BadIpv4) };
-    let Some(source) = frame.read::<u32>(offset + 12) else { return Err(Outcome::BadIpv4) };
-    let Some(destination) = frame.read::<u32>(offset + 16) else { return Err(Outcome::BadIpv4) };
+    let Some(header) = frame.bytes::<HEADER_MIN>(offset) else { return Err(Outcome::BadIpv4) };
+    let version_ihl = header.read::<u8, 0>();
+    let total_len = header.number::<2>();
+    let fragment = header.number::<6>();
     let header_len = ((version_ihl & 0x0f) as usize) * 4;
     if version_ihl >> 4 != 4 || header_len < HEADER_MIN {
         return Err(Outcome::BadIpv4);
@@ -28,9 +26,9 @@ pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
     }
     let first = fragment & FRAGMENT_OFFSET == 0;
     Ok(Network {
-        source: mapped(source),
-        destination: mapped(destination),
-        protocol,
+        source: mapped(header.read::<u32, 12>()),
+        destination: mapped(header.read::<u32, 16>()),
+        protocol: header.read::<u8, 9>(),
         transport: if first { offset + header_len } else { 0 },
         end,
     })

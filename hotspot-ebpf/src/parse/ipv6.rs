@@ -2,12 +2,15 @@
 
 use hotspot_common::Outcome;
 
-use super::{Address, Network};
+use super::Network;
 use crate::frame::Frame;
 
 const HEADER_LEN: usize = 40;
 /// How many extension headers are followed; a longer chain is an outcome. RFC 8504 §5.3 lets nodes refuse such chains.
 const EXTENSIONS_MAX: usize = 8;
+
+/// No extension header is shorter than 8 bytes; the first four hold all that is asked here.
+const EXTENSION_START: usize = 4;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -20,11 +23,12 @@ const SHIM6: u8 = 140;
 
 #[inline(always)]
 pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
-    let Some([version, _]) = frame.read::<u16>(offset).map(u16::to_ne_bytes) else { return Err(Outcome::BadIpv6) };
-    let Some(payload_len) = frame.read::<u16>(offset + 4).map(u16::from_be) else { return Err(Outcome::BadIpv6) };
-    let Some([next, _]) = frame.read::<u16>(offset + 6).map(u16::to_ne_bytes) else { return Err(Outcome::BadIpv6) };
-    let Some(source) = address(frame, offset + 8) else { return Err(Outcome::BadIpv6) };
-    let Some(destination) = address(frame, offset + 24) else { return Err(Outcome::BadIpv6) };
+    let Some(header) = frame.bytes::<HEADER_LEN>(offset) else { return Err(Outcome::BadIpv6) };
+    let version = header.read::<u8, 0>();
+    let payload_len = header.number::<4>();
+    let next = header.read::<u8, 6>();
+    let source = [header.read::<u64, 8>(), header.read::<u64, 16>()];
+    let destination = [header.read::<u64, 24>(), header.read::<u64, 32>()];
     // A jumbogram (RFC 2675) and a packet too large for the field ("BIG TCP") say 0.
     let end = if payload_len == 0 && next == HOP_BY_HOP || payload_len == 0 && frame.is_gso() {
         frame.len()
@@ -47,9 +51,8 @@ fn follow(frame: &Frame, first: u8, start: usize, end: usize) -> Result<(u8, usi
         if !is_extension(next) {
             return Ok((next, offset));
         }
-        let Some([following, len_field]) = frame.read::<u16>(offset).map(u16::to_ne_bytes) else {
-            return Err(Outcome::TruncatedExtension);
-        };
+        let Some(header) = frame.bytes::<EXTENSION_START>(offset) else { return Err(Outcome::TruncatedExtension) };
+        let (following, len_field) = (header.read::<u8, 0>(), header.read::<u8, 1>());
         let len = match next {
             // RFC 4302 §2.2: in units of 4 bytes, minus 2.
             AUTHENTICATION => 8 + len_field as usize * 4,
@@ -59,13 +62,8 @@ fn follow(frame: &Frame, first: u8, start: usize, end: usize) -> Result<(u8, usi
         if offset + len > end {
             return Err(Outcome::TruncatedExtension);
         }
-        if next == FRAGMENT {
-            let Some(fragment) = frame.read::<u16>(offset + 2).map(u16::from_be) else {
-                return Err(Outcome::TruncatedExtension);
-            };
-            if fragment >> 3 != 0 {
-                return Ok((following, 0));
-            }
+        if next == FRAGMENT && header.number::<2>() >> 3 != 0 {
+            return Ok((following, 0));
         }
         next = following;
         offset += len;
@@ -76,9 +74,4 @@ fn follow(frame: &Frame, first: u8, start: usize, end: usize) -> Result<(u8, usi
 #[inline(always)]
 fn is_extension(header: u8) -> bool {
     matches!(header, HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 | AUTHENTICATION | FRAGMENT)
-}
-
-#[inline(always)]
-fn address(frame: &Frame, offset: usize) -> Option<Address> {
-    Some([frame.read::<u64>(offset)?, frame.read::<u64>(offset + 8)?])
 }

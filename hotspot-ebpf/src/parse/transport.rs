@@ -14,8 +14,12 @@ const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 
 const PORTS_LEN: usize = 4;
-const TCP_DATA_OFFSET: usize = 12;
-const TCP_FLAGS: usize = 13;
+/// Up to the flags.
+const TCP_START: usize = 14;
+/// Type, code and checksum.
+const ICMP_START: usize = 4;
+/// With the identifier.
+const ICMP_QUERY_START: usize = 6;
 const UDP_HEADER_LEN: usize = 8;
 
 #[derive(Default)]
@@ -53,22 +57,19 @@ pub(super) fn parse(frame: &Frame, network: &Network, transport: &mut Transport)
 #[inline(always)]
 fn ports(frame: &Frame, network: &Network, transport: &mut Transport) -> Result<(), Outcome> {
     let offset = network.transport;
-    let Some(source) = frame.read::<u16>(offset) else { return Err(Outcome::TruncatedTransport) };
-    let Some(destination) = frame.read::<u16>(offset + 2) else { return Err(Outcome::TruncatedTransport) };
+    let Some(ports) = frame.bytes::<PORTS_LEN>(offset) else { return Err(Outcome::TruncatedTransport) };
     if offset + PORTS_LEN > network.end {
         return Err(Outcome::TruncatedTransport);
     }
-    transport.first = u16::from_be(source);
-    transport.second = u16::from_be(destination);
+    transport.first = ports.number::<0>();
+    transport.second = ports.number::<2>();
     transport.has_sides = true;
     transport.headers_len = offset + UDP_HEADER_LEN;
     // A first fragment may hold no more of TCP than its first 8 bytes (RFC 791 §3.2); the ports are still evidence.
-    if network.protocol == TCP && offset + TCP_FLAGS < network.end {
-        let Some([data_offset, flags]) = frame.read::<u16>(offset + TCP_DATA_OFFSET).map(u16::to_ne_bytes) else {
-            return Err(Outcome::TruncatedTransport);
-        };
-        transport.tcp_flags = flags;
-        transport.headers_len = offset + ((data_offset >> 4) as usize) * 4;
+    if network.protocol == TCP && offset + TCP_START <= network.end {
+        let Some(header) = frame.bytes::<TCP_START>(offset) else { return Err(Outcome::TruncatedTransport) };
+        transport.tcp_flags = header.read::<u8, 13>();
+        transport.headers_len = offset + ((header.read::<u8, 12>() >> 4) as usize) * 4;
     }
     Ok(())
 }
@@ -76,17 +77,15 @@ fn ports(frame: &Frame, network: &Network, transport: &mut Transport) -> Result<
 #[inline(always)]
 fn icmp(frame: &Frame, network: &Network, transport: &mut Transport) -> Result<(), Outcome> {
     let offset = network.transport;
-    let Some(type_and_code) = frame.read::<u16>(offset).map(u16::from_be) else {
-        return Err(Outcome::TruncatedTransport);
-    };
-    if offset + PORTS_LEN > network.end {
+    let Some(header) = frame.bytes::<ICMP_START>(offset) else { return Err(Outcome::TruncatedTransport) };
+    if offset + ICMP_START > network.end {
         return Err(Outcome::TruncatedTransport);
     }
-    if is_query(network.protocol, (type_and_code >> 8) as u8) && offset + 6 <= network.end {
-        let Some(identifier) = frame.read::<u16>(offset + 4) else { return Err(Outcome::TruncatedTransport) };
-        transport.first = u16::from_be(identifier);
+    if is_query(network.protocol, header.read::<u8, 0>()) && offset + ICMP_QUERY_START <= network.end {
+        let Some(query) = frame.bytes::<ICMP_QUERY_START>(offset) else { return Err(Outcome::TruncatedTransport) };
+        transport.first = query.number::<4>();
     }
-    transport.second = type_and_code;
+    transport.second = header.number::<0>();
     transport.headers_len = offset + 8;
     Ok(())
 }
