@@ -6,13 +6,17 @@
 mod message;
 mod socket;
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hotspot_archive::entry::Entry;
 use hotspot_core::WallNs;
 use hotspot_core::fact::{NatEvent, NatFact, NatWatch, NatWatchFact};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::capture::clock::ClockReading;
@@ -20,9 +24,15 @@ use crate::recorder::{NotRecorded, Recorder};
 use message::Message;
 use socket::{ConntrackSocket, Received};
 
-/// Facts that wait for a commit; a commit is made at least this often while there are any.
+/// Facts in one journal entry.
 const BATCH_MAX: usize = 2048;
+/// Facts are submitted this often while there are any.
 const BATCH_EVERY: Duration = Duration::from_millis(50);
+/// How long to wait after the journal refused.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// Facts held while the journal cannot be written, about 100 MiB. Then nothing is read, the kernel's buffer overflows in the end,
+/// and that is recorded as lost.
+const PENDING_MAX: usize = 1 << 20;
 
 /// Why translations cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +54,9 @@ pub struct NatWatcher {
     subscribed_ns: WallNs,
     /// The last moment of which it is known that no report had been lost: a read says so before it gives anything else.
     whole_until_ns: WallNs,
+    pending: Pending,
+    /// Messages about connections that could not be parsed.
+    unreadable: u64,
 }
 
 impl NatWatcher {
@@ -59,46 +72,69 @@ impl NatWatcher {
         // SAFETY: the socket owns its descriptor, and keeps it until it is dropped.
         let events =
             unsafe { AsyncFd::register(socket) }.map_err(|refused| NatError::Socket(refused.into_parts().1))?;
-        Ok(Self { events, subscribed_ns, whole_until_ns: subscribed_ns })
+        Ok(Self { events, subscribed_ns, whole_until_ns: subscribed_ns, pending: Pending::default(), unreadable: 0 })
     }
 
     /// Records the bindings there are; events meanwhile wait in the socket.
     pub async fn dump_first(&mut self, recorder: &Recorder) -> Result<(), NatError> {
-        self.dump(recorder).await
+        self.dump().await?;
+        recorder.record(self.pending.take()).await?;
+        Ok(())
     }
 
-    /// Records events until the task is dropped.
-    pub async fn run(mut self, recorder: Recorder) -> Result<(), NatError> {
-        let mut batch: Vec<NatFact> = Vec::new();
-        let mut began = Instant::now();
+    /// Records events until `stop` changes, then the last ones and that nobody watches any more.
+    ///
+    /// Goes on reading while a commit is under way, and keeps what the journal refuses until it is taken.
+    pub async fn run(mut self, recorder: Recorder, mut stop: watch::Receiver<bool>) -> Result<(), NatError> {
+        let mut commit: Option<Commit> = None;
+        let mut next = Instant::now();
         loop {
-            let ready = tokio::time::timeout(BATCH_EVERY, self.events.readable()).await;
-            if let Ok(ready) = ready {
-                let mut ready = ready.map_err(NatError::Socket)?;
-                let received = ready.get_inner().receive().map_err(NatError::Socket)?;
-                if matches!(received, Received::Nothing) {
-                    ready.clear_ready();
+            tokio::select! {
+                outcome = poll_fn(|context| poll_commit(&mut commit, context)), if commit.is_some() => {
+                    match (outcome, commit.take()) {
+                        (Err(NotRecorded::Journal(_)), Some(refused)) => {
+                            self.pending.put_back(refused.entries);
+                            next = Instant::now() + RETRY_EVERY;
+                        }
+                        (outcome, _) => outcome?,
+                    }
                 }
-                drop(ready);
-                if batch.is_empty() {
-                    began = Instant::now();
+                () = tokio::time::sleep_until(next.into()), if commit.is_none() && !self.pending.is_empty() => {
+                    commit = Some(Commit::new(&recorder, self.pending.take()));
+                    next = Instant::now() + BATCH_EVERY;
                 }
-                if self.learn(&received, &mut batch) {
-                    self.resync(&recorder, &mut batch).await?;
+                ready = self.events.readable(), if self.pending.facts < PENDING_MAX => {
+                    let mut ready = ready.map_err(NatError::Socket)?;
+                    let received = ready.get_inner().receive().map_err(NatError::Socket)?;
+                    if matches!(received, Received::Nothing) {
+                        ready.clear_ready();
+                    }
+                    drop(ready);
+                    if self.learn(&received) {
+                        self.resync().await?;
+                    }
                 }
-            }
-            if batch.len() >= BATCH_MAX || !batch.is_empty() && began.elapsed() >= BATCH_EVERY {
-                record(&recorder, &mut batch).await?;
+                _ = stop.changed() => break,
             }
         }
+        self.read_to_the_end()?;
+        self.pending.add_watch(NatWatch::Stopped, ClockReading::now().wall_now());
+        if let Some(commit) = commit
+            && commit.outcome.await.is_err()
+        {
+            self.pending.put_back(commit.entries);
+        }
+        recorder.record(self.pending.take()).await?;
+        Ok(())
     }
 
     /// Adds what a read gave; true where something was lost before it.
-    fn learn(&mut self, received: &Received, batch: &mut Vec<NatFact>) -> bool {
+    fn learn(&mut self, received: &Received) -> bool {
         let now_ns = ClockReading::now().wall_now();
         match received {
             Received::Messages(bytes) => {
-                batch.extend(message::parse(bytes).filter_map(|message| fact(&message, now_ns)));
+                let facts = self.parse(bytes, now_ns);
+                self.pending.add(facts);
             }
             Received::Nothing => {}
             Received::Overrun => return true,
@@ -107,49 +143,120 @@ impl NatWatcher {
         false
     }
 
-    async fn resync(&mut self, recorder: &Recorder, batch: &mut Vec<NatFact>) -> Result<(), NatError> {
-        warn!("conntrack events were lost (the receive buffer overflowed); reading all bindings again");
-        let lost = NatWatchFact { watch: NatWatch::Lost, at_ns: self.whole_until_ns };
-        // After an overrun the kernel drops every report until the socket is empty, and says so only once
-        // (NETLINK_S_CONGESTED in net/netlink/af_netlink.c): only from then on is everything reported again.
-        loop {
-            let received = self.events.get_ref().receive().map_err(NatError::Socket)?;
-            self.learn(&received, batch);
-            if matches!(received, Received::Nothing) {
-                break;
+    fn parse(&mut self, bytes: &[u8], now_ns: WallNs) -> Vec<NatFact> {
+        let mut facts = Vec::new();
+        for message in message::parse(bytes) {
+            if let Some(message) = message {
+                facts.extend(fact(&message, now_ns));
+            } else {
+                self.unreadable += 1;
+                if self.unreadable.is_power_of_two() {
+                    warn!(
+                        so_far = self.unreadable,
+                        "conntrack sent a message that cannot be read; its translation is not known"
+                    );
+                }
             }
         }
-        self.subscribed_ns = ClockReading::now().wall_now();
-        record(recorder, batch).await?;
-        recorder.record(vec![Entry::NatWatch(lost)]).await?;
-        self.dump(recorder).await
+        facts
     }
 
-    /// Records the bindings there are, then that from the subscription on all are reported.
-    async fn dump(&self, recorder: &Recorder) -> Result<(), NatError> {
-        let mut found = Vec::new();
-        let now_ns = self.subscribed_ns;
-        for bytes in socket::dump().map_err(NatError::Socket)? {
-            found.extend(
-                message::parse(&bytes)
-                    .filter_map(|message| fact(&message, now_ns))
-                    .map(|fact| NatFact { event: NatEvent::Found, ..fact }),
-            );
+    async fn resync(&mut self) -> Result<(), NatError> {
+        warn!("conntrack events were lost (the receive buffer overflowed); reading all bindings again");
+        let lost_ns = self.whole_until_ns;
+        // After an overrun the kernel drops every report until the socket is empty, and says so only once
+        // (NETLINK_S_CONGESTED in net/netlink/af_netlink.c): only from then on is everything reported again.
+        self.read_to_the_end()?;
+        self.subscribed_ns = ClockReading::now().wall_now();
+        self.pending.add_watch(NatWatch::Lost, lost_ns);
+        self.dump().await
+    }
+
+    /// Reads until the socket is empty.
+    fn read_to_the_end(&mut self) -> Result<(), NatError> {
+        loop {
+            let received = self.events.get_ref().receive().map_err(NatError::Socket)?;
+            self.learn(&received);
+            if matches!(received, Received::Nothing) {
+                return Ok(());
+            }
         }
-        info!(bindings = found.len(), "watching translations");
-        let mut entries: Vec<Entry> = found.chunks(BATCH_MAX).map(|chunk| Entry::Nat(chunk.to_vec())).collect();
-        entries.push(Entry::NatWatch(NatWatchFact { watch: NatWatch::Started, at_ns: now_ns }));
-        recorder.record(entries).await?;
+    }
+
+    /// Adds the bindings there are, then that from the subscription on all are reported.
+    async fn dump(&mut self) -> Result<(), NatError> {
+        let now_ns = self.subscribed_ns;
+        let answers = tokio::task::spawn_blocking(socket::dump).await;
+        let answers = answers.unwrap_or_else(|failed| Err(failed.into())).map_err(NatError::Socket)?;
+        let mut bindings = 0;
+        for bytes in answers {
+            let mut found = self.parse(&bytes, now_ns);
+            found.iter_mut().for_each(|fact| fact.event = NatEvent::Found);
+            bindings += found.len();
+            self.pending.add(found);
+        }
+        info!(bindings, "watching translations");
+        self.pending.add_watch(NatWatch::Started, now_ns);
         Ok(())
     }
 }
 
-async fn record(recorder: &Recorder, batch: &mut Vec<NatFact>) -> Result<(), NatError> {
-    if batch.is_empty() {
-        return Ok(());
+/// Entries that wait to be recorded, in order.
+#[derive(Default)]
+struct Pending {
+    entries: Vec<Entry>,
+    facts: usize,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
-    recorder.record(vec![Entry::Nat(std::mem::take(batch))]).await?;
-    Ok(())
+
+    fn add(&mut self, facts: Vec<NatFact>) {
+        if facts.is_empty() {
+            return;
+        }
+        self.facts += facts.len();
+        match self.entries.last_mut() {
+            Some(Entry::Nat(batch)) if batch.len() + facts.len() <= BATCH_MAX => batch.extend(facts),
+            _ => self.entries.push(Entry::Nat(facts)),
+        }
+    }
+
+    fn add_watch(&mut self, watch: NatWatch, at_ns: WallNs) {
+        self.entries.push(Entry::NatWatch(NatWatchFact { watch, at_ns }));
+    }
+
+    fn take(&mut self) -> Vec<Entry> {
+        self.facts = 0;
+        std::mem::take(&mut self.entries)
+    }
+
+    /// Before everything that came since.
+    fn put_back(&mut self, mut entries: Vec<Entry>) {
+        let facts = |entry: &Entry| if let Entry::Nat(facts) = entry { facts.len() } else { 0 };
+        self.facts += entries.iter().map(facts).sum::<usize>();
+        entries.append(&mut self.entries);
+        self.entries = entries;
+    }
+}
+
+/// A commit under way, with what to submit again where the journal refuses.
+struct Commit {
+    entries: Vec<Entry>,
+    outcome: Pin<Box<dyn Future<Output = Result<(), NotRecorded>> + Send>>,
+}
+
+impl Commit {
+    fn new(recorder: &Recorder, entries: Vec<Entry>) -> Self {
+        let (recorder, submitted) = (recorder.clone(), entries.clone());
+        Self { entries, outcome: Box::pin(async move { recorder.record(submitted).await }) }
+    }
+}
+
+fn poll_commit(commit: &mut Option<Commit>, context: &mut Context<'_>) -> Poll<Result<(), NotRecorded>> {
+    commit.as_mut().map_or(Poll::Pending, |commit| commit.outcome.as_mut().poll(context))
 }
 
 /// What a message says about a translation; `None` for a connection whose client address is not translated.

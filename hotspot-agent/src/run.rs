@@ -29,6 +29,9 @@ use crate::nat::{NatError, NatWatcher};
 use crate::recorder::{NotRecorded, Recorder};
 use crate::sealer::Sealer;
 
+/// How long the sources may take for what came last.
+const SOURCES_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// Why the agent does not run, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -354,7 +357,8 @@ async fn serve(
         .map_err(system("a thread"))?;
 
     let mut sources = JoinSet::new();
-    let started = start_sources(arguments, &recorder, secrets, &mut sources).await;
+    let (stop_sources, sources_stopped) = watch::channel(false);
+    let started = start_sources(arguments, &recorder, secrets, &mut sources, &sources_stopped).await;
     let outcome = if let Err(error) = started {
         Err(error)
     } else {
@@ -374,11 +378,12 @@ async fn serve(
             }
         }
     };
-    sources.shutdown().await;
-    if !arguments.no_nat {
-        let fact = NatWatchFact { watch: NatWatch::Stopped, at_ns: ClockReading::now().wall_now() };
-        // With a full disk it stays unsaid; the next start says that translations were not watched.
-        let _ = tokio::time::timeout(Duration::from_secs(1), recorder.record(vec![Entry::NatWatch(fact)])).await;
+    // RADIUS clients whose report was not answered send it again. With a full disk the last translations stay unsaid; the next
+    // start says that they were not watched.
+    drop(stop_sources);
+    let last_facts = async { while sources.join_next().await.is_some() {} };
+    if tokio::time::timeout(SOURCES_END_WITHIN, last_facts).await.is_err() {
+        sources.shutdown().await;
     }
     info!("stopping: reading what is left, and sealing");
     // Fails only if the carrier is gone, which shows below.
@@ -395,17 +400,23 @@ async fn start_sources(
     recorder: &Recorder,
     secrets: Option<(std::net::SocketAddr, Secrets)>,
     sources: &mut JoinSet<Result<(), RunError>>,
+    stopped: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     if let Some((address, secrets)) = secrets {
         let listener = RadiusListener::bind(address, secrets).map_err(|source| RunError::Listen { address, source })?;
-        let recorder = recorder.clone();
-        sources.spawn(async move { listener.run(recorder).await.map_err(RunError::Radius) });
+        let (recorder, mut stopped) = (recorder.clone(), stopped.clone());
+        sources.spawn(async move {
+            tokio::select! {
+                outcome = listener.run(recorder) => outcome.map_err(RunError::Radius),
+                _ = stopped.changed() => Ok(()),
+            }
+        });
     }
     if !arguments.no_nat {
         let mut watcher = NatWatcher::subscribe()?;
         watcher.dump_first(recorder).await?;
-        let recorder = recorder.clone();
-        sources.spawn(async move { watcher.run(recorder).await.map_err(RunError::Nat) });
+        let (recorder, stopped) = (recorder.clone(), stopped.clone());
+        sources.spawn(async move { watcher.run(recorder, stopped).await.map_err(RunError::Nat) });
     }
     if let Some(path) = &arguments.sessions {
         record_sessions(path, recorder).await?;

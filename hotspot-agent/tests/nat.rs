@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use hotspot_agent::nat::{NatError, NatWatcher};
-use hotspot_agent::recorder::{Recorder, Submission};
+use hotspot_agent::recorder::{NotRecorded, Recorder, Submission};
 use hotspot_archive::entry::Entry;
 use hotspot_core::fact::{NatEvent, NatFact, NatWatch};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -177,12 +177,21 @@ impl Translation {
     }
 }
 
+/// How the journal's end answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Journal {
+    Takes,
+    /// As with a full disk.
+    Refuses,
+    /// Holds up the watcher's only thread, as a machine under load would.
+    Stalls,
+}
+
 /// The watcher at work in the gateway, and everything it recorded so far.
 struct Watch {
     entries: Arc<Mutex<Vec<Entry>>>,
-    /// While false, what is submitted waits, as it would for a slow disk.
-    commits: watch::Sender<bool>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    journal: watch::Sender<Journal>,
+    stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -190,8 +199,8 @@ impl Watch {
     /// Returns when the dump is recorded.
     fn start(venue: &Venue) -> Self {
         let entries = Arc::new(Mutex::new(Vec::new()));
-        let (commits, committing) = watch::channel(true);
-        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (journal, answers) = watch::channel(Journal::Takes);
+        let (stop, stopped) = watch::channel(false);
         let (started, ready) = mpsc::channel();
         let file = File::open(format!("/run/netns/{}", venue.gateway)).unwrap();
         let kept = Arc::clone(&entries);
@@ -200,18 +209,15 @@ impl Watch {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let (recorder, submissions) = Recorder::new();
-                tokio::spawn(keep(submissions, kept, committing));
+                tokio::spawn(keep(submissions, kept, answers));
                 let mut watcher = NatWatcher::subscribe().unwrap();
                 watcher.dump_first(&recorder).await.unwrap();
                 started.send(()).unwrap();
-                tokio::select! {
-                    ended = watcher.run(recorder) => panic!("the watcher ended: {ended:?}"),
-                    _ = stopped => {}
-                }
+                watcher.run(recorder, stopped).await.unwrap();
             });
         });
         ready.recv_timeout(PATIENCE).expect("the watcher starts");
-        Self { entries, commits, stop: Some(stop), thread: Some(thread) }
+        Self { entries, journal, stop, thread: Some(thread) }
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -243,26 +249,40 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.commits.send_replace(true);
-        drop(self.stop.take());
-        let ended = self.thread.take().unwrap().join();
+impl Watch {
+    /// Stops the watcher, which records what came last.
+    fn end(&mut self) {
+        self.journal.send_replace(Journal::Takes);
+        self.stop.send_replace(true);
+        let Some(thread) = self.thread.take() else { return };
+        let ended = thread.join();
         assert!(ended.is_ok() || std::thread::panicking(), "the watcher ended in disorder");
     }
 }
 
-/// The journal's end: keeps what is submitted, and says so as long as `committing` is true.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The journal's end: keeps what is submitted, or does as it is told.
 async fn keep(
     mut submissions: tokio::sync::mpsc::Receiver<Submission>,
     entries: Arc<Mutex<Vec<Entry>>>,
-    mut committing: watch::Receiver<bool>,
+    journal: watch::Receiver<Journal>,
 ) {
     while let Some(submission) = submissions.recv().await {
-        committing.wait_for(|is_committing| *is_committing).await.unwrap();
-        entries.lock().unwrap().extend(submission.entries);
+        while *journal.borrow() == Journal::Stalls {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let refuses = *journal.borrow() == Journal::Refuses;
+        let outcome = if refuses { Err(NotRecorded::Journal("full".into())) } else { Ok(()) };
+        if !refuses {
+            entries.lock().unwrap().extend(submission.entries);
+        }
         // The watcher may be gone at the end of a test.
-        let _ = submission.committed.send(Ok(()));
+        let _ = submission.committed.send(outcome);
     }
 }
 
@@ -405,9 +425,9 @@ fn flood(venue: &Venue, clients: u16) {
 fn an_overrun_is_recorded_and_followed_by_everything_there_is() {
     let venue = Venue::raise();
     let watch = Watch::start(&venue);
-    watch.commits.send_replace(false);
+    watch.journal.send_replace(Journal::Stalls);
     flood(&venue, 3);
-    watch.commits.send_replace(true);
+    watch.journal.send_replace(Journal::Takes);
     watch.wait_until("the watch is whole again", |watch| watch.changes().len() >= 3);
     let kinds: Vec<_> = watch.changes().iter().map(|(change, _)| *change).collect();
     assert_eq!(kinds[..3], [NatWatch::Started, NatWatch::Lost, NatWatch::Started]);
@@ -423,9 +443,9 @@ fn an_overrun_is_recorded_and_followed_by_everything_there_is() {
 fn a_connection_made_right_after_an_overrun_is_known_or_said_to_be_lost() {
     let venue = Venue::raise();
     let watch = Watch::start(&venue);
-    watch.commits.send_replace(false);
+    watch.journal.send_replace(Journal::Stalls);
     flood(&venue, 3);
-    watch.commits.send_replace(true);
+    watch.journal.send_replace(Journal::Takes);
     watch.wait_until("the watch says it is whole again", |watch| watch.changes().len() >= 3);
     // From here on everything must be reported, or be said to be lost once more.
     let declared_ns = now_ns();
@@ -436,4 +456,36 @@ fn a_connection_made_right_after_an_overrun_is_known_or_said_to_be_lost() {
         known.contains(&expected)
             || watch.changes().iter().any(|(change, at_ns)| *change == NatWatch::Lost && *at_ns >= declared_ns)
     });
+}
+
+#[test]
+fn what_the_journal_refuses_is_kept_until_it_takes_it() {
+    let venue = Venue::raise();
+    let mut watch = Watch::start(&venue);
+    watch.journal.send_replace(Journal::Refuses);
+    flood(&venue, 1);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(watch.facts().len(), 0);
+    watch.journal.send_replace(Journal::Takes);
+    let listed = venue.listed();
+    assert!(listed.len() >= 60_000, "the flood went through: {}", listed.len());
+    watch.wait_until("everything is recorded", |watch| watch.facts().len() >= listed.len());
+    let created: Vec<Translation> = watch.facts().iter().map(Translation::of).collect();
+    assert_eq!(created.iter().copied().collect::<BTreeSet<_>>(), listed);
+    assert_eq!(created.len(), listed.len(), "each is recorded once");
+    watch.end();
+    let kinds: Vec<_> = watch.changes().iter().map(|(change, _)| *change).collect();
+    assert_eq!(kinds, [NatWatch::Started, NatWatch::Stopped], "nothing was lost");
+}
+
+#[test]
+fn what_came_last_is_recorded_when_the_watcher_stops() {
+    let venue = Venue::raise();
+    let mut watch = Watch::start(&venue);
+    let (port, seen) = send_udp(&venue);
+    watch.end();
+    let expected = BTreeSet::from([translation(17, (CLIENT, port), TRANSLATED_PORT, seen)]);
+    assert_eq!(watch.translations(NatEvent::Created), expected);
+    let Some(Entry::NatWatch(last)) = watch.entries().pop() else { panic!("{:?}", watch.entries()) };
+    assert_eq!(last.watch, NatWatch::Stopped);
 }

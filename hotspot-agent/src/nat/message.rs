@@ -46,34 +46,42 @@ pub(super) struct Message {
     pub(super) reply: Tuple,
 }
 
-/// Every connection a datagram tells about.
-pub(super) fn parse(datagram: &[u8]) -> impl Iterator<Item = Message> {
-    messages(datagram).filter_map(|(kind, body)| {
-        let is_destroyed = match (kind >> 8, kind & 0xff) {
+/// Every connection a datagram tells about; `None` for one that cannot be read.
+pub(super) fn parse(datagram: &[u8]) -> impl Iterator<Item = Option<Message>> {
+    messages(datagram).filter_map(|message| {
+        let is_destroyed = match (message.kind >> 8, message.kind & 0xff) {
             (SUBSYSTEM, CT_NEW) => false,
             (SUBSYSTEM, CT_DELETE) => true,
             _ => return None,
         };
-        let attributes = body.get(NFGEN_LEN..)?;
-        let original = tuple(find(attributes, CTA_TUPLE_ORIG)?, false)?;
-        let reply = tuple(find(attributes, CTA_TUPLE_REPLY)?, true)?;
-        Some(Message { is_destroyed, original, reply })
+        Some(connection(message.body, is_destroyed))
     })
 }
 
-/// The types of the messages in a datagram.
-pub(super) fn kinds(datagram: &[u8]) -> impl Iterator<Item = u16> {
-    messages(datagram).map(|(kind, _)| kind)
+fn connection(body: &[u8], is_destroyed: bool) -> Option<Message> {
+    let attributes = body.get(NFGEN_LEN..)?;
+    let original = tuple(find(attributes, CTA_TUPLE_ORIG)?, false)?;
+    let reply = tuple(find(attributes, CTA_TUPLE_REPLY)?, true)?;
+    Some(Message { is_destroyed, original, reply })
 }
 
-fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// A netlink message.
+pub(super) struct Netlink<'a> {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) body: &'a [u8],
+}
+
+/// The messages of a datagram, up to the first whose length is wrong.
+pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Netlink<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let len = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
         let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
+        let flags = u16::from_ne_bytes(*rest.get(6..)?.first_chunk()?);
         let body = rest.get(NLMSG_HEADER_LEN..len)?;
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
+        Some(Netlink { kind, flags, body })
     })
 }
 
@@ -162,7 +170,7 @@ mod tests {
 
     #[test]
     fn both_sides_of_a_connection_are_read() {
-        let found: Vec<_> = parse(&[datagram(), datagram()].concat()).collect();
+        let found: Vec<_> = parse(&[datagram(), datagram()].concat()).flatten().collect();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].original.source_port, found[0].reply.destination_port), (1000, 45678));
         assert_eq!(found[0].reply.destination, IpAddr::from([203, 0, 113, 7]));
@@ -174,6 +182,15 @@ mod tests {
         for len in 0..whole.len() {
             assert_eq!(parse(&whole[..len]).count(), 0, "cut to {len}");
         }
+    }
+
+    #[test]
+    fn a_connection_without_a_side_is_reported_as_unreadable() {
+        let mut without_reply = datagram();
+        let reply = without_reply.len() / 2 + 10;
+        let at = without_reply[reply..].windows(2).position(|pair| pair == (0x8000 | CTA_TUPLE_REPLY).to_ne_bytes());
+        without_reply[reply + at.unwrap()] = 77;
+        assert_eq!(parse(&without_reply).collect::<Vec<_>>(), [None]);
     }
 
     proptest! {

@@ -18,6 +18,8 @@ const GET: u16 = 1 << 8 | 1;
 const DUMP_FLAGS: u16 = 0x001 | 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const DUMPS_MAX: u32 = 5;
 
 /// What one read gave.
 pub(super) enum Received {
@@ -68,7 +70,19 @@ impl AsFd for ConntrackSocket {
 }
 
 /// All connections there are, as the kernel's messages.
+///
+/// A dump that was disturbed (the table changed under it so that entries may be missing) is made again.
 pub(super) fn dump() -> io::Result<Vec<Vec<u8>>> {
+    for _ in 0..DUMPS_MAX {
+        if let Some(answers) = dump_once()? {
+            return Ok(answers);
+        }
+    }
+    Err(io::Error::other(format!("the connection table changed under each of {DUMPS_MAX} dumps")))
+}
+
+/// `None` where the dump was disturbed.
+fn dump_once() -> io::Result<Option<Vec<Vec<u8>>>> {
     let socket = open(SocketFlags::CLOEXEC)?;
     // nlmsghdr: length, type, flags, sequence, port; nfgenmsg: family (0 is all), version, resource.
     let mut request = Vec::with_capacity(20);
@@ -78,14 +92,24 @@ pub(super) fn dump() -> io::Result<Vec<Vec<u8>>> {
     request.extend([0; 12]);
     rustix::net::send(&socket, &request, SendFlags::empty())?;
     let mut answers = Vec::new();
+    let mut is_whole = true;
     loop {
         let mut buffer = vec![0; MESSAGE_MAX];
         let (len, _) = rustix::net::recv(&socket, &mut buffer, RecvFlags::empty())?;
         buffer.truncate(len);
-        let is_last = super::message::kinds(&buffer).any(|kind| matches!(kind, NLMSG_DONE | NLMSG_ERROR));
+        let mut is_last = len == 0;
+        for message in super::message::messages(&buffer) {
+            is_whole &= message.flags & NLM_F_DUMP_INTR == 0;
+            is_last |= message.kind == NLMSG_DONE;
+            if message.kind == NLMSG_ERROR
+                && let Some(code) = message.body.first_chunk()
+            {
+                return Err(io::Error::from_raw_os_error(-i32::from_ne_bytes(*code)));
+            }
+        }
         answers.push(buffer);
-        if is_last || len == 0 {
-            return Ok(answers);
+        if is_last {
+            return Ok(is_whole.then_some(answers));
         }
     }
 }
