@@ -36,8 +36,10 @@ static COURSE: Array<Course, 1> = Array::new();
 #[btf_map]
 static TARGET: ProgramArray<1> = ProgramArray::new();
 
-/// Source address of an IPv4 packet in an untagged frame, but for its first byte.
-const SOURCE: usize = 14 + 12 + 1;
+/// Source address of an IPv4 packet in an untagged frame.
+const SOURCE: usize = 14 + 12;
+/// 10.0.0.0/8: a flow is a client.
+const NETWORK: u32 = 10 << 24;
 
 #[xdp(frags)]
 pub fn vary(ctx: XdpContext) -> u32 {
@@ -55,14 +57,11 @@ pub fn vary(ctx: XdpContext) -> u32 {
     }
     let flow = (course.random & course.mask) as u32;
     let (start, end) = (ctx.data(), ctx.data_end());
-    if start + SOURCE + 3 > end {
+    if start + SOURCE + size_of::<u32>() > end {
         return xdp_action::XDP_ABORTED;
     }
-    let source = (start + SOURCE) as *mut u8;
-    for (position, byte) in flow.to_le_bytes().into_iter().take(3).enumerate() {
-        // SAFETY: inside the frame, as just checked.
-        unsafe { source.add(position).write(byte) };
-    }
+    // SAFETY: inside the frame, as just checked. One store, because loads that span several wait for all of them.
+    unsafe { ((start + SOURCE) as *mut u32).write((NETWORK | flow).to_be()) };
     // SAFETY: does not come back where it succeeds.
     let _ = unsafe { TARGET.tail_call(&ctx, 0) };
     xdp_action::XDP_ABORTED
@@ -110,7 +109,7 @@ pub fn floor(ctx: XdpContext) -> u32 {
 /// A line for each flow, spread over all of them: the flow is the client's address, as `vary` writes it.
 #[inline(always)]
 fn spread(key: &FlowKey) -> u32 {
-    let flow = (key.words()[1] >> 40) as u32;
+    let flow = ((key.words()[1] >> 32) as u32).swap_bytes() & !NETWORK;
     // Multiplicative hashing (Knuth, The Art of Computer Programming 3, §6.4).
     flow.wrapping_mul(0x9e37_79b1) >> (32 - hotspot_ebpf::settings::slots_per_cpu_log2())
 }
