@@ -99,6 +99,7 @@ impl Rig {
             interfaces: Vec::new(),
             hook: HookChoice::Auto,
             client_nets: Vec::new(),
+            decapsulate: false,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             instance: format!("bench-{}", std::process::id()),
             slots_per_cpu_log2: SLOTS_LOG2,

@@ -33,6 +33,7 @@ pub use object::Dimensions;
 use clock::{ClockReading, tick_ns};
 use device::Device;
 use hooks::Hooks;
+use object::Reading;
 use pins::{Maps, Pins};
 
 /// What can go wrong between the agent and the kernel.
@@ -75,6 +76,8 @@ pub struct CaptureSettings {
     pub hook: HookChoice,
     /// Networks of clients; not empty on mirror ports, where it decides which side is the client.
     pub client_nets: Vec<IpNet>,
+    /// Look for the clients inside tunnels: VXLAN and Ethernet in GRE.
+    pub decapsulate: bool,
     pub bpffs: PathBuf,
     /// Names the pins; unique on the machine.
     pub instance: String,
@@ -96,6 +99,7 @@ pub struct Capture {
     maps: Maps,
     interfaces: Vec<Attached>,
     tick_ns: u64,
+    reading: Reading,
     /// Slots that were in use when a half was last read, to be cleared before it is used again.
     occupied: Vec<u32>,
     /// Which half `occupied` is about.
@@ -128,6 +132,7 @@ impl Capture {
             maps,
             interfaces: Vec::new(),
             tick_ns: tick_ns(),
+            reading: Reading { sides_by_address: !settings.client_nets.is_empty(), decapsulate: settings.decapsulate },
             occupied: Vec::new(),
             occupied_half: None,
             evictions: Vec::new(),
@@ -150,14 +155,13 @@ impl Capture {
             };
             let interfaces_max = u8::try_from(INTERFACES_MAX).unwrap_or(u8::MAX);
             let number = number.or_else(|| (0..interfaces_max).find(is_free)).ok_or(CaptureError::TooManyInterfaces)?;
-            let sides_by_address = !settings.client_nets.is_empty();
             let mut ebpf = object::load(
                 object::Object::Hotspot,
                 self.pins.dir(),
                 number,
                 &self.control(),
                 self.maps.dimensions,
-                sides_by_address,
+                self.reading,
             )?;
             load_programs(&mut ebpf)?;
             let hooks = hooks::attach(&mut ebpf, &self.pins, number, &device, settings.hook)?;
@@ -175,8 +179,14 @@ impl Capture {
     /// Loads the programs without attaching them, for `BPF_PROG_TEST_RUN`: they count as those of interface `number`.
     pub fn load_unattached(&mut self, number: u8) -> Result<&mut aya::Ebpf, CaptureError> {
         let control = self.control();
-        let mut ebpf =
-            object::load(object::Object::Hotspot, self.pins.dir(), number, &control, self.maps.dimensions, false)?;
+        let mut ebpf = object::load(
+            object::Object::Hotspot,
+            self.pins.dir(),
+            number,
+            &control,
+            self.maps.dimensions,
+            self.reading,
+        )?;
         load_programs(&mut ebpf)?;
         let device = Device::unattached(number);
         let hooks = Hooks { ingress: hooks::Hook::XdpNative, egress: hooks::Hook::Tcx };

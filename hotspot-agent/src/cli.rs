@@ -57,6 +57,9 @@ pub struct RunArguments {
     /// Network of clients; on a mirror port it decides which side is the client. May be given several times
     #[arg(long = "client-net", value_name = "CIDR")]
     pub client_nets: Vec<IpNet>,
+    /// Look for the clients inside tunnels: VXLAN (ports 4789, 8472) and Ethernet in GRE, as access points bring them to a controller
+    #[arg(long)]
+    pub decapsulate: bool,
     /// Address for RADIUS accounting, usually port 1813
     #[arg(long, value_name = "ADDRESS:PORT", requires = "radius_secret_file")]
     pub radius_listen: Option<SocketAddr>,

@@ -150,6 +150,7 @@ fn settings(arguments: &RunArguments) -> CaptureSettings {
         interfaces: arguments.interfaces.clone(),
         hook: arguments.hook,
         client_nets: arguments.client_nets.clone(),
+        decapsulate: arguments.decapsulate,
         bpffs: arguments.bpffs.clone(),
         instance: instance(&arguments.gateway, &arguments.data_dir),
         slots_per_cpu_log2: log2(arguments.flow_slots),

@@ -11,19 +11,23 @@ use crate::Wire;
 /// Headers are looked for in this much of a frame at most; also what is pulled into a packet's linear part.
 const HEADERS_MAX: usize = 512;
 
-/// How much of a frame should be readable at once: enough for two tags, IPv6, extension headers and TCP.
-const LINEAR_MIN: usize = 160;
+/// How much of a frame should be readable at once: enough for two tags, IPv6, extension headers and TCP, and in a tunnel for
+/// both sets of headers.
+const LINEAR_MIN: usize = 192;
 
 /// Bytes of an 802.1Q tag.
 const TAG_LEN: u64 = 4;
 
+#[derive(Clone, Copy)]
 pub struct Frame {
     data: usize,
     data_end: usize,
     /// Bytes of the frame, also those that are not in the linear part.
     len: usize,
-    /// Tag control information of a tag that was taken out of the frame.
-    metadata_tag: Option<u16>,
+    /// 1 where a tag was taken out of the frame, else 0.
+    metadata_tags: u32,
+    /// Tag control information of that tag.
+    metadata_tag: u16,
     /// Payload bytes per segment; 0 where the frame is a single one.
     gso_size: u32,
     gso_segments: u32,
@@ -39,7 +43,7 @@ impl Frame {
             // SAFETY: `ctx` is the context this program was called with.
             len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize;
         }
-        Self { data, data_end, len, metadata_tag: None, gso_size: 0, gso_segments: 0 }
+        Self { data, data_end, len, metadata_tags: 0, metadata_tag: 0, gso_size: 0, gso_segments: 0 }
     }
 
     #[inline(always)]
@@ -59,7 +63,8 @@ impl Frame {
             data: ctx.data(),
             data_end: ctx.data_end(),
             len,
-            metadata_tag: if tagged != 0 { Some(tag as u16) } else { None },
+            metadata_tags: tagged & 1,
+            metadata_tag: tag as u16,
             gso_size,
             gso_segments,
         }
@@ -73,13 +78,31 @@ impl Frame {
 
     #[inline(always)]
     pub fn metadata_tag(&self) -> Option<u16> {
-        self.metadata_tag
+        if self.metadata_tags != 0 { Some(self.metadata_tag) } else { None }
     }
 
     /// Whether the frame stands for several on the wire.
     #[inline(always)]
     pub fn is_gso(&self) -> bool {
         self.gso_size != 0
+    }
+
+    /// The same offset, of which the verifier knows nothing any more.
+    ///
+    /// It follows every value an offset may have for itself, through all that comes after: tags, options and extension headers
+    /// multiply. Where nothing is known there is one case to follow, and the check before a read is made anyway.
+    #[inline(always)]
+    pub fn anywhere(&self, mut offset: usize) -> usize {
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: arithmetic, which gives back what came in: x ^ y ^ y is x.
+        unsafe {
+            core::arch::asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) offset, in(reg) self.len, options(pure, nomem, nostack));
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            offset = core::hint::black_box(offset);
+        }
+        offset
     }
 
     /// The `LEN` bytes at an offset; `None` where the frame ends before they do.
@@ -98,7 +121,7 @@ impl Frame {
     /// Packets and bytes on the wire: each segment of a GSO packet is a frame with its own `headers_len` bytes of headers.
     #[inline(always)]
     pub fn on_wire(&self, headers_len: usize) -> Wire {
-        let tag = if self.metadata_tag.is_some() { TAG_LEN } else { 0 };
+        let tag = self.metadata_tags as u64 * TAG_LEN;
         let len = self.len as u64;
         if self.gso_size == 0 || headers_len == 0 {
             return Wire { packets: 1, bytes: len + tag };

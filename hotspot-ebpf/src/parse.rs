@@ -1,18 +1,22 @@
 //! From the bytes of a frame to the key of its flow, or the outcome that says why there is none.
 //!
 //! Header lengths are read, never assumed; ports come from a transport header that is really there, never from payload or
-//! padding; no byte past the transport header is read.
+//! padding. No byte past the transport header is read, but for the headers that ICMP errors quote and tunnels carry.
 
 mod ethernet;
+mod fragments;
 mod ipv4;
 mod ipv6;
+mod quote;
 mod transport;
+mod tunnel;
 
 use hotspot_common::{Direction, FlowKey, Outcome};
 
 use crate::frame::Frame;
 use crate::settings;
 use crate::sides::{self, Hook};
+use ethernet::{Ethernet, Version};
 use transport::Transport;
 
 pub struct Parsed {
@@ -35,17 +39,17 @@ struct Network {
     transport: usize,
     /// Where the IP packet ends; what follows is padding.
     end: usize,
+    /// Which datagram this is a fragment of; see [`fragments`].
+    datagram: u64,
 }
 
 #[inline(always)]
 pub fn parse(frame: &Frame, hook: Hook) -> Result<Parsed, Outcome> {
-    let ethernet = ethernet::parse(frame)?;
-    let network = match ethernet.version {
-        ethernet::Version::V4 => ipv4::parse(frame, ethernet.payload)?,
-        ethernet::Version::V6 => ipv6::parse(frame, ethernet.payload)?,
-    };
+    let start = if settings::decapsulate() == 0 { 0 } else { tunnel::inner_frame(frame) };
+    let ethernet = ethernet::parse(frame, start)?;
+    let mut network = network(frame, &ethernet)?;
     let mut transport = Transport::default();
-    transport::parse(frame, &network, &mut transport)?;
+    transport::parse(frame, &mut network, &mut transport)?;
     let direction = sides::direction(hook, network.source, network.destination)?;
     let outward = matches!(direction, Direction::Out);
     let (client, peer, client_mac) = if outward {
@@ -72,6 +76,14 @@ pub fn parse(frame: &Frame, hook: Hook) -> Result<Parsed, Outcome> {
             | (origin as u64) << 56,
     ]);
     Ok(Parsed { key, tcp_flags: transport.tcp_flags, headers_len: transport.headers_len })
+}
+
+#[inline(always)]
+fn network(frame: &Frame, ethernet: &Ethernet) -> Result<Network, Outcome> {
+    match ethernet.version {
+        Version::V4 => ipv4::parse(frame, ethernet.payload),
+        Version::V6 => ipv6::parse(frame, ethernet.payload),
+    }
 }
 
 #[cfg(not(target_endian = "little"))]

@@ -36,6 +36,10 @@ setting!(
     /// Not 0: which side is the client is decided by address, not by hook (mirror ports).
     SIDES_BY_ADDRESS: u32 = 0, read by sides_by_address);
 
+setting!(
+    /// Not 0: the client is looked for inside tunnels (`--decapsulate`).
+    DECAPSULATE: u32 = 0, read by decapsulate);
+
 /// Multipliers of the slot hash, odd and random, so that nobody outside can choose flows that share a set.
 #[unsafe(no_mangle)]
 static HASH_KEYS: [u64; 6] = [

@@ -17,7 +17,8 @@ static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ben
 const OVERFLOW_CLIENTS_MAX: u32 = 65_536;
 
 /// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
-pub const SHARED_MAPS: [&str; 7] = ["CONTROL", "SLOTS", "BIRTHS", "TALLIES", "RINGS", "OVERFLOW", "CLIENT_NETS"];
+pub const SHARED_MAPS: [&str; 8] =
+    ["CONTROL", "SLOTS", "BIRTHS", "TALLIES", "RINGS", "OVERFLOW", "CLIENT_NETS", "FRAGMENTS"];
 
 /// How large the maps are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,15 @@ impl Object {
     }
 }
 
+/// How packets are read, a constant to the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which side is the client is decided by address, not by hook.
+    pub sides_by_address: bool,
+    /// The client is looked for inside tunnels.
+    pub decapsulate: bool,
+}
+
 /// Loads an object for one interface; its maps are opened in `pins`, or made there.
 pub fn load(
     object: Object,
@@ -75,11 +85,11 @@ pub fn load(
     interface: u8,
     control: &Control,
     dimensions: Dimensions,
-    sides_by_address: bool,
+    reading: Reading,
 ) -> Result<Ebpf, CaptureError> {
     let bytes = object.bytes()?;
     let interface = u32::from(interface);
-    let sides_by_address = u32::from(sides_by_address);
+    let (sides_by_address, decapsulate) = (u32::from(reading.sides_by_address), u32::from(reading.decapsulate));
     let ring_bytes = u64::from(dimensions.ring_bytes);
     let mut loader = EbpfLoader::new();
     loader
@@ -88,6 +98,7 @@ pub fn load(
         .override_global("SLOTS_PER_CPU_LOG2", &dimensions.slots_per_cpu_log2, true)
         .override_global("RING_BYTES", &ring_bytes, true)
         .override_global("SIDES_BY_ADDRESS", &sides_by_address, true)
+        .override_global("DECAPSULATE", &decapsulate, true)
         .override_global("HASH_KEYS", &control.hash_keys, true)
         .map_max_entries("SLOTS", dimensions.slots())
         .map_max_entries("BIRTHS", dimensions.slots())

@@ -15,7 +15,7 @@ use rustix::fs::statfs;
 use super::CaptureError;
 use super::hooks::Hook;
 use super::memory::MappedArray;
-use super::object::{Dimensions, Object, load};
+use super::object::{Dimensions, Object, Reading, load};
 use super::ring::RingReader;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
@@ -146,7 +146,8 @@ impl Maps {
         let (dimensions, control) = if resumed { recorded(pins)? } else { (wanted, fresh_control(wanted)?) };
         if !resumed {
             // Loading makes the maps; the programs themselves come with each interface.
-            drop(load(Object::Hotspot, pins.dir(), 0, &control, dimensions, false)?);
+            let reading = Reading { sides_by_address: false, decapsulate: false };
+            drop(load(Object::Hotspot, pins.dir(), 0, &control, dimensions, reading)?);
         }
         let open = |name: &str| MapData::from_pin(pins.dir().join(name)).map_err(CaptureError::Map);
         let mapped = |source| CaptureError::Mmap { source };

@@ -1,4 +1,4 @@
-//! Ethernet II, with up to two VLAN tags in the frame or one of them in its metadata.
+//! Ethernet II, with up to two VLAN tags in the frame or one of them in its metadata, and PPPoE.
 
 use hotspot_common::Outcome;
 
@@ -7,6 +7,10 @@ use crate::frame::Frame;
 const ADDRESSES_LEN: usize = 12;
 const HEADER_LEN: usize = 14;
 const TAG_LEN: usize = 4;
+/// With the protocol field of PPP.
+const PPPOE_LEN: usize = 8;
+/// Version 1, type 1, code 0.
+const PPPOE_DATA: u16 = 0x1100;
 
 /// Values below are 802.3 lengths (IEEE 802.3 §3.2.6).
 const ETHERTYPE_MIN: u16 = 0x0600;
@@ -29,16 +33,19 @@ pub(super) struct Ethernet {
 }
 
 #[inline(always)]
-pub(super) fn parse(frame: &Frame) -> Result<Ethernet, Outcome> {
-    let Some(header) = frame.bytes::<HEADER_LEN>(0) else { return Err(Outcome::Runt) };
+pub(super) fn parse(frame: &Frame, start: usize) -> Result<Ethernet, Outcome> {
+    let Some(header) = frame.bytes::<HEADER_LEN>(start) else { return Err(Outcome::Runt) };
     let destination = mac(header.read::<u32, 0>(), header.read::<u16, 4>());
     let source = mac(header.read::<u32, 6>(), header.read::<u16, 10>());
     let mut ethertype = header.number::<ADDRESSES_LEN>();
     let mut tags = Tags::default();
-    if let Some(tag) = frame.metadata_tag() {
+    // The tag in the metadata is the outermost frame's.
+    if start == 0
+        && let Some(tag) = frame.metadata_tag()
+    {
         tags.push(tag)?;
     }
-    let mut offset = ADDRESSES_LEN;
+    let mut offset = start + ADDRESSES_LEN;
     // At most two tags are kept; the third is an outcome, so three rounds see every case.
     for _ in 0..3 {
         if !is_tag(ethertype) {
@@ -49,18 +56,41 @@ pub(super) fn parse(frame: &Frame) -> Result<Ethernet, Outcome> {
         ethertype = tag.number::<2>();
         offset += TAG_LEN;
     }
-    let start = offset + 2;
+    let mut payload = offset + 2;
     let version = match ethertype {
         0x0800 => Version::V4,
         0x86dd => Version::V6,
         0x0806 => return Err(Outcome::Arp),
         0x888e => return Err(Outcome::Eapol),
         0x88cc => return Err(Outcome::Lldp),
-        0x8863 | 0x8864 => return Err(Outcome::Pppoe),
+        0x8864 => {
+            let version = pppoe_session(frame, payload)?;
+            payload += PPPOE_LEN;
+            version
+        }
+        0x8863 => return Err(Outcome::Pppoe),
         length if length < ETHERTYPE_MIN => return Err(Outcome::Llc),
         _ => return Err(Outcome::OtherEthertype),
     };
-    Ok(Ethernet { source, destination, vlan: tags.outer, inner_vlan: tags.inner, version, payload: start })
+    Ok(Ethernet {
+        source,
+        destination,
+        vlan: tags.outer,
+        inner_vlan: tags.inner,
+        version,
+        payload: frame.anywhere(payload),
+    })
+}
+
+/// IP in a PPPoE session (RFC 2516 §4), in PPP (RFC 1661 §2); everything else of PPP is an outcome.
+#[inline(always)]
+fn pppoe_session(frame: &Frame, offset: usize) -> Result<Version, Outcome> {
+    let Some(header) = frame.bytes::<PPPOE_LEN>(offset) else { return Err(Outcome::Pppoe) };
+    match (header.number::<0>(), header.number::<6>()) {
+        (PPPOE_DATA, 0x0021) => Ok(Version::V4),
+        (PPPOE_DATA, 0x0057) => Ok(Version::V6),
+        _ => Err(Outcome::Pppoe),
+    }
 }
 
 /// 802.1Q, 802.1ad, and the ethertypes QinQ used before it.

@@ -2,12 +2,15 @@
 
 use hotspot_common::Outcome;
 
+use super::fragments::{WHOLE, datagram};
 use super::{Address, Network};
 use crate::frame::Frame;
 
 const HEADER_MIN: usize = 20;
-/// Fragment offset, in units of 8 bytes; the bits above are flags.
+/// Fragment offset, in units of 8 bytes.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
+/// The flag of every fragment but the last.
+const MORE_FRAGMENTS: u16 = 0x2000;
 
 #[inline(always)]
 pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
@@ -31,11 +34,16 @@ pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
         protocol: header.read::<u8, 9>(),
         transport: if first { offset + header_len } else { 0 },
         end,
+        datagram: if fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) == 0 {
+            WHOLE
+        } else {
+            datagram(header.number::<4>() as u32)
+        },
     })
 }
 
 /// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2), from the address as it lies in memory.
 #[inline(always)]
-fn mapped(address: u32) -> Address {
+pub(super) fn mapped(address: u32) -> Address {
     [0, (address as u64) << 32 | 0xffff_0000]
 }

@@ -3,6 +3,7 @@
 use hotspot_common::Outcome;
 
 use super::Network;
+use super::fragments::{WHOLE, datagram};
 use crate::frame::Frame;
 
 const HEADER_LEN: usize = 40;
@@ -11,6 +12,10 @@ const EXTENSIONS_MAX: usize = 8;
 
 /// No extension header is shorter than 8 bytes; the first four hold all that is asked here.
 const EXTENSION_START: usize = 4;
+
+/// The fragment header (RFC 8200 §4.5).
+const FRAGMENT_LEN: usize = 8;
+const RESERVED: u16 = 0b110;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -38,37 +43,56 @@ pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
     if version >> 4 != 6 || end > frame.len() {
         return Err(Outcome::BadIpv6);
     }
-    let (protocol, transport) = follow(frame, next, offset + HEADER_LEN, end)?;
-    Ok(Network { source, destination, protocol, transport, end })
+    let chain = follow(frame, next, offset + HEADER_LEN, end)?;
+    let Chain { protocol, transport, datagram } = chain;
+    Ok(Network { source, destination, protocol, transport, end, datagram })
 }
 
-/// The protocol after the extension headers, and where it starts; 0 in a later fragment.
+/// What the extension headers lead to; the fields are those of [`Network`].
+struct Chain {
+    protocol: u8,
+    transport: usize,
+    datagram: u64,
+}
+
 #[inline(always)]
-fn follow(frame: &Frame, first: u8, start: usize, end: usize) -> Result<(u8, usize), Outcome> {
+fn follow(frame: &Frame, first: u8, start: usize, end: usize) -> Result<Chain, Outcome> {
+    let mut fragment = WHOLE;
     let mut next = first;
     let mut offset = start;
     for _ in 0..EXTENSIONS_MAX {
         if !is_extension(next) {
-            return Ok((next, offset));
+            return Ok(Chain { protocol: next, transport: offset, datagram: fragment });
         }
         let Some(header) = frame.bytes::<EXTENSION_START>(offset) else { return Err(Outcome::TruncatedExtension) };
         let (following, len_field) = (header.read::<u8, 0>(), header.read::<u8, 1>());
         let len = match next {
             // RFC 4302 §2.2: in units of 4 bytes, minus 2.
             AUTHENTICATION => 8 + len_field as usize * 4,
-            FRAGMENT => 8,
+            FRAGMENT => FRAGMENT_LEN,
             _ => 8 + len_field as usize * 8,
         };
         if offset + len > end {
             return Err(Outcome::TruncatedExtension);
         }
-        if next == FRAGMENT && header.number::<2>() >> 3 != 0 {
-            return Ok((following, 0));
+        if next == FRAGMENT {
+            let Some(header) = frame.bytes::<FRAGMENT_LEN>(offset) else { return Err(Outcome::TruncatedExtension) };
+            // Offset in units of 8 bytes, two reserved bits, and whether more follow: all zero in an "atomic" fragment (RFC 6946).
+            let position = header.number::<2>() & !RESERVED;
+            if position != 0 {
+                fragment = datagram(header.read::<u32, 4>());
+            }
+            if position >> 3 != 0 {
+                return Ok(Chain { protocol: following, transport: 0, datagram: fragment });
+            }
         }
         next = following;
-        offset += len;
+        offset = frame.anywhere(offset + len);
     }
-    if is_extension(next) { Err(Outcome::TooManyExtensions) } else { Ok((next, offset)) }
+    if is_extension(next) {
+        return Err(Outcome::TooManyExtensions);
+    }
+    Ok(Chain { protocol: next, transport: offset, datagram: fragment })
 }
 
 #[inline(always)]

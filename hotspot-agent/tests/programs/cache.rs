@@ -1,0 +1,133 @@
+//! What becomes of counts: generations, evictions, full rings.
+
+use aya::maps::Map;
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use hotspot_agent::capture::barrier::wait_for_programs;
+use hotspot_agent::capture::memory::MappedArray;
+use hotspot_agent::capture::object::Object;
+use hotspot_common::Outcome;
+use hotspot_core::fact::FlowDelta;
+
+use crate::frames::{CLIENT, ethernet, ipv4, tcp, udp};
+use crate::rig::Rig;
+
+#[test]
+fn a_flow_is_announced_once_and_counted_in_every_generation() {
+    let mut rig = Rig::new(10, 1 << 16);
+    let frame = ethernet(&[], 0x0800, &ipv4(17, &[], 0, &udp(1, 2)));
+    let mut announced = 0;
+    for _ in 0..5 {
+        rig.xdp_repeat(&frame, 1000);
+        let drained = rig.drain();
+        drained.assert_balanced();
+        assert_eq!(drained.deltas().len(), 1);
+        assert_eq!(drained.deltas()[0].packets, 1000);
+        announced += drained.announced();
+    }
+    assert_eq!(announced, 1, "it stayed known from generation to generation");
+    assert_eq!(rig.drain().deltas().len(), 0, "a generation without packets has no deltas");
+}
+
+#[test]
+fn a_connection_that_is_opened_anew_is_handed_over_first() {
+    let mut rig = Rig::new(10, 1 << 16);
+    for flags in [0x02, 0x10, 0x11, 0x02, 0x10] {
+        rig.xdp(&ethernet(&[], 0x0800, &ipv4(6, &[], 0, &tcp(flags))));
+    }
+    let drained = rig.drain();
+    drained.assert_balanced();
+    assert_eq!(drained.evicted().iter().map(|delta| (delta.packets, delta.tcp_flags)).collect::<Vec<_>>(), [(3, 0x13)]);
+    assert_eq!(drained.deltas().iter().map(|delta| (delta.packets, delta.tcp_flags)).collect::<Vec<_>>(), [(2, 0x12)]);
+}
+
+/// 2^32 bytes of one flow do not fit a slot.
+#[test]
+fn a_counter_that_would_wrap_is_handed_over_first() {
+    let mut rig = Rig::new(10, 1 << 16);
+    let frame = ethernet(&[], 0x0800, &ipv4(17, &[], 0, &[udp(1, 2), vec![0; 3000]].concat()));
+    let repeat = 1_500_000;
+    rig.xdp_repeat(&frame, repeat);
+    let drained = rig.drain();
+    drained.assert_balanced();
+    assert_eq!(drained.evicted().len(), 1);
+    let bytes = |deltas: &[FlowDelta]| deltas.iter().map(|delta| delta.bytes).sum::<u64>();
+    assert_eq!(bytes(&drained.evicted()) + bytes(&drained.deltas()), u64::from(repeat) * frame.len() as u64);
+    assert!(u32::try_from(bytes(&drained.evicted())).is_ok());
+}
+
+fn many_flows(rig: &mut Rig, flows: u16) {
+    for port in 0..flows {
+        rig.xdp(&ethernet(&[], 0x0800, &ipv4(17, &[], 0, &udp(port, 53))));
+    }
+}
+
+#[test]
+fn a_full_cache_hands_flows_over_and_loses_none() {
+    let mut rig = Rig::new(4, 1 << 20);
+    many_flows(&mut rig, 2000);
+    let drained = rig.drain();
+    drained.assert_balanced();
+    assert!(drained.evicted().len() > 1900, "16 slots cannot hold 2000 flows");
+    let mut ports: Vec<u16> =
+        drained.evicted().iter().chain(&drained.deltas()).map(|delta| delta.key.client_port).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, (0..2000).collect::<Vec<u16>>());
+}
+
+#[test]
+fn a_full_ring_makes_detail_coarser_and_loses_no_packet() {
+    let mut rig = Rig::new(4, 4096);
+    many_flows(&mut rig, 2000);
+    let drained = rig.drain();
+    drained.assert_balanced();
+    let overflow: Vec<_> = drained.read.parts.iter().flat_map(|part| &part.overflow).collect();
+    assert_eq!(overflow.len(), 1, "one client, one direction");
+    assert_eq!(overflow[0].key.client_mac, CLIENT);
+    let kept = drained.evicted().len() + drained.deltas().len();
+    assert_eq!(usize::try_from(overflow[0].packets).unwrap() + kept, 2000);
+    assert_eq!(rig.drain().read.parts[0].overflow.len(), 0, "a total belongs to one generation");
+}
+
+#[test]
+fn clients_beyond_the_overflow_map_are_an_outcome() {
+    let mut rig = Rig::new(4, 4096);
+    let mut frame = ethernet(&[], 0x0800, &ipv4(17, &[], 0, &udp(1, 2)));
+    let clients = 66_500u32;
+    for client in 0..clients {
+        frame[8..12].copy_from_slice(&client.to_be_bytes());
+        rig.xdp(&frame);
+    }
+    let drained = rig.drain();
+    drained.assert_balanced();
+    assert_eq!(drained.read.done.coverage[0].seen.packets, u64::from(clients));
+    let outcomes = drained.outcomes();
+    assert!(
+        outcomes.iter().any(|(label, packets)| label == Outcome::OverflowFull.label() && *packets > 0),
+        "{outcomes:?}"
+    );
+}
+
+/// A program that runs for long is still running when the wait begins, and has ended when it returns: a wait that did not
+/// wait would find it running.
+#[test]
+fn the_wait_after_a_flip_waits_for_programs_that_are_running() {
+    let mut bench = aya::Ebpf::load(Object::Bench.bytes().unwrap()).unwrap();
+    let Some(Map::Array(state)) = bench.map("LINGERING") else { panic!("no array LINGERING") };
+    let state = MappedArray::<u64>::new(state.fd(), 1).unwrap();
+    let program: &mut Xdp = bench.program_mut("linger").unwrap().try_into().unwrap();
+    program.load().unwrap();
+    for _ in 0..5 {
+        state.write(0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                program.test_run(TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() }).unwrap()
+            });
+            while state.read(0) == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(state.read(0), 1, "it is running");
+            wait_for_programs().unwrap();
+            assert_eq!(state.read(0), 2, "it has ended");
+        });
+    }
+}

@@ -1,0 +1,13 @@
+//! The kernel programs themselves, run by `BPF_PROG_TEST_RUN` on frames of our own: what may change, and that nothing else does.
+//!
+//! Needs root and a BPF file system.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cache;
+mod fragments;
+mod frames;
+mod parsing;
+mod quotes;
+mod rig;
+mod tunnels;
+mod verifier;
