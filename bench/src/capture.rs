@@ -152,7 +152,7 @@ impl Rig {
             runs: 0,
         };
         self.course.set(0, course, 0)?;
-        let object = if name == "hotspot_xdp" { &mut self.capture.loaded()[0] } else { &mut self.bench };
+        let object = if name == "hotspot_xdp" { self.capture.programs(0) } else { &mut self.bench };
         let target = program(object, name)?.fd()?.try_clone()?;
         self.target.set(0, &target, 0)?;
         let options = TestRunOptions { data_in: Some(&FRAME), repeat: runs, ..TestRunOptions::default() };

@@ -5,11 +5,14 @@
 
 pub mod barrier;
 pub mod clock;
+mod clsact;
 pub mod device;
 mod drain;
 pub mod hooks;
+mod interfaces;
 pub mod memory;
 pub mod object;
+mod pinned;
 mod pins;
 pub mod ring;
 
@@ -20,19 +23,21 @@ use std::path::{Path, PathBuf};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError};
 use aya_log::EbpfLogger;
+use hotspot_archive::entry::Entry;
 use hotspot_common::INTERFACES_MAX;
 use hotspot_common::control::Control;
 use ipnet::IpNet;
 use log::Log;
-use tracing::{info, warn};
+use tracing::warn;
+
+use crate::locks::LockError;
 
 pub use drain::{Evictions, GenerationRead, RingRead, note_eviction};
 pub use hooks::HookChoice;
 pub use object::Dimensions;
 
 use clock::{ClockReading, tick_ns};
-use device::Device;
-use hooks::Hooks;
+use interfaces::{Attached, Chosen};
 use object::Reading;
 use pins::{Maps, Pins};
 
@@ -55,6 +60,14 @@ pub enum CaptureError {
     NoSuchProgram { name: &'static str },
     #[error("cannot attach to {interface}")]
     Attach { interface: String, source: Box<aya::programs::ProgramError> },
+    #[error("cannot put a filter on {interface}")]
+    Filter { interface: String, source: io::Error },
+    #[error("the interfaces of this network namespace cannot be listed")]
+    Devices { source: io::Error },
+    #[error("{pattern:?} is no pattern of interface names")]
+    Pattern { pattern: String, source: glob::PatternError },
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error("the link on {interface} cannot be pinned: this kernel attaches without links there")]
     CannotPin { interface: String },
     #[error("the link cannot be pinned at {}", path.display())]
@@ -85,21 +98,22 @@ pub struct CaptureSettings {
     pub ring_bytes: u32,
 }
 
-/// An interface with our programs on it.
-#[derive(Clone, Debug)]
-pub struct Attached {
-    pub number: u8,
-    pub device: Device,
-    pub hooks: Hooks,
-}
+/// What the programs of one interface have to say, which is rare.
+type ProgramLog = EbpfLogger<&'static dyn Log>;
 
 /// The running capture.
 pub struct Capture {
     pins: Pins,
     maps: Maps,
-    interfaces: Vec<Attached>,
-    tick_ns: u64,
+    chosen: Chosen,
+    hook: HookChoice,
     reading: Reading,
+    interfaces: Vec<Attached>,
+    /// When the interfaces were looked at last.
+    looked_ns: i64,
+    /// Interfaces that cannot be covered; said once.
+    refused: Vec<String>,
+    tick_ns: u64,
     /// Slots that were in use when a half was last read, to be cleared before it is used again.
     occupied: Vec<u32>,
     /// Which half `occupied` is about.
@@ -107,16 +121,16 @@ pub struct Capture {
     /// Sums of evictions per generation that is not yet read.
     evictions: Vec<Evictions>,
     generation_began_ns: i64,
-    /// The loaded objects: their programs stay loaded while they are attached.
-    loaded: Vec<aya::Ebpf>,
-    /// What the programs have to say, which is rare.
-    logs: Vec<EbpfLogger<&'static dyn Log>>,
 }
 
 impl Capture {
     /// Opens or makes the maps, and attaches to every interface.
     pub fn start(settings: &CaptureSettings) -> Result<Self, CaptureError> {
-        let devices = settings.interfaces.iter().map(|name| Device::find(name)).collect::<Result<Vec<_>, _>>()?;
+        let chosen = Chosen::new(&settings.interfaces)?;
+        let devices = interfaces::lock_all(chosen.find()?)?;
+        if devices.is_empty() && !settings.interfaces.is_empty() {
+            warn!(patterns = ?settings.interfaces, "no interface has such a name yet; waiting for one");
+        }
         let pins = Pins::open(&settings.bpffs, &settings.instance)?;
         let wanted = Dimensions {
             cpus: possible_cpus(),
@@ -127,53 +141,32 @@ impl Capture {
         if maps.resumed && maps.dimensions != wanted {
             warn!(kept = ?maps.dimensions, ?wanted, "an earlier agent's maps go on with their sizes until it is stopped in order");
         }
+        let now_ns = ClockReading::now().wall_now();
         let mut capture = Self {
             pins,
             maps,
-            interfaces: Vec::new(),
-            tick_ns: tick_ns(),
+            chosen,
+            hook: settings.hook,
             reading: Reading { sides_by_address: !settings.client_nets.is_empty(), decapsulate: settings.decapsulate },
+            interfaces: Vec::new(),
+            looked_ns: now_ns,
+            refused: Vec::new(),
+            tick_ns: tick_ns(),
             occupied: Vec::new(),
             occupied_half: None,
             evictions: Vec::new(),
-            generation_began_ns: ClockReading::now().wall_now(),
-            loaded: Vec::new(),
-            logs: Vec::new(),
+            generation_began_ns: now_ns,
         };
-        capture.set_client_nets(&settings.client_nets)?;
-        capture.attach_all(devices, settings)?;
-        Ok(capture)
-    }
-
-    fn attach_all(&mut self, devices: Vec<Device>, settings: &CaptureSettings) -> Result<(), CaptureError> {
-        let left = self.pins.hooks()?;
-        for device in devices {
-            let number = left.iter().find(|hook| hook.interface == device.name).map(|hook| hook.number);
-            let is_free = |number: &u8| {
-                left.iter().all(|hook| hook.number != *number)
-                    && self.interfaces.iter().all(|attached| attached.number != *number)
-            };
-            let interfaces_max = u8::try_from(INTERFACES_MAX).unwrap_or(u8::MAX);
-            let number = number.or_else(|| (0..interfaces_max).find(is_free)).ok_or(CaptureError::TooManyInterfaces)?;
-            let mut ebpf = object::load(
-                object::Object::Hotspot,
-                self.pins.dir(),
-                number,
-                &self.control(),
-                self.maps.dimensions,
-                self.reading,
-            )?;
-            load_programs(&mut ebpf)?;
-            let hooks = hooks::attach(&mut ebpf, &self.pins, number, &device, settings.hook)?;
-            info!(interface = device.name, %hooks, number, "attached");
-            match EbpfLogger::init(&mut ebpf) {
-                Ok(log) => self.logs.push(log),
-                Err(error) => warn!(%error, "the programs' messages cannot be read"),
+        let started = capture.set_client_nets(&settings.client_nets).and_then(|()| capture.cover_all(devices));
+        if let Err(error) = started {
+            if !capture.maps.resumed {
+                // Nothing is left of an agent that could not start. What else fails now is of no interest.
+                let _ = capture.detach();
+                let _ = capture.remove_pins();
             }
-            self.interfaces.push(Attached { number, device, hooks });
-            self.loaded.push(ebpf);
+            return Err(error);
         }
-        Ok(())
+        Ok(capture)
     }
 
     /// Loads the programs without attaching them, for `BPF_PROG_TEST_RUN`: they count as those of interface `number`.
@@ -188,17 +181,18 @@ impl Capture {
             self.reading,
         )?;
         load_programs(&mut ebpf)?;
-        let device = Device::unattached(number);
-        let hooks = Hooks { ingress: hooks::Hook::XdpNative, egress: hooks::Hook::Tcx };
-        self.interfaces.push(Attached { number, device, hooks });
-        self.loaded.push(ebpf);
-        let last = self.loaded.len() - 1;
-        Ok(&mut self.loaded[last])
+        self.interfaces.push(Attached::by_hand(number, ebpf));
+        Ok(self.programs(number))
     }
 
-    /// The loaded objects, one per interface in their order.
-    pub fn loaded(&mut self) -> &mut [aya::Ebpf] {
-        &mut self.loaded
+    /// The loaded programs of an interface.
+    ///
+    /// # Panics
+    ///
+    /// Where no interface has that number.
+    pub fn programs(&mut self, number: u8) -> &mut aya::Ebpf {
+        let attached = self.interfaces.iter_mut().find(|attached| attached.number == number);
+        &mut attached.expect("an interface of that number").programs
     }
 
     fn set_client_nets(&self, nets: &[IpNet]) -> Result<(), CaptureError> {
@@ -217,7 +211,7 @@ impl Capture {
 
     /// Logs what the programs reported since the last time.
     pub fn flush_logs(&mut self) {
-        self.logs.iter_mut().for_each(EbpfLogger::flush);
+        self.interfaces.iter_mut().for_each(Attached::flush_log);
     }
 
     #[must_use]
@@ -231,9 +225,10 @@ impl Capture {
         self.maps.resumed
     }
 
+    /// Names of the interfaces, for every journal.
     #[must_use]
-    pub fn interfaces(&self) -> &[Attached] {
-        &self.interfaces
+    pub fn interface_names(&self) -> Vec<Entry> {
+        self.interfaces.iter().map(Attached::name_entry).collect()
     }
 
     #[must_use]
@@ -262,10 +257,11 @@ impl Capture {
 
     /// Takes the programs off the interfaces; what they counted can still be read.
     pub fn detach(&mut self) -> Result<(), CaptureError> {
-        for attached in &self.interfaces {
-            hooks::detach(&self.pins, attached.number, &attached.device.name, attached.hooks)?;
+        for attached in &mut self.interfaces {
+            for side in attached.sides.drain(..) {
+                side.remove(&attached.device).map_err(|source| self.pins.failed(source))?;
+            }
         }
-        self.loaded.clear();
         Ok(())
     }
 

@@ -8,9 +8,10 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use hotspot_archive::entry::{Entry, InterfaceName, JournalHeader};
+use hotspot_archive::entry::{Entry, JournalHeader};
 use hotspot_archive::journal::{JournalError, JournalWriter};
 use hotspot_archive::layout::DataDir;
+use hotspot_core::record::CoverageRecord;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
@@ -24,6 +25,8 @@ use crate::sealer::{SealJob, chain};
 
 /// How often the rings are read and what they held is flushed.
 const TICK: Duration = Duration::from_millis(50);
+/// How often the interfaces are looked at: whoever takes a program off is noticed within this time.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A generation is not ended sooner than this, whatever the pressure.
 const GENERATION_MIN: Duration = Duration::from_millis(500);
 /// A journal is rotated when it grows beyond this: sealing holds one in memory.
@@ -80,6 +83,7 @@ pub struct Carrier {
     generation: Duration,
     opened: Instant,
     drained: Instant,
+    looked: Instant,
     /// Since when the journal cannot be written.
     failing_since: Option<Instant>,
 }
@@ -101,6 +105,7 @@ impl Carrier {
             generation,
             opened: now,
             drained: now,
+            looked: now,
             failing_since: None,
         }
     }
@@ -140,6 +145,11 @@ impl Carrier {
 
     /// Ends the generation and the journal when their time has come.
     fn turn(&mut self) -> Result<(), CarrierError> {
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            let found = self.capture.look_after_interfaces()?;
+            self.keep(&found)?;
+        }
         if self.failing_since.is_some() {
             return Ok(());
         }
@@ -202,13 +212,18 @@ impl Carrier {
     }
 
     fn record(&mut self, read: &GenerationRead) -> Result<(), CarrierError> {
-        for row in &read.done.coverage {
-            if !row.balances() {
-                error!(?row, "packets seen are not packets accounted for; the generation is marked");
-            }
-        }
         let mut entries: Vec<Entry> = read.rings.batches.iter().cloned().map(Entry::Ring).collect();
         entries.extend(read.parts.iter().cloned().map(Entry::Part));
+        for row in read.done.coverage.iter().filter(|row| !row.balances()) {
+            error!(?row, "packets seen are not packets accounted for; a gap is recorded");
+            entries.push(Entry::Gap(CoverageRecord {
+                interface: row.interface.clone(),
+                from_ns: row.from_ns,
+                to_ns: row.to_ns,
+                gap: Some("packets seen are not packets accounted for".to_owned()),
+                ..CoverageRecord::default()
+            }));
+        }
         entries.push(Entry::Done(read.done.clone()));
         if self.write(entries.iter())?.is_ok() {
             self.capture.drained(read);
@@ -222,6 +237,17 @@ impl Carrier {
         }
         if self.failing_since.is_none() {
             self.capture.drained(read);
+        }
+        Ok(())
+    }
+
+    /// Writes what must not be lost, also while the journal fails: then with what is flushed next.
+    fn keep(&mut self, entries: &[Entry]) -> Result<(), CarrierError> {
+        if self.failing_since.is_none() && !entries.is_empty() {
+            return self.write(entries.iter()).map(drop);
+        }
+        if let Some(journal) = self.journal.as_mut() {
+            entries.iter().try_for_each(|entry| journal.append(entry))?;
         }
         Ok(())
     }
@@ -273,7 +299,9 @@ impl Carrier {
     /// Closes the journal and hands it to the sealer.
     fn close(&mut self, shutdown: bool) -> Result<(), CarrierError> {
         let at_ns = ClockReading::now().wall_now();
-        if self.write(std::iter::once(&Entry::Closed { at_ns, shutdown }))?.is_ok() {
+        let mut last = self.capture.open_gaps();
+        last.push(Entry::Closed { at_ns, shutdown });
+        if self.write(last.iter())?.is_ok() {
             self.jobs.send(SealJob::Closed { sequence: self.header.sequence }).map_err(|_| CarrierError::NoSealer)?;
         }
         Ok(())
@@ -294,7 +322,7 @@ impl Carrier {
     }
 
     fn begin(&mut self, mut journal: JournalWriter, header: JournalHeader) {
-        for entry in interface_names(&self.capture) {
+        for entry in self.capture.interface_names() {
             // Only buffered here; the next commit reports what fails.
             let _ = journal.append(&entry);
         }
@@ -328,15 +356,6 @@ impl Carrier {
         }
         self.jobs.send(SealJob::Finish).map_err(|_| CarrierError::NoSealer)
     }
-}
-
-/// Names of the interfaces, for every journal.
-#[must_use]
-pub fn interface_names(capture: &Capture) -> Vec<Entry> {
-    let names = capture.interfaces().iter();
-    names
-        .map(|attached| Entry::Interface(InterfaceName { number: attached.number, name: attached.device.name.clone() }))
-        .collect()
 }
 
 /// Waits for a submission, for the tick, for a ring that is half full, or for the end.

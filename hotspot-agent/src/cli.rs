@@ -30,7 +30,7 @@ pub enum Command {
 
 #[derive(Clone, Debug, Args)]
 pub struct RunArguments {
-    /// Client-facing interface; may be given several times
+    /// Client-facing interface, or a pattern for those there are and those to come ('wlan*'). May be given several times
     #[arg(long = "interface", required = true, value_name = "NAME")]
     pub interfaces: Vec<String>,
     /// Where journal, keys and archive lie; made if missing

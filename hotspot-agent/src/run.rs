@@ -10,16 +10,14 @@ use hotspot_archive::journal::{JournalError, JournalWriter, replay};
 use hotspot_archive::layout::{DataDir, is_name};
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
 use hotspot_core::fact::{NatWatch, NatWatchFact};
-use hotspot_core::record::CoverageRecord;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::capture::clock::ClockReading;
-use crate::capture::device::Device;
 use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, note_eviction};
-use crate::carrier::{Beginning, Carrier, CarrierError, Stop, interface_names};
+use crate::carrier::{Beginning, Carrier, CarrierError, Stop};
 use crate::cli::RunArguments;
 use crate::identity::radius::RadiusListener;
 use crate::identity::secrets::{Secrets, SecretsError};
@@ -114,7 +112,6 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
-    let devices = arguments.interfaces.iter().map(|name| Device::find(name)).collect::<Result<Vec<_>, _>>()?;
     let secrets = match (&arguments.radius_listen, &arguments.radius_secret_file) {
         (Some(address), Some(file)) => Some((*address, Secrets::read(file)?)),
         (Some(_), None) => return Err(RunError::NoSecretFile),
@@ -123,8 +120,6 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     let data = DataDir(arguments.data_dir.clone());
     make_dirs(&data)?;
     let _data_lock = Lock::data_dir(&data.lock(), &arguments.data_dir)?;
-    let _interface_locks =
-        devices.iter().map(|device| Lock::interface(&device.name, device.index)).collect::<Result<Vec<_>, _>>()?;
     let manifest = Manifest::open(&data.archive(), &arguments.gateway, GatewayKey::open(&data.signing_key())?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -267,9 +262,9 @@ fn recover(
     } else {
         JournalWriter::create(&path, &header)?
     };
-    interface_names(&capture).iter().try_for_each(|entry| journal.append(entry))?;
+    capture.interface_names().iter().try_for_each(|entry| journal.append(entry))?;
     if found.last_ns != 0 {
-        note_absence(&mut journal, &capture, &found, now_ns, arguments.no_nat)?;
+        note_absence(&mut journal, &capture, &found, arguments.no_nat)?;
     }
     journal.commit()?;
     capture.resume_from(&found.positions, found.evictions, if capture.resumed() { found.last_ns } else { 0 });
@@ -290,27 +285,13 @@ fn recover(
 }
 
 /// Records what the time without an agent means: nobody watched translations, and perhaps nobody counted.
-fn note_absence(
-    journal: &mut JournalWriter,
-    capture: &Capture,
-    found: &Found,
-    now_ns: i64,
-    no_nat: bool,
-) -> Result<(), RunError> {
+fn note_absence(journal: &mut JournalWriter, capture: &Capture, found: &Found, no_nat: bool) -> Result<(), RunError> {
     if !no_nat {
         journal.append(&Entry::NatWatch(NatWatchFact { watch: NatWatch::Lost, at_ns: found.last_ns }))?;
     }
-    if !capture.resumed() {
-        warn!("nothing was counted since the last agent ended; a gap is recorded");
-        for attached in capture.interfaces() {
-            journal.append(&Entry::Gap(CoverageRecord {
-                interface: attached.device.name.clone(),
-                from_ns: found.last_ns,
-                to_ns: now_ns,
-                gap: Some("no agent and no programs were running".to_owned()),
-                ..CoverageRecord::default()
-            }))?;
-        }
+    for gap in capture.broken_since(found.last_ns) {
+        warn!(?gap, "an interface was not counted since the last agent ended");
+        journal.append(&gap)?;
     }
     Ok(())
 }

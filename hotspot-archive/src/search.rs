@@ -128,19 +128,7 @@ impl Archive {
 
     /// Times at which not everything was recorded, in words.
     fn gaps(&self, interval: Interval, damage: &mut Vec<String>) -> Vec<String> {
-        let mut gaps: Vec<String> = Vec::new();
-        for row in self.coverage(interval, damage) {
-            if let Some(gap) = &row.gap {
-                gaps.push(format!("{} to {}: {gap}", show(row.from_ns), show(row.to_ns)));
-            } else if !row.balances() {
-                gaps.push(format!(
-                    "{} to {}: packets seen on {} are not all accounted for",
-                    show(row.from_ns),
-                    show(row.to_ns),
-                    row.interface
-                ));
-            }
-        }
+        let mut gaps: Vec<String> = self.coverage(interval, damage).iter().filter_map(describe_gap).collect();
         if interval != Interval::ALWAYS && !self.lines.iter().any(|line| interval.touches(line.from_ns, line.to_ns)) {
             gaps.push("no segment of this archive covers the time asked for".to_owned());
         }
@@ -158,6 +146,13 @@ impl Archive {
             })
         })
     }
+}
+
+/// When and where something was not recorded, and why; `None` for a row about packets.
+#[must_use]
+pub fn describe_gap(row: &CoverageRecord) -> Option<String> {
+    let gap = row.gap.as_ref()?;
+    Some(format!("{} to {}: {}: {gap}", show(row.from_ns), show(row.to_ns), row.interface))
 }
 
 /// How much earlier than its segment a flow may begin.

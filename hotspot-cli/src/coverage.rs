@@ -1,9 +1,9 @@
 //! `hotspot coverage`: where every packet ended, summed per interface.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use hotspot_archive::search::Interval;
+use hotspot_archive::search::{Interval, describe_gap};
 use hotspot_core::record::Tallied;
 use serde_json::{Map, Value, json};
 
@@ -15,6 +15,8 @@ use crate::{Failure, Outcome};
 #[derive(Default)]
 struct Balance {
     generations: u64,
+    /// How the interface was covered, `in:tcx out:tcx`.
+    hooks: BTreeSet<String>,
     seen: Tallied,
     flows: Tallied,
     overflow: Tallied,
@@ -44,7 +46,12 @@ pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
     let mut balances: BTreeMap<String, Balance> = BTreeMap::new();
     for row in archive.coverage(Interval::ALWAYS, &mut damage) {
         let balance = balances.entry(row.interface.clone()).or_default();
+        if let Some(gap) = describe_gap(&row) {
+            balance.gaps.push(gap);
+            continue;
+        }
         balance.generations += 1;
+        balance.hooks.insert(row.hook.clone());
         balance.seen = plus(balance.seen, row.seen);
         balance.flows = plus(balance.flows, row.flows);
         balance.overflow = plus(balance.overflow, row.overflow);
@@ -53,7 +60,6 @@ pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
             let total = balance.outcomes.entry(label.clone()).or_default();
             *total = plus(*total, *count);
         }
-        balance.gaps.extend(row.gap);
     }
     let mut to = stdout();
     if arguments.json {
@@ -83,7 +89,7 @@ fn as_json(interface: &str, balance: &Balance) -> Map<String, Value> {
         .collect();
     let total = balance.outcome_total();
     let value = json!({
-        "interface": interface, "generations": balance.generations,
+        "interface": interface, "generations": balance.generations, "hooks": balance.hooks,
         "seen_packets": balance.seen.packets, "seen_bytes": balance.seen.bytes,
         "flow_packets": balance.flows.packets, "flow_bytes": balance.flows.bytes,
         "overflow_packets": balance.overflow.packets, "overflow_bytes": balance.overflow.bytes,
@@ -114,8 +120,9 @@ fn write_table(to: &mut impl Write, balances: &BTreeMap<String, Balance>) -> std
         } else {
             format!("DOES NOT BALANCE in {} generations", balance.unbalanced)
         };
-        writeln!(to, "{interface}: {verdict} ({} generations)", balance.generations)?;
-        balance.gaps.iter().try_for_each(|gap| writeln!(to, "{interface}: gap: {gap}"))?;
+        let hooks: Vec<&str> = balance.hooks.iter().map(String::as_str).collect();
+        writeln!(to, "{interface}: {verdict} ({} generations, {})", balance.generations, hooks.join(", then "))?;
+        balance.gaps.iter().try_for_each(|gap| writeln!(to, "gap: {gap}"))?;
     }
     Ok(())
 }

@@ -77,9 +77,33 @@ impl Lab {
         self.switch.ip("addr add 10.20.0.2/24 dev br0")?;
         self.switch.ip("link set br0 up")?;
         self.switch.sysctl("net.ipv6.conf.br0.disable_ipv6", "1")?;
+        self.connect_gateway()
+    }
+
+    /// The cable between switch and gateway.
+    fn connect_gateway(&self) -> Result<()> {
         connect(&self.switch, "gw", &self.gateway, "lan")?;
         self.switch.ip("link set gw master br0")?;
         self.switch.sysctl("net.ipv6.conf.gw.disable_ipv6", "1")
+    }
+
+    /// Takes the gateway's client side away.
+    pub fn remove_lan(&self) -> Result<()> {
+        self.gateway.ip("link del lan").map(drop)
+    }
+
+    /// Gives it back, as another device of the same name.
+    pub fn restore_lan(&self) -> Result<()> {
+        self.connect_gateway()?;
+        self.gateway.sysctl("net.ipv6.conf.lan.accept_dad", "0")?;
+        self.give_lan_addresses()?;
+        // The clients would go on sending to the device that was there before.
+        self.clients.iter().try_for_each(|client| client.namespace.ip("neigh flush dev eth0").map(drop))
+    }
+
+    fn give_lan_addresses(&self) -> Result<()> {
+        self.gateway.ip("addr add 10.20.0.1/24 dev lan")?;
+        self.gateway.ip("addr add 2001:db8:20::1/64 dev lan").map(drop)
     }
 
     fn add_client(&mut self, lab: u32, position: usize) -> Result<()> {
@@ -103,8 +127,7 @@ impl Lab {
         }
         gateway.sysctl("net.ipv4.ip_forward", "1")?;
         gateway.sysctl("net.ipv6.conf.all.forwarding", "1")?;
-        gateway.ip("addr add 10.20.0.1/24 dev lan")?;
-        gateway.ip("addr add 2001:db8:20::1/64 dev lan")?;
+        self.give_lan_addresses()?;
         gateway.ip(&format!("addr add {PUBLIC_V4}/24 dev wan"))?;
         gateway.ip("addr add 2001:db8:0:1::2/64 dev wan")?;
         gateway.ip("route add default via 203.0.113.1")?;

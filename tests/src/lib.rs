@@ -4,6 +4,7 @@
 //! Needs root and the programs `cargo xtask setup` installs.
 
 pub mod demo;
+pub mod foreign;
 pub mod generator;
 pub mod lab;
 pub mod namespace;

@@ -29,9 +29,14 @@ pub struct Agent {
 impl Agent {
     /// The command line of an agent in a gateway.
     pub fn command(gateway: &Namespace, data_dir: &Path, options: &[&str]) -> Result<Command> {
+        Self::command_on("lan", gateway, data_dir, options)
+    }
+
+    /// The same, for other interfaces than the lab's.
+    pub fn command_on(interface: &str, gateway: &Namespace, data_dir: &Path, options: &[&str]) -> Result<Command> {
         let mut command = gateway.command(&path("hotspot-agent")?.display().to_string());
         command
-            .args(["run", "--interface", "lan", "--site", "lab", "--gateway", "gw1", "--data-dir"])
+            .args(["run", "--interface", interface, "--site", "lab", "--gateway", "gw1", "--data-dir"])
             .arg(data_dir)
             .args(options);
         Ok(command)
@@ -39,8 +44,12 @@ impl Agent {
 
     /// Starts an agent and waits until it captures.
     pub fn start(gateway: &Namespace, data_dir: &Path, options: &[&str]) -> Result<Self> {
+        Self::start_command(&mut Self::command(gateway, data_dir, options)?, data_dir)
+    }
+
+    /// The same, of a command line.
+    pub fn start_command(command: &mut Command, data_dir: &Path) -> Result<Self> {
         let log = data_dir.with_extension("log");
-        let mut command = Self::command(gateway, data_dir, options)?;
         let file = File::options().create(true).append(true).open(&log)?;
         let before = fs::read_to_string(&log)?.matches(CAPTURING).count();
         let child =
@@ -114,6 +123,12 @@ pub fn hotspot(arguments: &[&str]) -> Result<Output> {
     Command::new(path("hotspot")?).args(arguments).stdin(Stdio::null()).output().context("cannot start hotspot")
 }
 
+/// Where every packet ended, also where there are gaps.
+pub fn coverage(archive: &Path) -> Result<Vec<Value>> {
+    let output = hotspot(&["coverage", "--archive", &archive.display().to_string(), "--json"])?;
+    parse(&output)
+}
+
 /// Runs the tool on an archive and parses its JSON lines. Exit codes but 0 and 1 are errors.
 pub fn ask(command: &str, archive: &Path, arguments: &[&str]) -> Result<Vec<Value>> {
     let archive = archive.display().to_string();
@@ -121,5 +136,9 @@ pub fn ask(command: &str, archive: &Path, arguments: &[&str]) -> Result<Vec<Valu
     if !matches!(output.status.code(), Some(0 | 1)) {
         bail!("hotspot {command} {arguments:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
+    parse(&output)
+}
+
+fn parse(output: &Output) -> Result<Vec<Value>> {
     String::from_utf8_lossy(&output.stdout).lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! Asks by ioctl on a socket, not in `/sys`, which may show another network namespace.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -61,10 +62,34 @@ impl Device {
         }
     }
 
-    /// The interfaces there are, for the message that one is unknown.
+    /// Name and index of every interface of this network namespace.
+    pub fn list() -> io::Result<Vec<(u32, String)>> {
+        // SAFETY: takes nothing; gives an array that ends with an index of 0, or null.
+        let first = unsafe { libc::if_nameindex() };
+        if first.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        let mut devices = Vec::new();
+        let mut entry = first;
+        loop {
+            // SAFETY: within the array, whose end has not been passed.
+            let device = unsafe { &*entry };
+            if device.if_index == 0 {
+                break;
+            }
+            // SAFETY: entries before the last hold a name that ends with NUL.
+            let name = unsafe { CStr::from_ptr(device.if_name) };
+            devices.push((device.if_index, name.to_string_lossy().into_owned()));
+            // SAFETY: the entry was not the last one.
+            entry = unsafe { entry.add(1) };
+        }
+        // SAFETY: the array is used no more.
+        unsafe { libc::if_freenameindex(first) };
+        Ok(devices)
+    }
+
     fn names() -> Vec<String> {
-        let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return Vec::new() };
-        (1..=256).filter_map(|index| netdevice::index_to_name(&socket, index).ok()).collect()
+        Self::list().unwrap_or_default().into_iter().map(|(_, name)| name).collect()
     }
 }
 

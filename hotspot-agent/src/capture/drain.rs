@@ -236,22 +236,25 @@ impl Capture {
     ) -> Vec<CoverageRecord> {
         self.interfaces
             .iter()
-            .map(|attached| {
+            .filter_map(|attached| {
                 let tally = self.tally(generation, attached.number, waited);
+                if attached.is_gone() && tally.seen.packets == 0 {
+                    return None;
+                }
                 let number = usize::from(attached.number);
-                CoverageRecord {
+                Some(CoverageRecord {
                     interface: attached.device.name.clone(),
                     generation,
                     from_ns,
                     to_ns,
-                    hook: attached.hooks.to_string(),
+                    hook: attached.hooks.clone(),
                     seen: Tallied { packets: tally.seen.packets, bytes: tally.seen.bytes },
                     flows: flows.per_interface[number],
                     overflow: overflow.per_interface[number],
                     outcomes: named_outcomes(&tally),
                     happenings: named_happenings(&tally),
                     gap: None,
-                }
+                })
             })
             .collect()
     }

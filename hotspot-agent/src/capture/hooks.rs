@@ -4,26 +4,33 @@
 //! attempt fails. `auto` explains itself in the log.
 
 use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{NlOptions, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, tc};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use clap::ValueEnum;
 use hotspot_common::Direction;
 use tracing::{info, warn};
 
 use super::CaptureError;
+use super::clsact;
 use super::device::Device;
-use super::pins::Pins;
+use super::pinned::{Pinned, first_of_tcx};
+use super::pins::{PinnedHook, Pins};
 
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HookChoice {
     /// XDP where the driver does it natively and hides nothing, tc elsewhere.
     Auto,
-    /// XDP for what clients send, tc for what they get.
+    /// XDP for what clients send, tc for what they get; generic XDP where the driver has none.
     Xdp,
+    /// Generic XDP for what clients send, tc for what they get.
+    #[value(name = "xdpgeneric")]
+    XdpGeneric,
     /// tc for both directions: tcx from Linux 6.6, clsact before.
     Tc,
     /// tc's older way for both directions.
@@ -62,201 +69,194 @@ impl fmt::Display for Hook {
     }
 }
 
-/// How both directions of an interface are covered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hooks {
-    pub ingress: Hook,
-    pub egress: Hook,
+/// One direction of an interface, and what covers it.
+#[derive(Debug)]
+pub struct Side {
+    pub direction: Direction,
+    pub hook: Hook,
+    /// The link, or with clsact the program.
+    object: Pinned,
 }
 
-impl fmt::Display for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "in:{} out:{}", self.ingress, self.egress)
+impl Side {
+    #[must_use]
+    pub fn of(left: PinnedHook) -> Self {
+        Self { direction: left.direction, hook: left.hook, object: left.object }
     }
-}
 
-/// Priority and handle of our clsact filters, so that a later start finds them.
-const CLSACT: NlOptions = NlOptions { priority: 0x6873, handle: tc::TcHandle::new(0, 1), classid: None };
-
-/// Attaches both directions of an interface and pins the links, or takes over those an earlier agent left.
-pub fn attach(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    number: u8,
-    device: &Device,
-    choice: HookChoice,
-) -> Result<Hooks, CaptureError> {
-    let left = pins.hooks()?.into_iter().filter(|hook| hook.interface == device.name && hook.number == number);
-    let (mut ingress, mut egress) = (None, None);
-    for hook in left {
-        let taken = take_over(ebpf, &hook.path, hook.direction, hook.hook, device)?;
-        match (taken, hook.direction) {
-            (true, Direction::Out) => ingress = Some(hook.hook),
-            (true, Direction::In) => egress = Some(hook.hook),
-            (false, Direction::Out | Direction::In) => {}
+    /// Whether our program is still where it was put, and no program before it can hide packets from it.
+    pub fn is_attached(&self, device: &Device) -> io::Result<bool> {
+        match self.hook {
+            Hook::XdpNative | Hook::XdpGeneric => Ok(self.object.link_device()? == device.index),
+            Hook::Tcx => Ok(self.object.link_device()? == device.index
+                && first_of_tcx(device.index, self.direction)? == self.object.link_program()?),
+            Hook::Clsact => clsact::is_there(device.index, self.direction),
         }
     }
-    let egress = match egress {
-        Some(hook) => hook,
-        None => attach_tc(ebpf, pins, number, device, Direction::In, choice)?,
-    };
-    let ingress = match ingress {
-        Some(hook) => hook,
-        None => attach_ingress(ebpf, pins, number, device, choice)?,
-    };
-    Ok(Hooks { ingress, egress })
+
+    /// Makes the pin again where somebody removed it; true where that was so.
+    pub fn keep_pinned(&self) -> io::Result<bool> {
+        self.object.keep_pinned()
+    }
+
+    /// Follows a device that got another name.
+    pub fn rename(&mut self, pins: &Pins, number: u8, device: &Device) -> io::Result<()> {
+        self.object.rename(&pins.link_path(number, self.direction, self.hook, &device.name))
+    }
+
+    /// Takes the program away.
+    pub fn remove(self, device: &Device) -> io::Result<()> {
+        if self.hook == Hook::Clsact {
+            clsact::remove(device.index, self.direction)?;
+        }
+        self.object.remove()
+    }
 }
 
-fn attach_ingress(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    number: u8,
-    device: &Device,
-    choice: HookChoice,
-) -> Result<Hook, CaptureError> {
-    match choice {
-        HookChoice::Tc | HookChoice::Clsact => attach_tc(ebpf, pins, number, device, Direction::Out, choice),
-        HookChoice::Xdp => match attach_xdp(ebpf, pins, number, device, XdpMode::Driver) {
-            Ok(hook) => Ok(hook),
-            Err(error) => {
-                warn!(interface = device.name, %error, "no native XDP; generic XDP counts a packet that GRO put together as one");
-                attach_xdp(ebpf, pins, number, device, XdpMode::Skb)
-            }
-        },
+/// How the directions of an interface are covered: `in:tcx out:tcx`.
+pub struct Hooks<'a>(pub &'a [Side]);
+
+impl fmt::Display for Hooks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hook =
+            |direction| self.0.iter().find(|side| side.direction == direction).map_or("none", |side| side.hook.name());
+        write!(f, "in:{} out:{}", hook(Direction::Out), hook(Direction::In))
+    }
+}
+
+/// Where to attach.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub pins: &'a Pins,
+    /// Of the interface, in flow keys.
+    pub number: u8,
+    pub device: &'a Device,
+    pub choice: HookChoice,
+}
+
+impl Place<'_> {
+    fn attach_failed(&self, source: aya::programs::ProgramError) -> CaptureError {
+        CaptureError::Attach { interface: self.device.name.clone(), source: Box::new(source) }
+    }
+
+    fn pin(&self, object: impl AsFd, direction: Direction, hook: Hook) -> Result<Side, CaptureError> {
+        let path = self.pins.link_path(self.number, direction, hook, &self.device.name);
+        let object =
+            Pinned::pin(object.as_fd(), &path).map_err(|source| CaptureError::Pins { path: path.clone(), source })?;
+        Ok(Side { direction, hook, object })
+    }
+
+    /// The pin of a link that the library keeps to itself.
+    fn pin_link(&self, link: FdLink, direction: Direction, hook: Hook) -> Result<Side, CaptureError> {
+        let path = self.pins.link_path(self.number, direction, hook, &self.device.name);
+        let failed = |source| CaptureError::Pins { path: path.clone(), source };
+        // Left by a link that is dead.
+        let _ = std::fs::remove_file(&path);
+        link.pin(&path).map_err(|source| CaptureError::PinLink { path: path.clone(), source: Box::new(source) })?;
+        Ok(Side { direction, hook, object: Pinned::open(&path).map_err(failed)? })
+    }
+}
+
+/// Covers one direction of an interface.
+pub fn cover(ebpf: &mut Ebpf, place: Place<'_>, direction: Direction) -> Result<Side, CaptureError> {
+    match direction {
+        Direction::Out => cover_ingress(ebpf, place),
+        Direction::In => cover_by_tc(ebpf, place, direction),
+    }
+}
+
+fn cover_ingress(ebpf: &mut Ebpf, place: Place<'_>) -> Result<Side, CaptureError> {
+    let device = place.device;
+    match place.choice {
+        HookChoice::Tc | HookChoice::Clsact => cover_by_tc(ebpf, place, Direction::Out),
+        HookChoice::XdpGeneric => cover_by_xdp(ebpf, place, XdpMode::Skb),
+        HookChoice::Xdp => cover_by_xdp(ebpf, place, XdpMode::Driver).or_else(|error| {
+            warn!(interface = device.name, %error, "no native XDP; generic XDP counts a packet that GRO put together as one");
+            cover_by_xdp(ebpf, place, XdpMode::Skb)
+        }),
         HookChoice::Auto => {
             if let Some(why) = device.reason_against_xdp() {
                 info!(interface = device.name, why, "hook for what clients send: tc");
-                return attach_tc(ebpf, pins, number, device, Direction::Out, choice);
+                return cover_by_tc(ebpf, place, Direction::Out);
             }
-            match attach_xdp(ebpf, pins, number, device, XdpMode::Driver) {
-                Ok(hook) => {
+            match cover_by_xdp(ebpf, place, XdpMode::Driver) {
+                Ok(side) => {
                     info!(interface = device.name, driver = device.driver, "hook for what clients send: native XDP");
-                    Ok(hook)
+                    Ok(side)
                 }
                 Err(error) => {
                     info!(interface = device.name, why = %error, "hook for what clients send: tc");
-                    attach_tc(ebpf, pins, number, device, Direction::Out, choice)
+                    cover_by_tc(ebpf, place, Direction::Out)
                 }
             }
         }
     }
 }
 
-fn attach_xdp(ebpf: &mut Ebpf, pins: &Pins, number: u8, device: &Device, mode: XdpMode) -> Result<Hook, CaptureError> {
-    let failed = |source| CaptureError::Attach { interface: device.name.clone(), source: Box::new(source) };
+fn cover_by_xdp(ebpf: &mut Ebpf, place: Place<'_>, mode: XdpMode) -> Result<Side, CaptureError> {
     let hook = if matches!(mode, XdpMode::Skb) { Hook::XdpGeneric } else { Hook::XdpNative };
     let program: &mut Xdp = program(ebpf, "hotspot_xdp")?;
-    let link = program.attach(&device.name, mode).map_err(failed)?;
-    let link: FdLink = program
-        .take_link(link)
-        .map_err(failed)?
-        .try_into()
-        .map_err(|_| CaptureError::CannotPin { interface: device.name.clone() })?;
-    pin(link, pins, number, Direction::Out, hook, device)?;
-    Ok(hook)
+    let link = program.attach(&place.device.name, mode).map_err(|source| place.attach_failed(source))?;
+    let link = program.take_link(link).map_err(|source| place.attach_failed(source))?;
+    let link = FdLink::try_from(link).map_err(|_| CaptureError::CannotPin { interface: place.device.name.clone() })?;
+    place.pin_link(link, Direction::Out, hook)
 }
 
-fn attach_tc(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    number: u8,
-    device: &Device,
-    direction: Direction,
-    choice: HookChoice,
-) -> Result<Hook, CaptureError> {
-    let failed = |source| CaptureError::Attach { interface: device.name.clone(), source: Box::new(source) };
+fn cover_by_tc(ebpf: &mut Ebpf, place: Place<'_>, direction: Direction) -> Result<Side, CaptureError> {
     let (name, attach_type) = tc_program(direction);
     let program: &mut SchedClassifier = program(ebpf, name)?;
-    if choice != HookChoice::Clsact {
+    if place.choice != HookChoice::Clsact {
         // First in the chain, so that a program that ends it cannot hide packets from us.
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-        match program.attach_with_options(&device.name, attach_type, order) {
+        match program.attach_with_options(&place.device.name, attach_type, order) {
             Ok(link) => {
-                let link: FdLink = program
-                    .take_link(link)
-                    .map_err(failed)?
-                    .try_into()
-                    .map_err(|_| CaptureError::CannotPin { interface: device.name.clone() })?;
-                pin(link, pins, number, direction, Hook::Tcx, device)?;
-                return Ok(Hook::Tcx);
+                let link = program.take_link(link).map_err(|source| place.attach_failed(source))?;
+                let link = FdLink::try_from(link)
+                    .map_err(|_| CaptureError::CannotPin { interface: place.device.name.clone() })?;
+                return place.pin_link(link, direction, Hook::Tcx);
             }
-            Err(error) => info!(interface = device.name, %error, "no tcx here; using clsact"),
+            Err(error) => info!(interface = place.device.name, %error, "no tcx here; using clsact"),
         }
     }
-    // It may be there already; what matters is whether the filter can be added.
-    let _ = tc::qdisc_add_clsact(&device.name);
-    let _ = tc::qdisc_detach_program(&device.name, attach_type, name);
-    let link =
-        program.attach_with_options(&device.name, attach_type, TcAttachOptions::Netlink(CLSACT)).map_err(failed)?;
-    // The filter belongs to the device, not to this process: forgetting the link leaves it attached.
-    std::mem::forget(program.take_link(link).map_err(failed)?);
-    Ok(Hook::Clsact)
+    let program = program.fd().map_err(|source| place.attach_failed(source))?;
+    clsact::put(place.device.index, direction, program.as_fd(), name)
+        .map_err(|source| CaptureError::Filter { interface: place.device.name.clone(), source })?;
+    place.pin(program, direction, Hook::Clsact)
 }
 
-/// Puts our program into a link an earlier agent left; `false` where its device is gone, and so is the link then.
-fn take_over(
-    ebpf: &mut Ebpf,
-    path: &std::path::Path,
-    direction: Direction,
-    hook: Hook,
-    device: &Device,
-) -> Result<bool, CaptureError> {
-    let attached = (|| -> Option<()> {
-        let link: FdLink = PinnedLink::from_pin(path).ok()?.into();
-        match hook {
+/// Puts our program where an earlier agent left its own, without a packet between them that nobody counts; `None` where that
+/// one is not attached any more.
+pub fn take_over(ebpf: &mut Ebpf, place: Place<'_>, left: PinnedHook) -> Result<Option<Side>, CaptureError> {
+    let (direction, hook, path) = (left.direction, left.hook, left.path.clone());
+    let failed = |source| CaptureError::Pins { path: path.clone(), source };
+    let side = Side::of(left);
+    let is_attached = side.is_attached(place.device).map_err(failed)?;
+    let link = || PinnedLink::from_pin(&path).ok().map(FdLink::from);
+    let taken = is_attached
+        && match hook {
             Hook::XdpNative | Hook::XdpGeneric => {
-                let program: &mut Xdp = program(ebpf, "hotspot_xdp").ok()?;
-                let id = program.attach_to_link(link.try_into().ok()?).ok()?;
-                drop(program.take_link(id).ok()?);
-                Some(())
+                let program: &mut Xdp = program(ebpf, "hotspot_xdp")?;
+                let link = link().and_then(|link| program.attach_to_link(link.try_into().ok()?).ok());
+                link.is_some_and(|link| program.take_link(link).is_ok())
             }
             Hook::Tcx => {
-                let program: &mut SchedClassifier = program(ebpf, tc_program(direction).0).ok()?;
-                let id = program.attach_to_link(link.try_into().ok()?).ok()?;
-                drop(program.take_link(id).ok()?);
-                Some(())
+                let program: &mut SchedClassifier = program(ebpf, tc_program(direction).0)?;
+                let link = link().and_then(|link| program.attach_to_link(link.try_into().ok()?).ok());
+                link.is_some_and(|link| program.take_link(link).is_ok())
             }
-            Hook::Clsact => None,
-        }
-    })()
-    .is_some();
-    if attached {
-        info!(interface = device.name, %hook, "took over the link an earlier agent left; counting never stopped");
-        return Ok(true);
+            Hook::Clsact => true,
+        };
+    if !taken {
+        warn!(interface = place.device.name, %hook, "an earlier agent's program is not attached any more; attaching anew");
+        side.remove(place.device).map_err(failed)?;
+        return Ok(None);
     }
-    warn!(interface = device.name, %hook, "an earlier agent's link is dead (its interface was removed); attaching anew");
-    std::fs::remove_file(path).map_err(|source| CaptureError::Pins { path: path.to_path_buf(), source })?;
-    Ok(false)
-}
-
-fn pin(
-    link: FdLink,
-    pins: &Pins,
-    number: u8,
-    direction: Direction,
-    hook: Hook,
-    device: &Device,
-) -> Result<(), CaptureError> {
-    let path = pins.link_path(number, direction, hook, &device.name);
-    // The pin holds the link from now on; this process needs no handle on it.
-    link.pin(&path).map_err(|source| CaptureError::PinLink { path, source: Box::new(source) }).map(drop)
-}
-
-/// Takes an interface's programs away.
-pub fn detach(pins: &Pins, number: u8, interface: &str, hooks: Hooks) -> Result<(), CaptureError> {
-    for (direction, hook) in [(Direction::Out, hooks.ingress), (Direction::In, hooks.egress)] {
-        if hook == Hook::Clsact {
-            let (name, attach_type) = tc_program(direction);
-            // The device may be gone, and the filter with it.
-            let _ = tc::qdisc_detach_program(interface, attach_type, name);
-            continue;
-        }
-        let path = pins.link_path(number, direction, hook, interface);
-        if path.exists() {
-            std::fs::remove_file(&path).map_err(|source| CaptureError::Pins { path, source })?;
-        }
+    info!(interface = place.device.name, %hook, "took over from an earlier agent; counting never stopped");
+    // The filter is exchanged, and the pin is the program's.
+    if hook == Hook::Clsact {
+        return cover_by_tc(ebpf, Place { choice: HookChoice::Clsact, ..place }, direction).map(Some);
     }
-    Ok(())
+    Ok(Some(side))
 }
 
 fn tc_program(direction: Direction) -> (&'static str, TcAttachType) {

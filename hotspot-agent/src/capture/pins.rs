@@ -5,6 +5,7 @@
 //! on, and the next start opens it instead of making it anew.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{ArrayOfMaps, Map, MapData};
@@ -13,9 +14,11 @@ use hotspot_common::{Birth, Direction, LAYOUT_VERSION, OverflowKey, OverflowTota
 use rustix::fs::statfs;
 
 use super::CaptureError;
+use super::device::Device;
 use super::hooks::Hook;
 use super::memory::MappedArray;
-use super::object::{Dimensions, Object, Reading, load};
+use super::object::{Dimensions, Object, Reading, SHARED_MAPS, load};
+use super::pinned::Pinned;
 use super::ring::RingReader;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
@@ -27,14 +30,28 @@ pub struct Pins {
     dir: PathBuf,
 }
 
-/// A link found among the pins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A link found among the pins, or with clsact a program.
+#[derive(Debug)]
 pub struct PinnedHook {
     pub number: u8,
     pub direction: Direction,
     pub hook: Hook,
     pub interface: String,
     pub path: PathBuf,
+    pub object: Pinned,
+}
+
+impl PinnedHook {
+    /// Whether it is on a device, or was on one of that name.
+    pub fn is_on(&self, device: &Device) -> bool {
+        match self.hook {
+            Hook::Clsact => self.interface == device.name,
+            Hook::XdpNative | Hook::XdpGeneric | Hook::Tcx => match self.object.link_device() {
+                Ok(index) if index != 0 => index == device.index,
+                _ => self.interface == device.name,
+            },
+        }
+    }
 }
 
 impl Pins {
@@ -53,20 +70,21 @@ impl Pins {
         &self.dir
     }
 
+    pub fn failed(&self, source: io::Error) -> CaptureError {
+        CaptureError::Pins { path: self.dir.clone(), source }
+    }
+
     /// The links an earlier agent left attached.
     pub fn hooks(&self) -> Result<Vec<PinnedHook>, CaptureError> {
-        let failed = |source| CaptureError::Pins { path: self.dir.clone(), source };
+        let failed = |source| self.failed(source);
         let mut hooks = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            hooks.extend(parse_link_name(&name).map(|(number, direction, hook, interface)| PinnedHook {
-                number,
-                direction,
-                hook,
-                interface,
-                path: entry.path(),
-            }));
+            let Some((number, direction, hook, interface)) = parse_link_name(&name) else { continue };
+            let path = entry.path();
+            let object = Pinned::open(&path).map_err(|source| CaptureError::Pins { path: path.clone(), source })?;
+            hooks.push(PinnedHook { number, direction, hook, interface, path, object });
         }
         hooks.sort_by_key(|hook| (hook.number, hook.direction));
         Ok(hooks)
@@ -80,7 +98,7 @@ impl Pins {
 
     /// Removes everything. The kernel frees what nothing holds any more.
     pub fn remove(&self) -> Result<(), CaptureError> {
-        let failed = |source| CaptureError::Pins { path: self.dir.clone(), source };
+        let failed = |source| self.failed(source);
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
         }
@@ -123,6 +141,8 @@ pub(super) struct Maps {
     pub(super) overflow: aya::maps::PerCpuHashMap<MapData, PodKey, PodTotal>,
     /// Whether an earlier agent made them.
     pub(super) resumed: bool,
+    /// All of them, to make their pins again where somebody removes those.
+    pub(super) pinned: Vec<Pinned>,
 }
 
 /// Overflow keys as aya wants them.
@@ -160,6 +180,7 @@ impl Maps {
             rings: Vec::new(),
             overflow: Map::PerCpuHashMap(open("OVERFLOW")?).try_into().map_err(CaptureError::Map)?,
             resumed,
+            pinned: Vec::new(),
         };
         let mut rings: ArrayOfMaps<MapData, MapData> =
             Map::ArrayOfMaps(open("RINGS")?).try_into().map_err(CaptureError::Map)?;
@@ -175,6 +196,13 @@ impl Maps {
         if !resumed {
             // Last, because its presence is what says that the rest is whole.
             maps.control.write(0, control);
+        }
+        for name in SHARED_MAPS {
+            let path = pins.dir().join(name);
+            // A map of a later version of the programs is made when they are loaded.
+            if path.exists() {
+                maps.pinned.push(Pinned::open(&path).map_err(|source| pins.failed(source))?);
+            }
         }
         Ok(maps)
     }
@@ -201,7 +229,7 @@ fn fresh_control(dimensions: Dimensions) -> Result<Control, CaptureError> {
     let mut random = [0u8; 56];
     let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     if filled != Ok(random.len()) {
-        return Err(CaptureError::Mmap { source: std::io::Error::other("the kernel gave no random bytes") });
+        return Err(CaptureError::Mmap { source: io::Error::other("the kernel gave no random bytes") });
     }
     let mut words = random.chunks_exact(8).map(|bytes| u64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
     let mut word = || words.next().unwrap_or_default() | 1;
@@ -231,7 +259,6 @@ fn make_ring(
 
 #[cfg(test)]
 mod tests {
-    use super::super::object::SHARED_MAPS;
     use super::*;
 
     #[test]

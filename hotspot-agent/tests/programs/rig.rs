@@ -49,14 +49,14 @@ impl Rig {
     }
 
     pub(crate) fn xdp_repeat(&mut self, frame: &[u8], repeat: u32) {
-        let program: &mut Xdp = self.capture.loaded()[0].program_mut("hotspot_xdp").unwrap().try_into().unwrap();
+        let program: &mut Xdp = self.capture.programs(0).program_mut("hotspot_xdp").unwrap().try_into().unwrap();
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
         let result = program.test_run(options).unwrap();
         assert_eq!(result.return_value, 2, "XDP_PASS");
     }
 
     pub(crate) fn tc(&mut self, name: &str, frame: &[u8]) {
-        let program: &mut SchedClassifier = self.capture.loaded()[0].program_mut(name).unwrap().try_into().unwrap();
+        let program: &mut SchedClassifier = self.capture.programs(0).program_mut(name).unwrap().try_into().unwrap();
         let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
         let result = program.test_run(options).unwrap();
         assert_eq!(result.return_value.cast_signed(), -1, "TCX_NEXT");

@@ -9,7 +9,8 @@ const INSTRUCTIONS_MAX: u32 = 1_000_000;
 
 fn walked(rig: &mut Rig) -> Vec<(String, u32)> {
     let instructions = |info: ProgramInfo| info.verified_instruction_count().unwrap();
-    rig.capture.loaded()[0]
+    rig.capture
+        .programs(0)
         .programs()
         .map(|(name, program): (&str, &Program)| (name.to_owned(), instructions(program.info().unwrap())))
         .collect()
