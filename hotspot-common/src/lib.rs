@@ -22,3 +22,6 @@ pub const WAYS: u32 = 4;
 
 /// How many interfaces one agent can watch; the interface shares one byte of the key with the direction.
 pub const INTERFACES_MAX: u32 = 64;
+
+/// Clients told apart, per CPU, when their shares of the detail are counted.
+pub const SHARES: u32 = 1 << 12;

@@ -73,8 +73,9 @@ counted_enum! {
         AnnouncementSkipped = "announcement_skipped",
         /// A slot was handed over on the ring to make room.
         Evicted = "evicted",
-        /// A slot's counters were folded into its client's overflow total because the ring was full.
-        EvictedToOverflow = "evicted_to_overflow",
+        /// A packet that would have opened a flow, or a slot that had to begin anew, was added to its client's overflow total: the
+        /// ring was full, or the client had had its share of it.
+        ToOverflow = "to_overflow",
     }
 }
 

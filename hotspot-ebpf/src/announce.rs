@@ -12,7 +12,6 @@ use hotspot_common::{Birth, EventKind, FlowEvent, Happening, Slot};
 
 use crate::cache;
 use crate::generation::Place;
-use crate::overflow::{self, Full};
 use crate::settings;
 use crate::tally::Counters;
 
@@ -42,20 +41,20 @@ pub fn opened(place: Place, slot: &Slot, birth: &Birth, tally: Counters) {
     tally.note(Happening::Announced);
 }
 
-/// Hands over a slot that gives way, on the ring or folded into its client's overflow total.
+/// Hands over a slot that gives way; `false` where the ring has no room for it.
+///
+/// One half of the ring is there for everybody. The other is closed to clients that have had their share.
 #[inline(always)]
-pub fn evicted(place: Place, slot: &Slot, birth: &Birth, tally: Counters) -> Result<(), Full> {
-    if let Some(ring) = RINGS.get(place.cpu) {
-        let filled = fill_of(ring);
-        if let Some(entry) = ring.reserve(0) {
-            write(entry, EventKind::Evicted, place, slot, birth, filled);
-            tally.note(Happening::Evicted);
-            return Ok(());
-        }
+pub fn evicted(place: Place, slot: &Slot, birth: &Birth, has_had_its_share: bool, tally: Counters) -> bool {
+    let Some(ring) = RINGS.get(place.cpu) else { return false };
+    let filled = fill_of(ring);
+    if has_had_its_share && filled > settings::ring_bytes() / 2 {
+        return false;
     }
-    overflow::fold(place, slot, birth)?;
-    tally.note(Happening::EvictedToOverflow);
-    Ok(())
+    let Some(entry) = ring.reserve(0) else { return false };
+    write(entry, EventKind::Evicted, place, slot, birth, filled);
+    tally.note(Happening::Evicted);
+    true
 }
 
 #[inline(always)]

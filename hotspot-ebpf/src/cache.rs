@@ -1,6 +1,6 @@
 //! The flow cache: each CPU's own set-associative range of a memory-mapped array, in two halves.
 //!
-//! Guarantees that no counter is overwritten: a slot that must make room is handed over first. The CPU is the only writer of
+//! Guarantees that no counter is overwritten: a slot that must make room is handed over first, or stays. The CPU is the only writer of
 //! its range (softirqs do not nest, and process context counts with softirqs off), so there is no lock and no atomic.
 
 use aya_ebpf::btf_maps::Array;
@@ -8,9 +8,9 @@ use aya_ebpf::macros::btf_map;
 use hotspot_common::{Birth, FlowKey, Slot, WAYS};
 
 use crate::generation::{MMAPABLE, Place};
-use crate::overflow::Full;
+use crate::overflow::{self, Coarse, Full};
 use crate::tally::Counters;
-use crate::{Wire, announce, clock, settings};
+use crate::{Wire, announce, clock, settings, share};
 
 /// Index: (half × CPUs + CPU) × slots per CPU + slot. The loader sets the size, of both maps.
 #[btf_map]
@@ -91,7 +91,8 @@ fn settle(packet: &Packet, index: u32, hash: u32, room: Room, tally: Counters) -
 
 const CLAIMED: u32 = 1;
 
-/// Makes room in a slot, gives it to the packet's flow, and announces the flow if it is new.
+/// Makes room in a slot, gives it to the packet's flow, and announces the flow if it is new. Where there is no room for the one who
+/// has to go, the packet goes to its client's overflow total.
 ///
 /// A function of its own, with plain integers in and out: this way the hot path keeps its registers and the program its stack.
 #[inline(never)]
@@ -99,8 +100,19 @@ fn claim(packet: &Packet, index: u32, hash: u32, room: u32, tally: Counters) -> 
     let (Some(slot), Some(birth)) = (SLOTS.get_ptr_mut(index), BIRTHS.get_ptr_mut(index)) else { return 0 };
     // SAFETY: live elements of the maps that only this CPU writes.
     let (slot, birth) = unsafe { (&mut *slot, &mut *birth) };
-    if room != Room::Free as u32 && announce::evicted(packet.place, slot, birth, tally).is_err() {
-        return 0;
+    let is_new = room != Room::Own as u32;
+    let has_had_its_share = is_new && share::is_used_up(packet.place, &packet.key);
+    if room != Room::Free as u32 && !announce::evicted(packet.place, slot, birth, has_had_its_share, tally) {
+        if is_new {
+            // The slot stays whose it is: those who were there before keep their detail.
+            let coarse = Coarse { key: &packet.key, wire: packet.wire, first_ns: clock::monotonic_ns() };
+            return if overflow::fold(packet.place, &coarse, tally).is_ok() { CLAIMED } else { 0 };
+        }
+        let wire = Wire { packets: slot.packets as u64, bytes: slot.bytes as u64 };
+        let coarse = Coarse { key: &slot.key, wire, first_ns: birth.first_ns };
+        if overflow::fold(packet.place, &coarse, tally).is_err() {
+            return 0;
+        }
     }
     copy(&packet.key, &mut slot.key);
     slot.bytes = packet.wire.bytes as u32;
@@ -108,7 +120,7 @@ fn claim(packet: &Packet, index: u32, hash: u32, room: u32, tally: Counters) -> 
     slot.last_jiffies = clock::jiffies();
     slot.tcp_flags = packet.tcp_flags;
     *birth = Birth { first_ns: clock::monotonic_ns(), first_jiffies: slot.last_jiffies, padding: 0 };
-    if room != Room::Own as u32 && !is_known(packet.place, &packet.key, hash) {
+    if is_new && !is_known(packet.place, &packet.key, hash) {
         announce::opened(packet.place, slot, birth, tally);
     }
     CLAIMED

@@ -15,6 +15,7 @@ pub mod generation;
 pub mod overflow;
 pub mod parse;
 pub mod settings;
+pub mod share;
 pub mod sides;
 pub mod tally;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
@@ -52,32 +52,41 @@ impl Load {
 
     /// Sends the frames to the gateway on `eth0` of a client's namespace.
     pub fn send(self, client: &Namespace, gateway_mac: [u8; 6]) -> Result<()> {
-        let path = client.path();
-        std::thread::scope(|scope| {
-            // A thread of its own enters the namespace, and ends in it.
-            scope
-                .spawn(|| self.send_from_here(&path, gateway_mac))
-                .join()
-                .map_err(|_| anyhow::anyhow!("the generator panicked"))?
+        on_interface(client, "eth0", |socket| {
+            for number in self.from..self.to {
+                let (client, port) = self.flow(number);
+                let frame = frame(client, port, frame_len(number), gateway_mac);
+                for _ in 0..packets_of(number) {
+                    socket.send(&frame)?;
+                }
+            }
+            Ok(())
         })
     }
+}
 
-    fn send_from_here(self, namespace: &std::path::Path, gateway_mac: [u8; 6]) -> Result<()> {
-        let namespace = File::open(namespace)?;
-        // SAFETY: moves only this thread, which ends soon.
-        if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-            return Err(io::Error::last_os_error()).context("setns");
-        }
-        let socket = PacketSocket::open("eth0")?;
-        for number in self.from..self.to {
-            let (client, port) = self.flow(number);
-            let frame = frame(client, port, frame_len(number), gateway_mac);
-            for _ in 0..packets_of(number) {
-                socket.send(&frame)?;
+/// Sends frames as they are.
+pub fn send_frames(namespace: &Namespace, interface: &str, frames: &[Vec<u8>]) -> Result<()> {
+    on_interface(namespace, interface, |socket| frames.iter().try_for_each(|frame| socket.send(frame)))
+}
+
+fn on_interface(
+    namespace: &Namespace,
+    interface: &str,
+    send: impl FnOnce(&PacketSocket) -> io::Result<()> + Send,
+) -> Result<()> {
+    let namespace = File::open(namespace.path())?;
+    std::thread::scope(|scope| {
+        // A thread of its own enters the namespace, and ends in it.
+        let sending = scope.spawn(move || -> Result<()> {
+            // SAFETY: moves only this thread, which ends soon.
+            if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+                return Err(io::Error::last_os_error()).context("setns");
             }
-        }
-        Ok(())
-    }
+            Ok(send(&PacketSocket::open(interface)?)?)
+        });
+        sending.join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
+    })
 }
 
 fn packets_of(number: u32) -> u32 {
@@ -126,11 +135,10 @@ fn checksum(header: &[u8]) -> u16 {
 }
 
 /// A socket that sends whole frames.
-struct PacketSocket(std::os::fd::OwnedFd);
+struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
     fn open(interface: &str) -> io::Result<Self> {
-        use std::os::fd::FromRawFd;
         let name = std::ffi::CString::new(interface)?;
         // SAFETY: a NUL-terminated name.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -140,7 +148,7 @@ impl PacketSocket {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: just opened, and owned by nobody else.
-        let socket = Self(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
+        let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
         // SAFETY: all zeros is a valid address structure.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);

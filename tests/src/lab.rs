@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -199,6 +200,15 @@ impl Lab {
         })
     }
 
+    /// Where clients send what goes to the Internet.
+    pub fn gateway_mac(&self) -> Result<[u8; 6]> {
+        let text = self.gateway.ip("-o link show dev lan")?;
+        let mac = text.split("link/ether ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let bytes: Result<Vec<u8>, _> =
+            mac.unwrap_or_default().split(':').map(|part| u8::from_str_radix(part, 16)).collect();
+        bytes?.try_into().map_err(|_| anyhow::anyhow!("no address in {text:?}"))
+    }
+
     /// What the web server logged: time in seconds, client address and port, path.
     pub fn web_log(&self) -> Result<Vec<WebRequest>> {
         let text = fs::read_to_string(self.dir.join("access.log"))?;
@@ -281,11 +291,18 @@ impl Client {
         run(format!("ping -c 2 -i 0.2 -W 2 {SERVER_V4}"))?;
         run(format!("ping -c 2 -i 0.2 -W 2 {SERVER_V6}"))?;
         run(format!("dig +tries=2 +time=2 @{SERVER_V4} example.test"))?;
-        let echo = format!(
-            "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.settimeout(3)\n\
-             s.sendto(b'hello', ('{SERVER_V4}', {ECHO_PORT}))\ns.recvfrom(2048)\n"
+        self.echo(10_001..10_002)
+    }
+
+    /// One datagram to the echo server and back from each port, of `port % 1000` bytes.
+    pub fn echo(&self, ports: Range<u16>) -> Result<()> {
+        let script = format!(
+            "import socket\nfor port in range({}, {}):\n    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n    \
+             s.settimeout(5)\n    s.bind(('', port))\n    s.sendto(b'e' * (port % 1000), ('{SERVER_V4}', {ECHO_PORT}))\n    \
+             s.recvfrom(2048)\n    s.close()\n",
+            ports.start, ports.end
         );
-        namespace::run(self.namespace.command("python3").args(["-c", &echo])).map(drop)
+        run(self.namespace.command("python3").args(["-c", &script])).map(drop)
     }
 }
 

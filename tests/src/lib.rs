@@ -3,8 +3,12 @@
 //! Everything is inside namespaces this process made, and removed again on drop; what a killed run left is removed by the next.
 //! Needs root and the programs `cargo xtask setup` installs.
 
+pub mod cable;
+pub mod captures;
 pub mod demo;
+pub mod differential;
 pub mod foreign;
+pub mod frames;
 pub mod generator;
 pub mod lab;
 pub mod namespace;

@@ -24,6 +24,8 @@ pub fn path(name: &str) -> Result<PathBuf> {
 pub struct Agent {
     child: Child,
     log: PathBuf,
+    /// How often agents before it said in the same log that they capture.
+    captured_before: usize,
 }
 
 impl Agent {
@@ -49,19 +51,29 @@ impl Agent {
 
     /// The same, of a command line.
     pub fn start_command(command: &mut Command, data_dir: &Path) -> Result<Self> {
+        let mut agent = Self::begin(command, data_dir)?;
+        agent.wait_until_it_captures()?;
+        Ok(agent)
+    }
+
+    /// Starts an agent and does not wait for it.
+    pub fn begin(command: &mut Command, data_dir: &Path) -> Result<Self> {
         let log = data_dir.with_extension("log");
         let file = File::options().create(true).append(true).open(&log)?;
-        let before = fs::read_to_string(&log)?.matches(CAPTURING).count();
+        let captured_before = fs::read_to_string(&log)?.matches(CAPTURING).count();
         let child =
             command.stderr(file).stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
-        let mut agent = Self { child, log };
+        Ok(Self { child, log, captured_before })
+    }
+
+    pub fn wait_until_it_captures(&mut self) -> Result<()> {
         wait_until("the agent captures", Duration::from_secs(30), || {
-            agent.has_ended() || agent.log().matches(CAPTURING).count() > before
+            self.has_ended() || self.log().matches(CAPTURING).count() > self.captured_before
         })?;
-        if agent.has_ended() {
-            bail!("the agent ended:\n{}", agent.log());
+        if self.has_ended() {
+            bail!("the agent ended:\n{}", self.log());
         }
-        Ok(agent)
+        Ok(())
     }
 
     fn has_ended(&mut self) -> bool {

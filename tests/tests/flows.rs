@@ -14,13 +14,6 @@ const CLIENTS: u32 = 50;
 /// Options that make several segments and generations of a short run.
 const OPTIONS: [&str; 6] = ["--rotate", "6", "--grace", "1", "--generation", "1"];
 
-fn gateway_mac(lab: &Lab) -> [u8; 6] {
-    let text = lab.gateway.ip("-o link show dev lan").unwrap();
-    let mac = text.split("link/ether ").nth(1).unwrap().split_whitespace().next().unwrap();
-    let bytes: Vec<u8> = mac.split(':').map(|part| u8::from_str_radix(part, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
-}
-
 /// What the archive holds of the generator's flows, by client; a flow in several rows counts once.
 fn recorded(archive: &Path) -> BTreeMap<String, Sent> {
     let mut found: BTreeMap<String, Sent> = BTreeMap::new();
@@ -57,7 +50,7 @@ fn two_hundred_thousand_flows_are_all_in_the_archive() {
     let lab = Lab::new(1).unwrap();
     let data = lab.dir().join("data");
     let agent = Agent::start(&lab.gateway, &data, &OPTIONS).unwrap();
-    all_flows().send(&lab.clients[0].namespace, gateway_mac(&lab)).unwrap();
+    all_flows().send(&lab.clients[0].namespace, lab.gateway_mac().unwrap()).unwrap();
     assert!(agent.stop().unwrap().success());
     assert_eq!(recorded(&data.join("archive")), all_flows().truth());
     assert_whole(&data.join("archive"));
@@ -68,7 +61,7 @@ fn a_cache_far_too_small_loses_nothing_either() {
     let lab = Lab::new(1).unwrap();
     let data = lab.dir().join("data");
     let agent = Agent::start(&lab.gateway, &data, &[&OPTIONS[..], &["--flow-slots", "1024"]].concat()).unwrap();
-    all_flows().send(&lab.clients[0].namespace, gateway_mac(&lab)).unwrap();
+    all_flows().send(&lab.clients[0].namespace, lab.gateway_mac().unwrap()).unwrap();
     assert!(agent.stop().unwrap().success());
     assert_eq!(recorded(&data.join("archive")), all_flows().truth());
     assert_whole(&data.join("archive"));
@@ -78,7 +71,7 @@ fn a_cache_far_too_small_loses_nothing_either() {
 fn an_agent_that_is_killed_loses_nothing_and_doubles_nothing() {
     let lab = Lab::new(1).unwrap();
     let data = lab.dir().join("data");
-    let mac = gateway_mac(&lab);
+    let mac = lab.gateway_mac().unwrap();
     let client = &lab.clients[0].namespace;
     let parts = 8;
     let mut agent = Some(Agent::start(&lab.gateway, &data, &OPTIONS).unwrap());

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hotspot_tests::foreign::{ForeignHook, ForeignProgram};
-use hotspot_tests::lab::{ECHO_PORT, Lab, SERVER_V4};
-use hotspot_tests::namespace::{self, Namespace};
+use hotspot_tests::lab::{ECHO_PORT, Lab};
 use hotspot_tests::programs::{Agent, ask};
 use hotspot_tests::wait_until;
 use serde_json::Value;
@@ -27,17 +26,6 @@ fn venue() -> (Lab, PathBuf) {
 
 fn start(lab: &Lab, data: &Path, options: &[&str]) -> Agent {
     Agent::start(&lab.gateway, data, &[&["--generation", "1", "--grace", "0"], options].concat()).unwrap()
-}
-
-/// One datagram to the echo server and back from each port, each of another length.
-fn echo(client: &Namespace, ports: std::ops::Range<u16>) {
-    let script = format!(
-        "import socket\nfor port in range({}, {}):\n    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n    \
-         s.settimeout(5)\n    s.bind(('', port))\n    s.sendto(b'e' * (port % 1000), ('{SERVER_V4}', {ECHO_PORT}))\n    \
-         s.recvfrom(2048)\n    s.close()\n",
-        ports.start, ports.end
-    );
-    namespace::run(client.command("python3").args(["-c", &script])).unwrap();
 }
 
 /// Client port, packets and bytes of every recorded echo, out and in.
@@ -80,7 +68,7 @@ fn every_hook_makes_the_same_records_of_the_same_traffic() {
     ] {
         let (lab, data) = venue();
         let agent = start(&lab, &data, &["--hook", option]);
-        echo(&lab.clients[0].namespace, 20_000..20_200);
+        lab.clients[0].echo(20_000..20_200).unwrap();
         assert!(agent.stop().unwrap().success());
         let archive = data.join("archive");
         assert_eq!(recorded(&archive), truth(20_000..20_200), "{option}");
@@ -105,7 +93,7 @@ fn clsact_filters_are_taken_over_too() {
         let sending = scope.spawn(|| {
             let mut port = 20_000;
             while !restarted.load(Ordering::Relaxed) && port < 60_000 {
-                echo(&lab.clients[0].namespace, port..port + 100);
+                lab.clients[0].echo(port..port + 100).unwrap();
                 port += 100;
             }
             port
@@ -141,8 +129,8 @@ fn a_program_that_somebody_takes_off_is_put_back_and_the_gap_recorded() {
     for (hook, take_off) in [("tc", "link"), ("xdp", "link"), ("clsact", "qdisc")] {
         let (lab, data) = venue();
         let agent = start(&lab, &data, &["--hook", hook]);
-        let client = &lab.clients[0].namespace;
-        echo(client, 20_000..20_050);
+        let client = &lab.clients[0];
+        client.echo(20_000..20_050).unwrap();
         if take_off == "qdisc" {
             lab.gateway.run("tc qdisc del dev lan clsact").unwrap();
         } else {
@@ -156,7 +144,7 @@ fn a_program_that_somebody_takes_off_is_put_back_and_the_gap_recorded() {
             .unwrap();
         // What is logged first is done after it.
         std::thread::sleep(Duration::from_millis(500));
-        echo(client, 21_000..21_050);
+        client.echo(21_000..21_050).unwrap();
         assert!(agent.stop().unwrap().success());
         let archive = data.join("archive");
         let expected: BTreeSet<_> = truth(20_000..20_050).into_iter().chain(truth(21_000..21_050)).collect();
@@ -171,17 +159,17 @@ fn a_program_that_somebody_takes_off_is_put_back_and_the_gap_recorded() {
 fn removed_pins_are_made_again_and_counting_never_stops() {
     let (lab, data) = venue();
     let agent = start(&lab, &data, &[]);
-    let client = &lab.clients[0].namespace;
+    let client = &lab.clients[0];
     let pins = pins();
     let count = || std::fs::read_dir(pins.join("v1")).map_or(0, Iterator::count);
     let before = count();
     std::fs::remove_dir_all(&pins).unwrap();
-    echo(client, 20_000..20_020);
+    client.echo(20_000..20_020).unwrap();
     wait_until("the pins are made again", PATIENCE, || count() == before).unwrap();
     agent.kill().unwrap();
-    echo(client, 20_020..20_040);
+    client.echo(20_020..20_040).unwrap();
     let agent = start(&lab, &data, &[]);
-    echo(client, 20_040..20_060);
+    client.echo(20_040..20_060).unwrap();
     assert!(agent.stop().unwrap().success());
     assert_eq!(recorded(&data.join("archive")), truth(20_000..20_060));
     assert_eq!(gaps(&data.join("archive"), "lan"), Vec::<String>::new());
@@ -191,15 +179,15 @@ fn removed_pins_are_made_again_and_counting_never_stops() {
 fn an_interface_that_disappears_is_waited_for_and_the_gap_recorded() {
     let (lab, data) = venue();
     let agent = start(&lab, &data, &["--rotate", "2"]);
-    let client = &lab.clients[0].namespace;
-    echo(client, 20_000..20_020);
+    let client = &lab.clients[0];
+    client.echo(20_000..20_020).unwrap();
     lab.remove_lan().unwrap();
     wait_until("it is noticed", PATIENCE, || agent.log().contains("the interface is gone")).unwrap();
     // Over the end of a journal.
     std::thread::sleep(Duration::from_millis(2500));
     lab.restore_lan().unwrap();
     wait_until("it is noticed", PATIENCE, || agent.log().contains("the interface is back")).unwrap();
-    echo(client, 21_000..21_020);
+    client.echo(21_000..21_020).unwrap();
     assert!(agent.stop().unwrap().success());
     let archive = data.join("archive");
     let expected: BTreeSet<_> = truth(20_000..20_020).into_iter().chain(truth(21_000..21_020)).collect();
@@ -212,19 +200,19 @@ fn an_interface_that_disappears_is_waited_for_and_the_gap_recorded() {
 fn an_interface_with_another_name_is_the_same_interface() {
     let (lab, data) = venue();
     let agent = start(&lab, &data, &[]);
-    let client = &lab.clients[0].namespace;
-    echo(client, 20_000..20_020);
+    let client = &lab.clients[0];
+    client.echo(20_000..20_020).unwrap();
     lab.gateway.ip("link set dev lan down").unwrap();
     lab.gateway.ip("link set dev lan name guests").unwrap();
     lab.gateway.ip("link set dev guests up").unwrap();
     wait_until("it is noticed", PATIENCE, || agent.log().contains("has another name")).unwrap();
-    echo(client, 20_020..20_040);
+    client.echo(20_020..20_040).unwrap();
     agent.kill().unwrap();
-    echo(client, 20_040..20_060);
+    client.echo(20_040..20_060).unwrap();
     // The old name is no interface any more, the new one is: the link is taken over.
     let mut command = Agent::command_on("guests", &lab.gateway, &data, &["--generation", "1"]).unwrap();
     let agent = Agent::start_command(&mut command, &data).unwrap();
-    echo(client, 20_060..20_080);
+    client.echo(20_060..20_080).unwrap();
     assert!(agent.stop().unwrap().success());
     let archive = data.join("archive");
     assert_eq!(recorded(&archive), truth(20_000..20_080));
@@ -266,7 +254,7 @@ fn a_program_of_somebody_else_is_never_replaced() {
     assert_eq!(refused.status.code(), Some(4), "{}", String::from_utf8_lossy(&refused.stderr));
     assert_eq!(listed(), before, "the refused agent left nothing");
     let agent = start(&lab, &data, &["--hook", "tc"]);
-    echo(&lab.clients[0].namespace, 20_000..20_020);
+    lab.clients[0].echo(20_000..20_020).unwrap();
     assert!(agent.stop().unwrap().success());
     assert_eq!(recorded(&data.join("archive")), truth(20_000..20_020));
     assert_eq!(listed(), before);
@@ -276,14 +264,14 @@ fn a_program_of_somebody_else_is_never_replaced() {
 #[test]
 fn a_program_that_somebody_puts_first_does_not_stay_first() {
     let (lab, data) = venue();
-    let client = &lab.clients[0].namespace;
+    let client = &lab.clients[0];
     let _earlier = ForeignProgram::attach(&lab.gateway, "lan", ForeignHook::TcxIngress).unwrap();
     let agent = start(&lab, &data, &["--hook", "tc"]);
-    echo(client, 20_000..20_020);
+    client.echo(20_000..20_020).unwrap();
     let _later = ForeignProgram::attach(&lab.gateway, "lan", ForeignHook::TcxIngress).unwrap();
     wait_until("it is noticed", Duration::from_secs(1), || agent.log().contains("putting it back")).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    echo(client, 21_000..21_020);
+    client.echo(21_000..21_020).unwrap();
     assert!(agent.stop().unwrap().success());
     let archive = data.join("archive");
     let expected: BTreeSet<_> = truth(20_000..20_020).into_iter().chain(truth(21_000..21_020)).collect();

@@ -29,10 +29,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Runs all tests. Needs root
+    /// Runs all tests, or the long ones (`soak`). Needs root
     Test {
-        /// Only tests whose name contains this
+        /// Only tests whose name contains this; `soak` for the long tests, which take minutes and are not run otherwise
         filter: Option<String>,
+    },
+    /// Replays captures past an agent and compares its records with what tshark reads: `cargo xtask compare FILE…`. Needs root
+    Compare {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
     },
     /// Formatting and lints
     Lint,
@@ -64,7 +69,14 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Test { filter } => {
             setup::run()?;
-            steps::test(filter.as_deref())
+            match filter.as_deref() {
+                Some("soak") => steps::soak(),
+                filter => steps::test(filter),
+            }
+        }
+        Task::Compare { options } => {
+            setup::run()?;
+            steps::compare(&options)
         }
         Task::Lint => {
             setup::run()?;

@@ -18,7 +18,7 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DUCKDB: &str = "duckdb==2.0.0";
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("bpftool", "bpftool"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
@@ -35,6 +35,7 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("setpriv", "util-linux"),
     ("strace", "strace"),
     ("sysctl", "procps"),
+    ("tshark", "tshark"),
     ("udhcpc", "udhcpc"),
 ];
 

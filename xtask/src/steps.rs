@@ -44,10 +44,26 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     run_command(&mut tests)
 }
 
+/// The long tests.
+pub(crate) fn soak() -> Result<()> {
+    build()?;
+    let tests = ["test", "--release", "--locked", "-p", "hotspot-tests", "--test", "soak", "--no-fail-fast"];
+    run_command(cargo(&tests).args(["--", "--ignored", "--test-threads=1"]))
+}
+
 pub(crate) fn lint() -> Result<()> {
     run_command(&mut cargo(&["fmt", "--all", "--check"]))?;
     run_command(cargo(&["fmt", "--check"]).current_dir(workspace().join("hotspot-ebpf")))?;
     run_command(&mut cargo(&["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// Compares captures as the agent records them with tshark.
+pub(crate) fn compare(options: &[String]) -> Result<()> {
+    build()?;
+    run_command(
+        cargo(&["run", "--quiet", "--release", "--locked", "-p", "hotspot-tests", "--bin", "hotspot-compare", "--"])
+            .args(options),
+    )
 }
 
 pub(crate) fn bench(options: &[String]) -> Result<()> {

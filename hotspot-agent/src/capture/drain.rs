@@ -289,7 +289,7 @@ impl Capture {
             .flat_map(|cpu| self.interfaces.iter().map(move |attached| (cpu, attached.number)))
             .map(|(cpu, number)| {
                 let tally = self.maps.tallies.read(first + cpu * INTERFACES_MAX as usize + usize::from(number));
-                tally.happenings[Happening::Evicted as usize] + tally.happenings[Happening::EvictedToOverflow as usize]
+                tally.happenings[Happening::Evicted as usize] + tally.happenings[Happening::ToOverflow as usize]
             })
             .sum()
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{Ebpf, EbpfLoader};
 use hotspot_common::control::Control;
-use hotspot_common::{INTERFACES_MAX, Slot};
+use hotspot_common::{INTERFACES_MAX, SHARES, Slot};
 
 use super::CaptureError;
 
@@ -17,8 +17,8 @@ static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ben
 const OVERFLOW_CLIENTS_MAX: u32 = 65_536;
 
 /// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
-pub const SHARED_MAPS: [&str; 8] =
-    ["CONTROL", "SLOTS", "BIRTHS", "TALLIES", "RINGS", "OVERFLOW", "CLIENT_NETS", "FRAGMENTS"];
+pub const SHARED_MAPS: [&str; 9] =
+    ["CONTROL", "SLOTS", "BIRTHS", "TALLIES", "RINGS", "OVERFLOW", "CLIENT_NETS", "FRAGMENTS", "CLAIMED"];
 
 /// How large the maps are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,8 @@ pub fn load(
         .map_max_entries("BIRTHS", dimensions.slots())
         .map_max_entries("TALLIES", dimensions.tallies())
         .map_max_entries("RINGS", dimensions.cpus)
-        .map_max_entries("OVERFLOW", OVERFLOW_CLIENTS_MAX);
+        .map_max_entries("OVERFLOW", OVERFLOW_CLIENTS_MAX)
+        .map_max_entries("CLAIMED", dimensions.cpus * SHARES);
     for name in SHARED_MAPS {
         loader.map_pin_path(name, pins.join(name));
     }

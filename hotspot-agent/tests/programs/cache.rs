@@ -8,8 +8,8 @@ use hotspot_agent::capture::object::Object;
 use hotspot_common::Outcome;
 use hotspot_core::fact::FlowDelta;
 
-use crate::frames::{CLIENT, ethernet, ipv4, tcp, udp};
 use crate::rig::Rig;
+use hotspot_tests::frames::{CLIENT, ethernet, ipv4, tcp, udp};
 
 #[test]
 fn a_flow_is_announced_once_and_counted_in_every_generation() {
@@ -86,6 +86,40 @@ fn a_full_ring_makes_detail_coarser_and_loses_no_packet() {
     let kept = drained.evicted().len() + drained.deltas().len();
     assert_eq!(usize::try_from(overflow[0].packets).unwrap() + kept, 2000);
     assert_eq!(rig.drain().read.parts[0].overflow.len(), 0, "a total belongs to one generation");
+}
+
+/// One client opens many flows, then others a few: nothing reads the ring.
+#[test]
+fn a_client_that_floods_leaves_the_others_their_detail() {
+    // 64 slots, of which a client may claim 8 before others come first, and a ring of 36 records.
+    let mut rig = Rig::new(6, 4096);
+    let mut established = ethernet(&[], 0x0800, &ipv4(17, &[], 0, &udp(7, 53)));
+    established[11] = 9;
+    rig.xdp(&established);
+    many_flows(&mut rig, 2000);
+    let mut late = established.clone();
+    for port in 100..105u16 {
+        late[34..36].copy_from_slice(&port.to_be_bytes());
+        rig.xdp(&late);
+    }
+    rig.xdp(&established);
+    let drained = rig.drain();
+    drained.assert_balanced();
+    let overflow: Vec<_> = drained.read.parts.iter().flat_map(|part| &part.overflow).collect();
+    assert_eq!(overflow.len(), 1, "only of the one who floods: {overflow:?}");
+    assert_eq!(overflow[0].key.client_mac, CLIENT);
+    let all = [drained.evicted(), drained.deltas()].concat();
+    let mut others: Vec<(u16, u64)> = all
+        .iter()
+        .filter(|delta| delta.key.client_mac != CLIENT)
+        .map(|delta| (delta.key.client_port, delta.packets))
+        .collect();
+    others.sort_unstable();
+    others.dedup_by_key(|(port, _)| *port);
+    let ports: Vec<u16> = others.iter().map(|(port, _)| *port).collect();
+    assert_eq!(ports, [vec![7], (100..105).collect()].concat());
+    let of_flooder: u64 = all.iter().filter(|delta| delta.key.client_mac == CLIENT).map(|delta| delta.packets).sum();
+    assert_eq!(of_flooder + overflow[0].packets, 2000);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use hotspot_core::fact::FlowDelta;
 
-use crate::frames::{SERVER_V4, ethernet, ipv4, ipv4_between, ipv6, udp};
 use crate::rig::Rig;
+use hotspot_tests::frames::{SERVER_V4, ethernet, ipv4, ipv4_between, ipv6, udp};
 
 const MORE: u16 = 0x2000;
 const ICMP: u8 = 1;

@@ -5,7 +5,6 @@
 
 mod cache;
 mod fragments;
-mod frames;
 mod parsing;
 mod quotes;
 mod rig;

@@ -2,8 +2,8 @@
 
 use hotspot_core::fact::FlowDelta;
 
-use crate::frames::{CLIENT, GATEWAY, ethernet, ipv4, ipv6, tcp, udp};
 use crate::rig::{Rig, flow, outcome};
+use hotspot_tests::frames::{CLIENT, GATEWAY, ethernet, ipv4, ipv6, tcp, udp};
 
 #[test]
 fn a_udp_packet_becomes_its_flow() {

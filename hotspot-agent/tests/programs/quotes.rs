@@ -2,11 +2,11 @@
 
 use hotspot_common::FlowKey;
 
-use crate::frames::{
+use crate::rig::Rig;
+use hotspot_tests::frames::{
     CLIENT, CLIENT_V4, CLIENT_V6, GATEWAY, SERVER_V4, SERVER_V6, ethernet, ethernet_between, ipv4, ipv4_between, ipv6,
     ipv6_between, tcp, udp,
 };
-use crate::rig::Rig;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;

@@ -2,8 +2,8 @@
 
 use hotspot_common::FlowKey;
 
-use crate::frames::{CLIENT, GATEWAY, ethernet, ethernet_between, ipv4, ipv6, udp};
 use crate::rig::{Rig, flow, outcome};
+use hotspot_tests::frames::{CLIENT, GATEWAY, ethernet, ethernet_between, ipv4, ipv6, udp};
 
 const ACCESS_POINT: [u8; 6] = [0x02, 0, 0, 0, 1, 1];
 const CONTROLLER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];

@@ -1,14 +1,16 @@
 //! Frames, byte by byte.
 
-pub(crate) const CLIENT: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
-pub(crate) const GATEWAY: [u8; 6] = [0x02, 0, 0, 0, 0, 0xfe];
+pub const CLIENT: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
+pub const GATEWAY: [u8; 6] = [0x02, 0, 0, 0, 0, 0xfe];
 
 /// From the client to the gateway.
-pub(crate) fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> {
     ethernet_between(CLIENT, GATEWAY, tags, ethertype, payload)
 }
 
-pub(crate) fn ethernet_between(
+#[must_use]
+pub fn ethernet_between(
     source: [u8; 6],
     destination: [u8; 6],
     tags: &[u16],
@@ -25,14 +27,15 @@ pub(crate) fn ethernet_between(
     frame
 }
 
-pub(crate) const CLIENT_V4: [u8; 4] = [10, 20, 0, 14];
-pub(crate) const SERVER_V4: [u8; 4] = [203, 0, 113, 7];
+pub const CLIENT_V4: [u8; 4] = [10, 20, 0, 14];
+pub const SERVER_V4: [u8; 4] = [203, 0, 113, 7];
 
 /// From the client to the server.
-pub(crate) fn ipv4(protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn ipv4(protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> {
     let header_len = 20 + options.len();
-    let total = u16::try_from(header_len + payload.len()).unwrap();
-    let mut packet = vec![0x40 | u8::try_from(header_len / 4).unwrap(), 0];
+    let total = u16::try_from(header_len + payload.len()).unwrap_or(u16::MAX);
+    let mut packet = vec![0x40 | u8::try_from(header_len / 4).unwrap_or(u8::MAX), 0];
     packet.extend(total.to_be_bytes());
     packet.extend([0, 1]);
     packet.extend(fragment.to_be_bytes());
@@ -44,24 +47,27 @@ pub(crate) fn ipv4(protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) 
     packet
 }
 
-pub(crate) fn ipv4_between(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn ipv4_between(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = ipv4(protocol, &[], 0, payload);
     packet[12..16].copy_from_slice(&source);
     packet[16..20].copy_from_slice(&destination);
     packet
 }
 
-pub(crate) const CLIENT_V6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x14];
-pub(crate) const SERVER_V6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53];
+pub const CLIENT_V6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x14];
+pub const SERVER_V6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53];
 
 /// From the client to the server.
-pub(crate) fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     ipv6_between(CLIENT_V6, SERVER_V6, next, payload)
 }
 
-pub(crate) fn ipv6_between(source: [u8; 16], destination: [u8; 16], next: u8, payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn ipv6_between(source: [u8; 16], destination: [u8; 16], next: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+    packet.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
     packet.extend([next, 64]);
     packet.extend(source);
     packet.extend(destination);
@@ -69,14 +75,16 @@ pub(crate) fn ipv6_between(source: [u8; 16], destination: [u8; 16], next: u8, pa
     packet
 }
 
-pub(crate) fn udp(source: u16, destination: u16) -> Vec<u8> {
+#[must_use]
+pub fn udp(source: u16, destination: u16) -> Vec<u8> {
     let mut header = source.to_be_bytes().to_vec();
     header.extend(destination.to_be_bytes());
     header.extend([0, 12, 0, 0, 1, 2, 3, 4]);
     header
 }
 
-pub(crate) fn tcp(flags: u8) -> Vec<u8> {
+#[must_use]
+pub fn tcp(flags: u8) -> Vec<u8> {
     let mut header = 40_000u16.to_be_bytes().to_vec();
     header.extend(443u16.to_be_bytes());
     header.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 64, 0, 0, 0, 0]);

@@ -1,0 +1,43 @@
+//! Each client's share of the detail: who opens very many flows in a generation gets coarser records before anybody else does.
+//!
+//! Nothing counted lives here. Clients are told apart by a hash; one that falls together with a flooding client shares its limit.
+
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+use hotspot_common::{FlowKey, SHARES};
+
+use crate::generation::Place;
+use crate::settings;
+
+/// A client may claim this part of a CPU's slots in a generation before others come first: one eighth.
+const SHARE_SHIFT: u32 = 3;
+
+/// What a client claimed.
+#[repr(C)]
+struct Claimed {
+    generation: u32,
+    slots: u32,
+}
+
+/// Index: CPU × [`SHARES`] + hash. The loader sets the size.
+#[btf_map]
+static CLAIMED: Array<Claimed, 1> = Array::new();
+
+/// Notes that a client opens a flow; true where it has had its share.
+#[inline(always)]
+pub fn is_used_up(place: Place, client: &FlowKey) -> bool {
+    let words = client.words();
+    let hash = words[0].wrapping_mul(settings::hash_key(0))
+        ^ words[1].wrapping_mul(settings::hash_key(1))
+        ^ words[4].wrapping_mul(settings::hash_key(4));
+    let index = place.cpu * SHARES + ((hash >> 40) as u32 & (SHARES - 1));
+    let Some(claimed) = CLAIMED.get_ptr_mut(index) else { return false };
+    // SAFETY: a live element that only this CPU writes.
+    let claimed = unsafe { &mut *claimed };
+    if claimed.generation != place.generation {
+        claimed.generation = place.generation;
+        claimed.slots = 0;
+    }
+    claimed.slots += 1;
+    claimed.slots > 1 << settings::slots_per_cpu_log2() >> SHARE_SHIFT
+}
