@@ -18,13 +18,14 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DUCKDB: &str = "duckdb==2.0.0";
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("bpftool", "bpftool"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
+    ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
