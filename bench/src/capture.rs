@@ -6,34 +6,16 @@
 //! itself costs is measured in the same rounds with a program that does nothing, and subtracted.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
-use aya::maps::{Array, ProgramArray};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
-use hotspot_agent::capture::object::Object;
-use hotspot_agent::capture::{Capture, CaptureSettings, HookChoice};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
+
+use crate::rig::{Course, Rig, median};
 
 const FLOWS: [u32; 4] = [1, 4096, 131_072, 1_048_576];
 /// Twice the largest number of flows, for cache and hash map alike.
 const SLOTS_LOG2: u32 = 21;
-
-/// The same as in the kernel program.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Course {
-    random: u64,
-    mask: u64,
-    in_order: u64,
-    burst: u64,
-    runs: u64,
-}
-
-// SAFETY: integers only.
-unsafe impl Pod for Course {}
 
 #[derive(Serialize)]
 struct Row {
@@ -49,11 +31,7 @@ struct Row {
 /// Measures, prints the table, and writes the file.
 #[expect(clippy::print_stdout, reason = "the table is what this program is for")]
 pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Result<()> {
-    // Each CPU has flows of its own: a benchmark that wandered would fill the cache anew.
-    let mut here = CpuSet::new();
-    here.set(rustix::thread::sched_getcpu());
-    sched_setaffinity(None, &here)?;
-    let mut rig = Rig::new()?;
+    let mut rig = Rig::new(SLOTS_LOG2, 1 << 20)?;
     println!(
         "ns per packet, medians of {rounds} interleaved rounds of {runs} runs, 64-byte frames, flows in random order,\n\
          less what the harness costs"
@@ -64,7 +42,7 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Resu
     );
     let mut rows = Vec::new();
     for flows in FLOWS {
-        let row = rig.measure(flows, rounds, runs)?;
+        let row = measure(&mut rig, flows, rounds, runs)?;
         println!(
             "{:>9}  {:>7.1}  {:>7.1}  {:>7.1}  {:>8.1}  {:>7.1}   {:>10.2}  {:>11.2}",
             row.flows,
@@ -86,99 +64,29 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Resu
     Ok(())
 }
 
-struct Rig {
-    capture: Capture,
-    bench: Ebpf,
-    course: Array<aya::maps::MapData, Course>,
-    target: ProgramArray<aya::maps::MapData>,
-}
-
-impl Rig {
-    fn new() -> anyhow::Result<Self> {
-        let settings = CaptureSettings {
-            interfaces: Vec::new(),
-            hook: HookChoice::Auto,
-            client_nets: Vec::new(),
-            decapsulate: false,
-            bpffs: PathBuf::from("/sys/fs/bpf"),
-            instance: format!("bench-{}", std::process::id()),
-            slots_per_cpu_log2: SLOTS_LOG2,
-            ring_bytes: 1 << 20,
-        };
-        let mut capture = Capture::start(&settings).context("the benchmark needs root")?;
-        capture.load_unattached(0)?;
-        let mut bench = EbpfLoader::new()
-            .override_global("SLOTS_PER_CPU_LOG2", &SLOTS_LOG2, false)
-            .map_max_entries("LINES", 1 << SLOTS_LOG2)
-            .map_max_entries("FLOWS", 1 << SLOTS_LOG2)
-            .load(Object::Bench.bytes()?)?;
-        for name in ["vary", "empty", "parse_only", "floor", "hash"] {
-            program(&mut bench, name)?.load()?;
+fn measure(rig: &mut Rig, flows: u32, rounds: usize, runs: u32) -> anyhow::Result<Row> {
+    for name in ["floor", "hash", "hotspot_xdp"] {
+        rig.vary(name, Course::in_order(0, flows), &FRAME, flows.max(1000))?;
+    }
+    let names = ["empty", "parse_only", "floor", "hash", "hotspot_xdp"];
+    let mut figures = [const { Vec::new() }; 5];
+    for _ in 0..rounds {
+        for (name, figures) in names.iter().zip(&mut figures) {
+            figures.push(rig.vary(name, Course::at_random(flows), &FRAME, runs)?);
         }
-        let course = bench.take_map("COURSE").context("no map COURSE")?.try_into()?;
-        let target = bench.take_map("TARGET").context("no map TARGET")?.try_into()?;
-        Ok(Self { capture, bench, course, target })
     }
-
-    fn measure(&mut self, flows: u32, rounds: usize, runs: u32) -> anyhow::Result<Row> {
-        for name in ["floor", "hash", "hotspot_xdp"] {
-            self.run(name, flows, true, flows.max(1000))?;
-        }
-        let names = ["empty", "parse_only", "floor", "hash", "hotspot_xdp"];
-        let mut figures = [const { Vec::new() }; 5];
-        for _ in 0..rounds {
-            for (name, figures) in names.iter().zip(&mut figures) {
-                figures.push(self.run(name, flows, false, runs)?);
-            }
-        }
-        let [harness_ns, parse, floor, hash, cache] = figures.map(median);
-        let [parse_ns, floor_ns, hash_ns, cache_ns] = [parse, floor, hash, cache].map(|gross| gross - harness_ns);
-        // What was measured must have been counted: a program that dropped packets would be fast.
-        let read = self.capture.drain()?;
-        self.capture.drained(&read);
-        let seen = read.done.coverage[0].seen.packets;
-        let expected = u64::from(runs) * rounds as u64 + u64::from(flows.max(1000));
-        anyhow::ensure!(read.done.coverage[0].balances() && seen == expected, "counted {seen} of {expected} packets");
-        Ok(Row { flows, harness_ns, parse_ns, floor_ns, hash_ns, cache_ns })
-    }
-
-    /// Average nanoseconds per run, as the kernel measures it.
-    fn run(&mut self, name: &str, flows: u32, in_order: bool, runs: u32) -> anyhow::Result<f64> {
-        let course = Course {
-            random: if in_order { 0 } else { 0x2545_f491_4f6c_dd1d },
-            mask: u64::from(flows - 1),
-            in_order: u64::from(in_order),
-            burst: 1,
-            runs: 0,
-        };
-        self.course.set(0, course, 0)?;
-        let object = if name == "hotspot_xdp" { self.capture.programs(0) } else { &mut self.bench };
-        let target = program(object, name)?.fd()?.try_clone()?;
-        self.target.set(0, &target, 0)?;
-        let options = TestRunOptions { data_in: Some(&FRAME), repeat: runs, ..TestRunOptions::default() };
-        let result = program(&mut self.bench, "vary")?.test_run(options)?;
-        anyhow::ensure!(result.return_value == 2, "{name} answered {}", result.return_value);
-        Ok(result.duration.as_nanos() as f64)
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        let _ = self.capture.remove_pins();
-    }
-}
-
-fn program<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
-    Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+    let [harness_ns, parse, floor, hash, cache] = figures.map(median);
+    let [parse_ns, floor_ns, hash_ns, cache_ns] = [parse, floor, hash, cache].map(|gross| gross - harness_ns);
+    // What was measured must have been counted: a program that dropped packets would be fast.
+    let read = rig.drain()?;
+    let seen = read.done.coverage[0].seen.packets;
+    let expected = u64::from(runs) * rounds as u64 + u64::from(flows.max(1000));
+    anyhow::ensure!(seen == expected, "counted {seen} of {expected} packets");
+    Ok(Row { flows, harness_ns, parse_ns, floor_ns, hash_ns, cache_ns })
 }
 
 /// A UDP packet in an Ethernet frame of the smallest size (without FCS 60 bytes; 64 here, as on the wire).
-const FRAME: [u8; 64] = {
+pub(crate) const FRAME: [u8; 64] = {
     let mut frame = [0; 64];
     let header = [
         2, 0, 0, 0, 0, 0xfe, 2, 0, 0, 0, 0, 1, 0x08, 0x00, // Ethernet

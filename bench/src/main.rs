@@ -1,6 +1,10 @@
 //! `cargo xtask bench …`: every figure is measured beside its twins in one run, and compared by ratio.
 
 mod capture;
+mod forward;
+mod load;
+mod paths;
+mod rig;
 
 use std::path::PathBuf;
 
@@ -27,10 +31,46 @@ enum Bench {
         #[arg(long, default_value_t = 1_000_000)]
         runs: u32,
     },
+    /// Nanoseconds per packet of every path through the shipped programs, and of reading the cache. Needs root.
+    Paths {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Interleaved rounds; the median counts.
+        #[arg(long, default_value_t = 15)]
+        rounds: usize,
+    },
+    /// The agent's processor time and memory while so many flows begin in a second, and whether all are recorded. Needs root.
+    Load {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// New flows per second; may be given several times.
+        #[arg(long = "rate", default_values_t = [50_000, 200_000])]
+        rates: Vec<u32>,
+        /// How long.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
+    /// What a gateway forwards with hotspot and without, in turns. Needs root.
+    Forward {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Turns of each; the median counts.
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// How long each turn takes.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
         Bench::Capture { json, rounds, runs } => capture::run(json.as_deref(), rounds, runs),
+        Bench::Paths { json, rounds } => paths::run(json.as_deref(), rounds),
+        Bench::Load { json, rates, seconds } => load::run(json.as_deref(), &rates, seconds),
+        Bench::Forward { json, rounds, seconds } => forward::run(json.as_deref(), rounds, seconds),
     }
 }

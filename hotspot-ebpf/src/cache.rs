@@ -183,11 +183,16 @@ fn range(half: u32, cpu: u32) -> u32 {
 fn hash(key: &FlowKey) -> u32 {
     let words = key.words();
     let mut sum = 0u64;
-    for (word, value) in words.iter().enumerate() {
-        // The upper half is folded in so that a multiplier reaches the low bits of every input bit.
-        sum = sum.wrapping_add((value ^ (value >> 32)).wrapping_mul(settings::hash_key(word)));
+    for word in 0..words.len() {
+        sum = sum.wrapping_add(mix(words, word));
     }
     ((sum >> 32) as u32) & settings::slots_mask()
+}
+
+/// What one word adds to a hash. The upper half is folded in so that the multiplier spreads every bit over the upper half.
+#[inline(always)]
+pub fn mix(words: &[u64; 6], word: usize) -> u64 {
+    (words[word] ^ (words[word] >> 32)).wrapping_mul(settings::hash_key(word))
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::macros::btf_map;
 use hotspot_common::{FlowKey, SHARES};
 
 use crate::generation::Place;
-use crate::settings;
+use crate::{cache, settings};
 
 /// A client may claim this part of a CPU's slots in a generation before others come first: one eighth.
 const SHARE_SHIFT: u32 = 3;
@@ -27,10 +27,10 @@ static CLAIMED: Array<Claimed, 1> = Array::new();
 #[inline(always)]
 pub fn is_used_up(place: Place, client: &FlowKey) -> bool {
     let words = client.words();
-    let hash = words[0].wrapping_mul(settings::hash_key(0))
-        ^ words[1].wrapping_mul(settings::hash_key(1))
-        ^ words[4].wrapping_mul(settings::hash_key(4));
-    let index = place.cpu * SHARES + ((hash >> 40) as u32 & (SHARES - 1));
+    // Address and MAC.
+    let hash = cache::mix(words, 0).wrapping_add(cache::mix(words, 1)).wrapping_add(cache::mix(words, 4));
+    // The highest bits are those that every bit of the client reaches.
+    let index = place.cpu * SHARES + ((hash >> 52) as u32 & (SHARES - 1));
     let Some(claimed) = CLAIMED.get_ptr_mut(index) else { return false };
     // SAFETY: a live element that only this CPU writes.
     let claimed = unsafe { &mut *claimed };

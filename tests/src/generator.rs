@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::lab::SILENT_PORT;
 use crate::namespace::Namespace;
 
+/// The smallest frame, without FCS.
+const FRAME_LEN: usize = 60;
 /// Bytes of Ethernet, IPv4 and UDP headers.
 const HEADERS_LEN: usize = 42;
 
@@ -87,6 +90,49 @@ fn on_interface(
         });
         sending.join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
     })
+}
+
+/// Sends one packet of each flow of a load, so many in a second; says how long that took.
+pub fn send_at_rate(namespace: &Namespace, interface: &str, load: Load, per_second: u32) -> Result<Duration> {
+    let gateway_mac = [0x02, 0, 0, 0, 0, 0xfe];
+    let began = Instant::now();
+    on_interface(namespace, interface, |socket| {
+        for number in load.from..load.to {
+            let (client, port) = load.flow(number);
+            socket.send(&frame(client, port, FRAME_LEN, gateway_mac))?;
+            // A thousand times a second it is looked at whether it is too early.
+            if number % (per_second / 1000) == 0 {
+                let due = Duration::from_secs_f64(f64::from(number - load.from) / f64::from(per_second));
+                std::thread::sleep(due.saturating_sub(began.elapsed()));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(began.elapsed())
+}
+
+/// Sends one packet of each flow of a load, again and again for some seconds, as fast as it can; says how long that took.
+pub fn send_for(
+    namespace: &Namespace,
+    interface: &str,
+    load: Load,
+    gateway_mac: [u8; 6],
+    seconds: u32,
+) -> Result<Duration> {
+    let frames: Vec<Vec<u8>> = (load.from..load.to)
+        .map(|number| {
+            let (client, port) = load.flow(number);
+            frame(client, port, FRAME_LEN, gateway_mac)
+        })
+        .collect();
+    let began = Instant::now();
+    on_interface(namespace, interface, |socket| {
+        while began.elapsed() < Duration::from_secs(seconds.into()) {
+            frames.iter().try_for_each(|frame| socket.send(frame))?;
+        }
+        Ok(())
+    })?;
+    Ok(began.elapsed())
 }
 
 fn packets_of(number: u32) -> u32 {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::namespace::Namespace;
@@ -97,6 +97,25 @@ impl Agent {
         Ok(self.child.wait()?)
     }
 
+    /// Ends it in order, and says what it cost from its start on.
+    pub fn stop_and_count(self) -> Result<Cost> {
+        self.signal("TERM")?;
+        let pid = i32::try_from(self.child.id())?;
+        let mut status = 0;
+        // SAFETY: all zeros is a value of a structure of integers.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: status and structure outlive the call.
+        if unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) } != pid {
+            return Err(std::io::Error::last_os_error()).context("wait4");
+        }
+        ensure!(status == 0, "the agent failed:\n{}", self.log());
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        Ok(Cost {
+            cpu_s: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+            rss_max_mib: u64::try_from(usage.ru_maxrss)? / 1024,
+        })
+    }
+
     /// Kills it as a crash would.
     pub fn kill(mut self) -> Result<()> {
         self.signal("KILL")?;
@@ -126,6 +145,15 @@ fn remove_pins() {
     for instance in instances.flatten().filter(|instance| instance.file_name().to_string_lossy().starts_with("gw1-")) {
         let _ = fs::remove_dir_all(instance.path());
     }
+}
+
+/// What a program that has ended took.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Processor time.
+    pub cpu_s: f64,
+    /// The most memory it ever had.
+    pub rss_max_mib: u64,
 }
 
 const CAPTURING: &str = "capturing";

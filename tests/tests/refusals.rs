@@ -87,7 +87,7 @@ fn an_agent_that_ends_leaves_nothing_attached_unless_asked() {
     assert!(agent.stop().unwrap().success());
     assert!(attached(), "counting goes on");
     let agent = Agent::start(&lab.gateway, &data, &[]).unwrap();
-    assert!(agent.log().contains("took over the link"));
+    assert!(agent.log().contains("took over from an earlier agent"));
     assert!(agent.stop().unwrap().success());
     gone();
 }

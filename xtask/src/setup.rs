@@ -18,7 +18,7 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DUCKDB: &str = "duckdb==2.0.0";
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("bpftool", "bpftool"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
@@ -27,6 +27,7 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),

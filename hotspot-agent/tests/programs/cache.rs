@@ -122,6 +122,21 @@ fn a_client_that_floods_leaves_the_others_their_detail() {
     assert_eq!(of_flooder + overflow[0].packets, 2000);
 }
 
+/// Nothing reads the ring: beyond its half only clients that had their share are turned away, and these had not.
+#[test]
+fn clients_of_one_network_have_shares_of_their_own() {
+    let mut rig = Rig::new(6, 4096);
+    let mut frame = ethernet(&[], 0x0800, &ipv4(17, &[], 0, &udp(1, 2)));
+    for client in 0..200 {
+        frame[29] = client;
+        rig.xdp(&frame);
+    }
+    let drained = rig.drain();
+    drained.assert_balanced();
+    assert!(drained.announced() * 96 > 4096 / 2, "the ring was more than half full: {}", drained.announced());
+    assert!(drained.evicted().len() > 5, "{}", drained.evicted().len());
+}
+
 #[test]
 fn clients_beyond_the_overflow_map_are_an_outcome() {
     let mut rig = Rig::new(4, 4096);

@@ -8,8 +8,8 @@
 use aya_ebpf::bindings::{BPF_NOEXIST, xdp_action};
 use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::helpers::generated::bpf_loop;
-use aya_ebpf::macros::{btf_map, xdp};
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use hotspot_common::{FlowKey, Slot};
 use hotspot_ebpf::clock;
 use hotspot_ebpf::frame::Frame;
@@ -71,6 +71,12 @@ pub fn vary(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn empty(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// The same for tc.
+#[classifier]
+pub fn empty_tc(_ctx: TcContext) -> i32 {
+    -1
 }
 
 #[btf_map]

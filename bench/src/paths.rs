@@ -1,0 +1,168 @@
+//! Every path through the shipped programs, one after the other, and what reading the cache costs.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use hotspot_agent::capture::barrier::wait_for_programs;
+use hotspot_tests::frames::{ethernet, ipv4, ipv6, tcp, udp};
+use serde::Serialize;
+
+use crate::capture::FRAME;
+use crate::rig::{Course, Rig, median};
+
+/// Runs of a path with one flow.
+const RUNS: u32 = 1_000_000;
+/// Flows of a path that makes new ones: so few that their records fit the ring.
+const NEW_FLOWS: u32 = 50_000;
+const RING_BYTES: u32 = 16 << 20;
+/// A cache that has room, and one in which every new flow makes another go.
+const LARGE_LOG2: u32 = 21;
+const SMALL_LOG2: u32 = 10;
+/// Flow numbers, before they begin again.
+const NUMBERS: u32 = 1 << 24;
+
+#[derive(Serialize)]
+struct Figures {
+    paths: Vec<PathFigure>,
+    drain: Vec<DrainFigure>,
+    verifier: Vec<VerifierFigure>,
+}
+
+#[derive(Serialize)]
+struct PathFigure {
+    path: &'static str,
+    /// Without what the harness costs.
+    ns: f64,
+}
+
+#[derive(Serialize)]
+struct DrainFigure {
+    flows: u32,
+    slots: u64,
+    /// Of this, waiting for programs that still run.
+    barrier_ms: f64,
+    milliseconds: f64,
+}
+
+#[derive(Serialize)]
+struct VerifierFigure {
+    program: String,
+    instructions: u32,
+}
+
+/// Measures, prints the tables, and writes the file.
+#[expect(clippy::print_stdout, reason = "the tables are what this program is for")]
+pub(crate) fn run(json: Option<&Path>, rounds: usize) -> anyhow::Result<()> {
+    let figures = Figures { paths: paths(rounds)?, drain: drain(rounds)?, verifier: verifier()? };
+    println!("ns per packet, medians of {rounds} interleaved rounds, less what the harness costs\n");
+    for figure in &figures.paths {
+        println!("{:<46} {:>7.1}", figure.path, figure.ns);
+    }
+    println!("\nreading a generation of {} slots, medians\n", 1_u64 << LARGE_LOG2);
+    println!("{:>9}  {:>10}  {:>8}  {:>12}", "flows", "barrier ms", "all ms", "ns per flow");
+    let empty = figures.drain[0].milliseconds - figures.drain[0].barrier_ms;
+    for figure in &figures.drain {
+        let per_flow = (figure.milliseconds - figure.barrier_ms - empty) * 1e6 / f64::from(figure.flows.max(1));
+        println!("{:>9}  {:>10.1}  {:>8.1}  {:>12.1}", figure.flows, figure.barrier_ms, figure.milliseconds, per_flow);
+    }
+    println!("an empty slot costs {:.2} ns", empty * 1e6 / figures.drain[0].slots as f64);
+    println!("\ninstructions the verifier walks through, of 1 000 000\n");
+    for figure in &figures.verifier {
+        println!("{:<20} {:>8}", figure.program, figure.instructions);
+    }
+    if let Some(path) = json {
+        fs::write(path, serde_json::to_vec_pretty(&figures)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Paths of one flow, by program, and the name of the program whose cost is the harness's.
+fn single_flow() -> [(&'static str, &'static str, Vec<u8>); 9] {
+    let payload = udp(5000, 53);
+    let v4 = ethernet(&[], 0x0800, &ipv4(17, &[], 0, &payload));
+    let v6 = ethernet(&[], 0x86dd, &ipv6(17, &payload));
+    [
+        ("XDP, IPv4 UDP", "hotspot_xdp", v4.clone()),
+        ("XDP, IPv4 TCP", "hotspot_xdp", ethernet(&[], 0x0800, &ipv4(6, &[], 0, &tcp(0x10)))),
+        ("XDP, IPv4 with 40 bytes of options", "hotspot_xdp", ethernet(&[], 0x0800, &ipv4(17, &[1; 40], 0, &payload))),
+        ("XDP, VLAN", "hotspot_xdp", ethernet(&[100], 0x0800, &ipv4(17, &[], 0, &payload))),
+        ("XDP, QinQ", "hotspot_xdp", ethernet(&[100, 200], 0x0800, &ipv4(17, &[], 0, &payload))),
+        ("XDP, IPv6 UDP", "hotspot_xdp", v6.clone()),
+        ("tc, IPv4 UDP", "hotspot_ingress", v4.clone()),
+        ("tc, IPv6 UDP", "hotspot_ingress", v6),
+        ("tc to the client, IPv4 UDP", "hotspot_egress", v4),
+    ]
+}
+
+fn paths(rounds: usize) -> anyhow::Result<Vec<PathFigure>> {
+    let single = single_flow();
+    let mut large = Rig::new(LARGE_LOG2, RING_BYTES)?;
+    let mut small = Rig::new(SMALL_LOG2, RING_BYTES)?;
+    let mut figures: Vec<(&'static str, Vec<f64>)> = single.iter().map(|(path, ..)| (*path, Vec::new())).collect();
+    let varied =
+        ["XDP, new flow, announced", "XDP, known flow in a new generation", "XDP, new flow that makes another go"];
+    figures.extend(varied.map(|path| (path, Vec::new())));
+    for round in 0..rounds {
+        let (empty_xdp, empty_tc) =
+            (large.repeat_xdp("empty", &FRAME, RUNS)?, large.repeat_tc("empty_tc", &FRAME, RUNS)?);
+        for ((_, program, frame), (_, figures)) in single.iter().zip(&mut figures) {
+            let is_xdp = *program == "hotspot_xdp";
+            let gross =
+                if is_xdp { large.repeat_xdp(program, frame, RUNS)? } else { large.repeat_tc(program, frame, RUNS)? };
+            figures.push(gross - if is_xdp { empty_xdp } else { empty_tc });
+        }
+        large.drain()?;
+        let course = Course::in_order(u64::from(NEW_FLOWS) * round as u64, NUMBERS);
+        let empty = large.vary("empty", course, &FRAME, NEW_FLOWS)?;
+        let new = large.vary("hotspot_xdp", course, &FRAME, NEW_FLOWS)?;
+        let announced = large.drain()?.rings.batches.iter().map(|batch| batch.opened.len()).sum::<usize>();
+        anyhow::ensure!(announced == NEW_FLOWS as usize, "{announced} flows were announced");
+        let again = large.vary("hotspot_xdp", course, &FRAME, NEW_FLOWS)?;
+        large.drain()?;
+        let evicting = small.vary("hotspot_xdp", course, &FRAME, NEW_FLOWS)?;
+        let evicted = small.drain()?.rings.batches.iter().map(|batch| batch.evicted.len()).sum::<usize>();
+        anyhow::ensure!(evicted >= NEW_FLOWS as usize - (1 << SMALL_LOG2), "{evicted} flows were handed over");
+        for ((_, figures), gross) in figures.iter_mut().skip(single.len()).zip([new, again, evicting]) {
+            figures.push(gross - empty);
+        }
+    }
+    Ok(figures.into_iter().map(|(path, figures)| PathFigure { path, ns: median(figures) }).collect())
+}
+
+fn drain(rounds: usize) -> anyhow::Result<Vec<DrainFigure>> {
+    let mut rig = Rig::new(LARGE_LOG2, RING_BYTES)?;
+    [0, 131_072, 1_048_576]
+        .map(|flows: u32| {
+            let (mut barrier, mut all) = (Vec::new(), Vec::new());
+            for _ in 0..rounds {
+                if flows != 0 {
+                    rig.vary("hotspot_xdp", Course::in_order(0, NUMBERS), &FRAME, flows)?;
+                }
+                let began = Instant::now();
+                wait_for_programs()?;
+                barrier.push(began.elapsed().as_secs_f64() * 1e3);
+                let began = Instant::now();
+                rig.drain()?;
+                all.push(began.elapsed().as_secs_f64() * 1e3);
+            }
+            let slots = u64::from(rig.capture.dimensions().slots() / 2);
+            Ok(DrainFigure { flows, slots, barrier_ms: median(barrier), milliseconds: median(all) })
+        })
+        .into_iter()
+        .collect()
+}
+
+fn verifier() -> anyhow::Result<Vec<VerifierFigure>> {
+    let mut rig = Rig::new(SMALL_LOG2, 1 << 16)?;
+    rig.capture
+        .programs(0)
+        .programs()
+        .map(|(name, program)| {
+            let instructions = program.info()?.verified_instruction_count().context("the kernel does not say")?;
+            Ok(VerifierFigure { program: name.to_owned(), instructions })
+        })
+        .collect()
+}
