@@ -54,6 +54,11 @@ pub enum CaptureError {
     Pins { path: PathBuf, source: io::Error },
     #[error("an earlier agent died while making its maps in {}; remove that directory", path.display())]
     HalfMade { path: PathBuf },
+    #[error(
+        "an agent of another version left its programs counting in {}; start that version once more and stop it with SIGTERM, \
+         so that what they counted is kept", path.display()
+    )]
+    OtherLayout { path: PathBuf },
     #[error("the kernel programs cannot be loaded")]
     Load(#[source] aya::EbpfError),
     #[error("the kernel programs hold no {name:?}")]
@@ -120,7 +125,8 @@ pub struct Capture {
     occupied_half: Option<u64>,
     /// Sums of evictions per generation that is not yet read.
     evictions: Vec<Evictions>,
-    generation_began_ns: i64,
+    /// By the monotonic clock.
+    generation_began: u64,
 }
 
 impl Capture {
@@ -141,7 +147,7 @@ impl Capture {
         if maps.resumed && maps.dimensions != wanted {
             warn!(kept = ?maps.dimensions, ?wanted, "an earlier agent's maps go on with their sizes until it is stopped in order");
         }
-        let now_ns = ClockReading::now().wall_now();
+        let clock = ClockReading::now();
         let mut capture = Self {
             pins,
             maps,
@@ -149,13 +155,13 @@ impl Capture {
             hook: settings.hook,
             reading: Reading { sides_by_address: !settings.client_nets.is_empty(), decapsulate: settings.decapsulate },
             interfaces: Vec::new(),
-            looked_ns: now_ns,
+            looked_ns: clock.wall_now(),
             refused: Vec::new(),
             tick_ns: tick_ns(),
             occupied: Vec::new(),
             occupied_half: None,
             evictions: Vec::new(),
-            generation_began_ns: now_ns,
+            generation_began: clock.monotonic_ns,
         };
         let started = capture.set_client_nets(&settings.client_nets).and_then(|()| capture.cover_all(devices));
         if let Err(error) = started {
@@ -245,7 +251,7 @@ impl Capture {
     /// `last_ns` is when the last generation that is on disk was read, 0 if that is not known.
     pub fn resume_from(&mut self, positions: &[(u32, u64)], evictions: Vec<Evictions>, last_ns: i64) {
         if last_ns != 0 {
-            self.generation_began_ns = last_ns;
+            self.generation_began = ClockReading::now().monotonic(last_ns);
         }
         for (cpu, position) in positions {
             if let Some(ring) = self.maps.rings.get_mut(*cpu as usize) {

@@ -84,6 +84,7 @@ pub struct Carrier {
     opened: Instant,
     drained: Instant,
     looked: Instant,
+    clock: ClockReading,
     /// Since when the journal cannot be written.
     failing_since: Option<Instant>,
 }
@@ -106,6 +107,7 @@ impl Carrier {
             opened: now,
             drained: now,
             looked: now,
+            clock: ClockReading::now(),
             failing_since: None,
         }
     }
@@ -147,7 +149,8 @@ impl Carrier {
     fn turn(&mut self) -> Result<(), CarrierError> {
         if self.looked.elapsed() >= LOOK_EVERY {
             self.looked = Instant::now();
-            let found = self.capture.look_after_interfaces()?;
+            let mut found = self.look_at_clocks();
+            found.extend(self.capture.look_after_interfaces()?);
             self.keep(&found)?;
         }
         if self.failing_since.is_some() {
@@ -163,6 +166,40 @@ impl Carrier {
             self.open_next();
         }
         Ok(())
+    }
+
+    /// What was done to the clocks since the last look: times recorded on both sides of it do not follow each other.
+    fn look_at_clocks(&mut self) -> Vec<Entry> {
+        let now = ClockReading::now();
+        let changes = now.changes_since(&self.clock);
+        self.clock = now;
+        let gap = |length_ns: i64, why: String| {
+            let (other_ns, now_ns) = (now.wall_now().saturating_sub(length_ns), now.wall_now());
+            Entry::Gap(CoverageRecord {
+                from_ns: now_ns.min(other_ns),
+                to_ns: now_ns.max(other_ns),
+                gap: Some(why),
+                ..CoverageRecord::default()
+            })
+        };
+        let seconds = |nanoseconds: i64| nanoseconds.unsigned_abs() as f64 / 1e9;
+        let mut entries = Vec::new();
+        if changes.slept_ns != 0 {
+            info!(seconds = seconds(changes.slept_ns), "the machine slept");
+            entries.push(gap(changes.slept_ns, format!("the machine slept for {:.3} s", seconds(changes.slept_ns))));
+        }
+        if changes.step_ns != 0 {
+            let way = if changes.step_ns > 0 { "forward" } else { "back" };
+            warn!(seconds = seconds(changes.step_ns), way, "the wall clock was set; the step is recorded");
+            entries.push(gap(
+                changes.step_ns,
+                format!(
+                    "the wall clock was set {way} by {:.3} s; times before may be wrong by that",
+                    seconds(changes.step_ns)
+                ),
+            ));
+        }
+        entries
     }
 
     /// Many flows had to make room: a new generation gives them room again.

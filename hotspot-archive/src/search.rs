@@ -152,7 +152,10 @@ impl Archive {
 #[must_use]
 pub fn describe_gap(row: &CoverageRecord) -> Option<String> {
     let gap = row.gap.as_ref()?;
-    Some(format!("{} to {}: {}: {gap}", show(row.from_ns), show(row.to_ns), row.interface))
+    let (from, to) = (show(row.from_ns), show(row.to_ns));
+    // What concerns all interfaces names none.
+    let interface = if row.interface.is_empty() { String::new() } else { format!("{}: ", row.interface) };
+    Some(format!("{from} to {to}: {interface}{gap}"))
 }
 
 /// How much earlier than its segment a flow may begin.

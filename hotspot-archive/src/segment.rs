@@ -327,6 +327,7 @@ pub(crate) mod tests {
             overflow: Tallied::default(),
             outcomes: vec![("arp".into(), Tallied { packets: 1, bytes: 60 })],
             happenings: vec![("announced".into(), 1)],
+            clock_offset_ns: Some(1_700_000_000_000_000_000),
             gap: None,
         };
         write_coverage(&path, &origin(), std::slice::from_ref(&coverage)).unwrap();

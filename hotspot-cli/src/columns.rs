@@ -100,6 +100,7 @@ pub(crate) fn of_coverage(row: &CoverageRecord) -> Map<String, Value> {
         ("overflow_bytes", json!(row.overflow.bytes)),
         ("outcomes", Value::Object(outcomes)),
         ("happenings", Value::Object(happenings)),
+        ("clock_offset_ns", json!(row.clock_offset_ns)),
         ("balanced", json!(row.balances())),
         ("gap", json!(row.gap)),
     ])

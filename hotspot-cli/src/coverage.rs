@@ -104,7 +104,8 @@ fn as_json(interface: &str, balance: &Balance) -> Map<String, Value> {
 
 fn write_table(to: &mut impl Write, balances: &BTreeMap<String, Balance>) -> std::io::Result<()> {
     let mut table = Table::new(&["interface", "where", ">packets", ">bytes"]);
-    for (interface, balance) in balances {
+    // What concerns all interfaces has gaps only.
+    for (interface, balance) in balances.iter().filter(|(_, balance)| balance.generations != 0) {
         let mut push = |place: &str, count: Tallied| {
             table.push(vec![interface.clone(), place.to_owned(), count.packets.to_string(), count.bytes.to_string()]);
         };
@@ -121,7 +122,9 @@ fn write_table(to: &mut impl Write, balances: &BTreeMap<String, Balance>) -> std
             format!("DOES NOT BALANCE in {} generations", balance.unbalanced)
         };
         let hooks: Vec<&str> = balance.hooks.iter().map(String::as_str).collect();
-        writeln!(to, "{interface}: {verdict} ({} generations, {})", balance.generations, hooks.join(", then "))?;
+        if balance.generations != 0 {
+            writeln!(to, "{interface}: {verdict} ({} generations, {})", balance.generations, hooks.join(", then "))?;
+        }
         balance.gaps.iter().try_for_each(|gap| writeln!(to, "gap: {gap}"))?;
     }
     Ok(())

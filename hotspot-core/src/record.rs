@@ -194,6 +194,9 @@ pub struct CoverageRecord {
     pub outcomes: Vec<(String, Tallied)>,
     /// Happenings that are not zero, by label of `hotspot_common::Happening`.
     pub happenings: Vec<(String, u64)>,
+    /// `CLOCK_REALTIME` − `CLOCK_MONOTONIC`, nanoseconds, by which the times of this generation were computed; `None` for a gap.
+    #[serde(default)]
+    pub clock_offset_ns: Option<i64>,
     /// `None` for a row about packets; else why nothing was seen from `from_ns` to `to_ns`.
     pub gap: Option<String>,
 }

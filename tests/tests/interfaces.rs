@@ -241,6 +241,27 @@ fn interfaces_that_appear_later_are_covered_when_a_pattern_names_them() {
     }
 }
 
+/// Its maps cannot be read by this version, and its programs must not count beside ours.
+#[test]
+fn programs_of_another_version_are_not_counted_beside() {
+    let (lab, data) = venue();
+    let agent = start(&lab, &data, &[]);
+    let instance = pins();
+    assert!(agent.stop().unwrap().success());
+    let other = instance.join("v9");
+    std::fs::create_dir_all(&other).unwrap();
+    let map = other.join("CONTROL");
+    lab.gateway
+        .run(&format!("bpftool map create {} type array key 4 value 8 entries 1 name control", map.display()))
+        .unwrap();
+    let refused = Agent::command(&lab.gateway, &data, &[]).unwrap().output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{told}");
+    assert!(told.contains("another version") && told.contains(&other.display().to_string()), "{told}");
+    std::fs::remove_dir_all(&instance).unwrap();
+    assert!(start(&lab, &data, &[]).stop().unwrap().success());
+}
+
 /// Somebody else has the device's XDP hook: tc does the work, and the other program stays.
 #[test]
 fn a_program_of_somebody_else_is_never_replaced() {

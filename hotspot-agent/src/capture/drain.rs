@@ -102,7 +102,6 @@ impl Capture {
     /// Reads a generation that is no longer active: after a flip, or because an earlier agent died between flip and commit.
     pub fn read_generation(&mut self, generation: u64) -> Result<GenerationRead, CaptureError> {
         let waited = wait_for_programs().map_err(|source| CaptureError::Barrier { source })?;
-        let from_ns = self.generation_began_ns;
         let rings = self.read_rings();
         let clock = ClockReading::now();
         let capture = self.control().capture;
@@ -126,8 +125,8 @@ impl Capture {
             overflow.add(total.key.interface(), total.packets, total.bytes);
         }
         parts.push(part);
-        let coverage = self.coverage(generation, from_ns, clock.wall_now(), &flows, &overflow, &waited);
-        self.generation_began_ns = clock.wall_now();
+        let coverage = self.coverage(generation, &clock, &flows, &overflow, &waited);
+        self.generation_began = clock.monotonic_ns;
         let done = GenerationDone {
             capture,
             generation,
@@ -228,8 +227,7 @@ impl Capture {
     fn coverage(
         &self,
         generation: u64,
-        from_ns: WallNs,
-        to_ns: WallNs,
+        clock: &ClockReading,
         flows: &Evictions,
         overflow: &Evictions,
         waited: &Waited,
@@ -245,14 +243,16 @@ impl Capture {
                 Some(CoverageRecord {
                     interface: attached.device.name.clone(),
                     generation,
-                    from_ns,
-                    to_ns,
+                    // By the same clock as the flows of this generation, also where the clock was set meanwhile.
+                    from_ns: clock.wall(self.generation_began),
+                    to_ns: clock.wall_now(),
                     hook: attached.hooks.clone(),
                     seen: Tallied { packets: tally.seen.packets, bytes: tally.seen.bytes },
                     flows: flows.per_interface[number],
                     overflow: overflow.per_interface[number],
                     outcomes: named_outcomes(&tally),
                     happenings: named_happenings(&tally),
+                    clock_offset_ns: Some(clock.wall_offset_ns),
                     gap: None,
                 })
             })

@@ -61,9 +61,31 @@ impl Pins {
         if !is_bpffs {
             return Err(CaptureError::NoBpffs { path: bpffs.to_path_buf() });
         }
-        let dir = bpffs.join("hotspot").join(instance).join(format!("v{LAYOUT_VERSION}"));
+        let instance = bpffs.join("hotspot").join(instance);
+        let dir = instance.join(format!("v{LAYOUT_VERSION}"));
         fs::create_dir_all(&dir).map_err(|source| CaptureError::Pins { path: dir.clone(), source })?;
-        Ok(Self { dir })
+        let pins = Self { dir };
+        pins.refuse_other_layouts(&instance)?;
+        Ok(pins)
+    }
+
+    /// Programs of another layout go on counting in maps this agent cannot read; beside ours they would count everything twice.
+    fn refuse_other_layouts(&self, instance: &Path) -> Result<(), CaptureError> {
+        for entry in fs::read_dir(instance).map_err(|source| self.failed(source))? {
+            let path = entry.map_err(|source| self.failed(source))?.path();
+            let is_empty = fs::read_dir(&path).map_err(|source| self.failed(source))?.next().is_none();
+            if path == self.dir {
+                continue;
+            }
+            if !is_empty {
+                // Ours was just made, or is empty.
+                let _ = fs::remove_dir(&self.dir);
+                return Err(CaptureError::OtherLayout { path });
+            }
+            // Left by an agent that ended while it removed its pins.
+            let _ = fs::remove_dir(&path);
+        }
+        Ok(())
     }
 
     pub fn dir(&self) -> &Path {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow_array::RecordBatch;
-use arrow_array::types::UInt64Type;
+use arrow_array::types::{Int64Type, UInt64Type};
 use arrow_schema::ArrowError;
 use hotspot_core::record::{CoverageRecord, Tallied};
 
@@ -41,6 +41,7 @@ pub(super) fn to_batch(origin: &Origin, rows: &[CoverageRecord]) -> Result<Recor
                 let happenings: BTreeMap<_, _> = row.happenings.iter().map(|(label, count)| (label, count)).collect();
                 serde_json::to_string(&happenings).ok()
             }),
+            number::<Int64Type, _>(rows, |row| row.clock_offset_ns),
             str_of(rows, |row| row.gap.as_deref()),
         ],
     )
@@ -53,6 +54,7 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Coverag
     let (from, to) = (columns.time("from")?, columns.time("to")?);
     let count = |name| columns.number::<UInt64Type>(name);
     let generation = count("generation")?;
+    let clock_offset = columns.number::<Int64Type>("clock_offset_ns")?;
     let seen = (count("seen_packets")?, count("seen_bytes")?);
     let flows = (count("flow_packets")?, count("flow_bytes")?);
     let overflow = (count("overflow_packets")?, count("overflow_bytes")?);
@@ -81,6 +83,7 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Coverag
                     .map(|(label, [packets, bytes])| (label, Tallied { packets, bytes }))
                     .collect(),
                 happenings: counted.into_iter().collect(),
+                clock_offset_ns: clock_offset.get(row),
                 gap: gap.owned(row),
             })
         })

@@ -110,6 +110,7 @@ static COVERAGE: LazyLock<SchemaRef> = LazyLock::new(|| {
         required("outcomes", DataType::Utf8),
         // JSON: happening → count.
         required("happenings", DataType::Utf8),
+        number("clock_offset_ns", DataType::Int64),
         text("gap"),
     ]))
 });
