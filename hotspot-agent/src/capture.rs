@@ -118,6 +118,8 @@ pub struct Capture {
     looked_ns: i64,
     /// Interfaces that cannot be covered; said once.
     refused: Vec<String>,
+    /// Pins that were removed cannot be made again; said once.
+    pins_are_lost: bool,
     tick_ns: u64,
     /// Slots that were in use when a half was last read, to be cleared before it is used again.
     occupied: Vec<u32>,
@@ -157,6 +159,7 @@ impl Capture {
             interfaces: Vec::new(),
             looked_ns: clock.wall_now(),
             refused: Vec::new(),
+            pins_are_lost: false,
             tick_ns: tick_ns(),
             occupied: Vec::new(),
             occupied_half: None,

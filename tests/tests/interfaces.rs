@@ -176,6 +176,22 @@ fn removed_pins_are_made_again_and_counting_never_stops() {
 }
 
 #[test]
+fn a_bpf_file_system_that_is_unmounted_stops_nothing() {
+    let (lab, data) = venue();
+    let bpffs = lab.dir().join("bpf");
+    std::fs::create_dir(&bpffs).unwrap();
+    lab.gateway.run(&format!("mount -t bpf bpf {}", bpffs.display())).unwrap();
+    let agent = start(&lab, &data, &["--bpffs", &bpffs.display().to_string()]);
+    lab.clients[0].echo(20_000..20_020).unwrap();
+    lab.gateway.run(&format!("umount {}", bpffs.display())).unwrap();
+    wait_until("it is noticed", PATIENCE, || agent.log().contains("cannot be made again")).unwrap();
+    lab.clients[0].echo(20_020..20_040).unwrap();
+    assert!(agent.stop().unwrap().success());
+    assert_eq!(recorded(&data.join("archive")), truth(20_000..20_040));
+    assert_eq!(gaps(&data.join("archive"), "lan"), Vec::<String>::new());
+}
+
+#[test]
 fn an_interface_that_disappears_is_waited_for_and_the_gap_recorded() {
     let (lab, data) = venue();
     let agent = start(&lab, &data, &["--rotate", "2"]);

@@ -3,6 +3,8 @@
 //! Devices disappear, come back, get other names or appear late, and other people's tools take programs off. All of it is noticed
 //! by looking, a few times a second, put right where that is possible, and recorded: no interface is half covered in silence.
 
+use std::io;
+
 use glob::Pattern;
 use hotspot_archive::entry::{Entry, InterfaceName};
 use hotspot_common::{Direction, INTERFACES_MAX};
@@ -210,9 +212,9 @@ impl Capture {
         for position in 0..self.interfaces.len() {
             self.follow(position, &devices, generation, &mut entries)?;
         }
-        self.restore_pins()?;
+        self.restore_pins();
         for position in 0..self.interfaces.len() {
-            self.restore_sides(position, now_ns, &mut entries)?;
+            self.restore_sides(position, now_ns, &mut entries);
         }
         self.welcome(now_ns, &mut entries)?;
         self.looked_ns = now_ns;
@@ -253,28 +255,38 @@ impl Capture {
     }
 
     /// Makes pins again that somebody removed. Counting went on, so nothing has to be recorded.
-    fn restore_pins(&self) -> Result<(), CaptureError> {
-        let failed = |source| self.pins.failed(source);
-        if !self.pins.dir().exists() {
-            std::fs::create_dir_all(self.pins.dir()).map_err(failed)?;
+    fn restore_pins(&mut self) {
+        let dir = self.pins.dir().display();
+        match self.try_to_restore_pins() {
+            Ok(false) => self.pins_are_lost = false,
+            Ok(true) => {
+                warn!(%dir, "somebody removed pins; they were made again, and counting never stopped");
+                self.pins_are_lost = false;
+            }
+            Err(_) if self.pins_are_lost => {}
+            Err(error) => {
+                error!(%dir, %error, "pins were removed and cannot be made again: counting goes on, but would end with this agent");
+                self.pins_are_lost = true;
+            }
         }
-        let mut restored = false;
-        for map in &self.maps.pinned {
-            restored |= map.keep_pinned().map_err(failed)?;
-        }
-        for side in self.interfaces.iter().flat_map(|attached| &attached.sides) {
-            restored |= side.keep_pinned().map_err(failed)?;
-        }
-        if restored {
-            warn!(dir = %self.pins.dir().display(), "somebody removed pins; they were made again, and counting never stopped");
-        }
-        Ok(())
     }
 
-    fn restore_sides(&mut self, position: usize, now_ns: WallNs, entries: &mut Vec<Entry>) -> Result<(), CaptureError> {
+    fn try_to_restore_pins(&self) -> io::Result<bool> {
+        std::fs::create_dir_all(self.pins.dir())?;
+        let mut restored = false;
+        for map in &self.maps.pinned {
+            restored |= map.keep_pinned()?;
+        }
+        for side in self.interfaces.iter().flat_map(|attached| &attached.sides) {
+            restored |= side.keep_pinned()?;
+        }
+        Ok(restored)
+    }
+
+    fn restore_sides(&mut self, position: usize, now_ns: WallNs, entries: &mut Vec<Entry>) {
         let attached = &mut self.interfaces[position];
         if attached.is_gone() {
-            return Ok(());
+            return;
         }
         let mut whole = Vec::new();
         let mut lost = Vec::new();
@@ -284,12 +296,13 @@ impl Capture {
         attached.sides = whole;
         for side in lost {
             warn!(interface = attached.device.name, hook = %side.hook, "somebody took our program off, or put another before it; putting it back");
-            side.remove(&attached.device).map_err(|source| self.pins.failed(source))?;
+            // What cannot be removed is in the way of nothing: a pin of the same name replaces it.
+            let _ = side.remove(&attached.device);
         }
         if attached.sides.len() == 2 {
             attached.whole_ns = now_ns;
             attached.state = State::Covered;
-            return Ok(());
+            return;
         }
         let place = Place { pins: &self.pins, number: attached.number, device: &attached.device, choice: self.hook };
         for direction in [Direction::Out, Direction::In] {
@@ -303,7 +316,7 @@ impl Capture {
                         error!(interface = attached.device.name, error = %failure, "the interface is not covered; trying again");
                     }
                     attached.state = State::Uncovered;
-                    return Ok(());
+                    return;
                 }
             }
         }
@@ -311,7 +324,6 @@ impl Capture {
         entries.push(attached.gap(now_ns, "somebody took a program off the interface, or put another before it"));
         attached.whole_ns = now_ns;
         attached.state = State::Covered;
-        Ok(())
     }
 
     /// Covers devices that came back, or are there for the first time.

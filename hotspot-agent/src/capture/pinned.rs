@@ -59,8 +59,12 @@ impl Pinned {
         Ok(true)
     }
 
+    /// Gives the pin another name, now or, where somebody removed it, when it is made again.
     pub fn rename(&mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.path, path)?;
+        match fs::rename(&self.path, path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         self.path = path.to_path_buf();
         Ok(())
     }
