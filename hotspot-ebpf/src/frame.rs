@@ -6,7 +6,7 @@
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-use crate::Wire;
+use crate::{Wire, settings};
 
 /// Headers are looked for in this much of a frame at most; also what is pulled into a packet's linear part.
 const HEADERS_MAX: usize = 512;
@@ -14,6 +14,10 @@ const HEADERS_MAX: usize = 512;
 /// How much of a frame should be readable at once: enough for two tags, IPv6, extension headers and TCP, and in a tunnel for
 /// both sets of headers.
 const LINEAR_MIN: usize = 192;
+
+/// Ethernet, IP without options or extension headers, and TCP up to its flags.
+const PLAIN_IPV4_LEN: usize = 14 + 20 + 14;
+const PLAIN_IPV6_LEN: usize = 14 + 40 + 14;
 
 /// Bytes of an 802.1Q tag.
 const TAG_LEN: u64 = 4;
@@ -48,13 +52,20 @@ impl Frame {
 
     #[inline(always)]
     pub fn from_skb(ctx: &TcContext) -> Self {
-        let skb = ctx.skb.skb;
-        let len = ctx.len() as usize;
-        if ctx.data_end() - ctx.data() < LINEAR_MIN && ctx.data_end() - ctx.data() < len {
-            let wanted = if len < LINEAR_MIN { len } else { LINEAR_MIN };
+        let frame = Self::of_skb(ctx);
+        let linear = frame.data_end - frame.data;
+        if linear < LINEAR_MIN && linear < frame.len && !frame.is_plain() {
+            let wanted = if frame.len < LINEAR_MIN { frame.len } else { LINEAR_MIN };
             // Where it fails the frame is parsed as far as it can be read, and ends in an outcome.
             let _ = ctx.pull_data(wanted as u32);
+            return Self::of_skb(ctx);
         }
+        frame
+    }
+
+    #[inline(always)]
+    fn of_skb(ctx: &TcContext) -> Self {
+        let skb = ctx.skb.skb;
         // SAFETY: the verifier turns reads of __sk_buff's fields into reads of the packet's own.
         let (tagged, tag) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci) };
         // SAFETY: as above.
@@ -62,11 +73,26 @@ impl Frame {
         Self {
             data: ctx.data(),
             data_end: ctx.data_end(),
-            len,
+            len: ctx.len() as usize,
             metadata_tags: tagged & 1,
             metadata_tag: tag as u16,
             gso_size,
             gso_segments,
+        }
+    }
+
+    /// Whether this is TCP or UDP right in IP, with all that is read of it in the linear part, as nearly every packet is: pulling
+    /// more would copy the head of a packet that somebody else holds too.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        if settings::decapsulate() != 0 {
+            return false;
+        }
+        let Some(start) = self.bytes::<PLAIN_IPV4_LEN>(0) else { return false };
+        match start.number::<12>() {
+            0x0800 => start.read::<u8, 14>() == 0x45 && matches!(start.read::<u8, 23>(), 6 | 17),
+            0x86dd => matches!(start.read::<u8, 20>(), 6 | 17) && self.bytes::<PLAIN_IPV6_LEN>(0).is_some(),
+            _ => false,
         }
     }
 
