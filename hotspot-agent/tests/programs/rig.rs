@@ -39,9 +39,11 @@ impl Rig {
             ring_bytes: 1 << 16,
         };
         change(&mut settings);
-        let mut capture = Capture::start(&settings).expect("needs root and a BPF file system at /sys/fs/bpf");
-        capture.load_unattached(0).unwrap();
-        Self { capture }
+        let capture = Capture::start(&settings).expect("needs root and a BPF file system at /sys/fs/bpf");
+        // From here on dropping it removes the pins, also where the verifier refuses the programs.
+        let mut rig = Self { capture };
+        rig.capture.load_unattached(0).unwrap();
+        rig
     }
 
     pub(crate) fn xdp(&mut self, frame: &[u8]) {
