@@ -180,18 +180,20 @@ impl Capture {
 
     /// Loads the programs without attaching them, for `BPF_PROG_TEST_RUN`: they count as those of interface `number`.
     pub fn load_unattached(&mut self, number: u8) -> Result<&mut aya::Ebpf, CaptureError> {
-        let control = self.control();
-        let mut ebpf = object::load(
-            object::Object::Hotspot,
-            self.pins.dir(),
-            number,
-            &control,
-            self.maps.dimensions,
-            self.reading,
-        )?;
-        load_programs(&mut ebpf)?;
-        self.interfaces.push(Attached::by_hand(number, ebpf));
+        let programs = self.load_programs(number)?;
+        self.interfaces.push(Attached::by_hand(number, programs));
         Ok(self.programs(number))
+    }
+
+    fn load_programs(&self, number: u8) -> Result<aya::Ebpf, CaptureError> {
+        let (dir, control) = (self.pins.dir(), self.control());
+        let mut ebpf =
+            object::load(object::Object::Hotspot, dir, number, &control, self.maps.dimensions, self.reading)?;
+        let failed = |source| CaptureError::Load(aya::EbpfError::ProgramError(source));
+        hooks::program::<aya::programs::Xdp>(&mut ebpf, "hotspot_xdp")?.load().map_err(failed)?;
+        hooks::program::<aya::programs::SchedClassifier>(&mut ebpf, "hotspot_ingress")?.load().map_err(failed)?;
+        hooks::program::<aya::programs::SchedClassifier>(&mut ebpf, "hotspot_egress")?.load().map_err(failed)?;
+        Ok(ebpf)
     }
 
     /// The loaded programs of an interface.
@@ -283,13 +285,6 @@ impl Capture {
     pub fn pins_dir(&self) -> &Path {
         self.pins.dir()
     }
-}
-
-fn load_programs(ebpf: &mut aya::Ebpf) -> Result<(), CaptureError> {
-    let failed = |source| CaptureError::Load(aya::EbpfError::ProgramError(source));
-    hooks::program::<aya::programs::Xdp>(ebpf, "hotspot_xdp")?.load().map_err(failed)?;
-    hooks::program::<aya::programs::SchedClassifier>(ebpf, "hotspot_ingress")?.load().map_err(failed)?;
-    hooks::program::<aya::programs::SchedClassifier>(ebpf, "hotspot_egress")?.load().map_err(failed)
 }
 
 /// CPUs that may ever run a program; hot-plugged ones included.

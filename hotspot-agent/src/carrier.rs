@@ -175,12 +175,7 @@ impl Carrier {
         self.clock = now;
         let gap = |length_ns: i64, why: String| {
             let (other_ns, now_ns) = (now.wall_now().saturating_sub(length_ns), now.wall_now());
-            Entry::Gap(CoverageRecord {
-                from_ns: now_ns.min(other_ns),
-                to_ns: now_ns.max(other_ns),
-                gap: Some(why),
-                ..CoverageRecord::default()
-            })
+            Entry::Gap(CoverageRecord::gap("", now_ns.min(other_ns), now_ns.max(other_ns), &why))
         };
         let seconds = |nanoseconds: i64| nanoseconds.unsigned_abs() as f64 / 1e9;
         let mut entries = Vec::new();
@@ -253,13 +248,8 @@ impl Carrier {
         entries.extend(read.parts.iter().cloned().map(Entry::Part));
         for row in read.done.coverage.iter().filter(|row| !row.balances()) {
             error!(?row, "packets seen are not packets accounted for; a gap is recorded");
-            entries.push(Entry::Gap(CoverageRecord {
-                interface: row.interface.clone(),
-                from_ns: row.from_ns,
-                to_ns: row.to_ns,
-                gap: Some("packets seen are not packets accounted for".to_owned()),
-                ..CoverageRecord::default()
-            }));
+            let why = "packets seen are not packets accounted for";
+            entries.push(Entry::Gap(CoverageRecord::gap(&row.interface, row.from_ns, row.to_ns, why)));
         }
         entries.push(Entry::Done(read.done.clone()));
         if self.write(entries.iter())?.is_ok() {

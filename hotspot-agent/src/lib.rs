@@ -7,6 +7,7 @@ pub mod cli;
 pub mod identity;
 pub mod locks;
 pub mod nat;
+mod netlink;
 pub mod recorder;
 pub mod run;
 pub mod sealer;

@@ -200,12 +200,8 @@ impl Sealer {
         mut assembly: Assembly,
     ) -> Result<(Assembled, WallNs), SealError> {
         for damage in &journal.replayed.damage {
-            assembly.gap(CoverageRecord {
-                from_ns: journal.header.opened_ns,
-                to_ns: journal.last_ns,
-                gap: Some(format!("journal {sequence} damaged from byte {} to {}", damage.from, damage.to)),
-                ..CoverageRecord::default()
-            });
+            let why = format!("journal {sequence} damaged from byte {} to {}", damage.from, damage.to);
+            assembly.gap(CoverageRecord::gap("", journal.header.opened_ns, journal.last_ns, &why));
         }
         let next = self.data.journal(sequence + 1);
         if next.exists() {

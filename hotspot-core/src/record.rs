@@ -202,6 +202,12 @@ pub struct CoverageRecord {
 }
 
 impl CoverageRecord {
+    /// A time of which nothing, or not all, is known; `interface` is empty where it concerns all.
+    #[must_use]
+    pub fn gap(interface: &str, from_ns: WallNs, to_ns: WallNs, why: &str) -> Self {
+        Self { interface: interface.to_owned(), from_ns, to_ns, gap: Some(why.to_owned()), ..Self::default() }
+    }
+
     /// Whether every packet seen is in a flow, an overflow total or a named outcome.
     #[must_use]
     pub fn balances(&self) -> bool {

@@ -257,6 +257,27 @@ fn interfaces_that_appear_later_are_covered_when_a_pattern_names_them() {
     }
 }
 
+/// The interface that is new comes first in the kernel's list; the number of the other is taken all the same.
+#[test]
+fn a_new_interface_does_not_get_the_number_of_one_that_was_there() {
+    let (lab, data) = venue();
+    lab.gateway.ip("link add guest1 type veth peer name other1").unwrap();
+    lab.gateway.ip("link set guest1 up").unwrap();
+    let mut command = Agent::command_on("guest1", &lab.gateway, &data, &["--generation", "1"]).unwrap();
+    Agent::start_command(&mut command, &data).unwrap().kill().unwrap();
+    let mut command =
+        Agent::command_on("guest1", &lab.gateway, &data, &["--interface", "lan", "--generation", "1"]).unwrap();
+    let agent = Agent::start_command(&mut command, &data).unwrap();
+    lab.clients[0].echo(20_000..20_020).unwrap();
+    assert!(agent.stop().unwrap().success());
+    let archive = data.join("archive");
+    assert_eq!(recorded(&archive), truth(20_000..20_020));
+    let on_lan = ask("find", &archive, &["proto", "udp", "and", "dst", "port", &ECHO_PORT.to_string()]).unwrap();
+    assert!(on_lan.iter().all(|flow| flow["interface"] == "lan"), "{on_lan:?}");
+    assert_eq!(gaps(&archive, "lan"), Vec::<String>::new());
+    assert_eq!(gaps(&archive, "guest1"), Vec::<String>::new());
+}
+
 /// Its maps cannot be read by this version, and its programs must not count beside ours.
 #[test]
 fn programs_of_another_version_are_not_counted_beside() {

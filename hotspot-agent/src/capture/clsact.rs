@@ -8,11 +8,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use hotspot_common::Direction;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use crate::netlink::messages;
+
 const RTM_NEWQDISC: u16 = 36;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
-const NLMSG_ERROR: u16 = 2;
 /// `NLM_F_REQUEST` | `NLM_F_ACK`.
 const REQUEST: u16 = 0x001 | 0x004;
 const CREATE: u16 = 0x400;
@@ -40,15 +41,11 @@ const HANDLE: u32 = 0x6873;
 /// of another kind.
 const PRIORITIES: [u16; 2] = [1, 0x6873];
 
-const HEADER_LEN: usize = 16;
-
 /// Makes a program the filter of one end of a device, in the place of the one before.
 pub(super) fn put(device: u32, direction: Direction, program: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     add_qdisc(device)?;
-    for priority in PRIORITIES {
-        if get(device, direction, priority)? {
-            return add(device, direction, priority, program, name);
-        }
+    if let Some(priority) = find(device, direction)? {
+        return add(device, direction, priority, program, name);
     }
     let [first, fallback] = PRIORITIES;
     add(device, direction, first, program, name).or_else(|_| add(device, direction, fallback, program, name))
@@ -56,23 +53,25 @@ pub(super) fn put(device: u32, direction: Direction, program: BorrowedFd<'_>, na
 
 /// Whether our filter is on one end of a device.
 pub(super) fn is_there(device: u32, direction: Direction) -> io::Result<bool> {
+    Ok(find(device, direction)?.is_some())
+}
+
+/// The priority our filter has there.
+fn find(device: u32, direction: Direction) -> io::Result<Option<u16>> {
     for priority in PRIORITIES {
         if get(device, direction, priority)? {
-            return Ok(true);
+            return Ok(Some(priority));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Removes our filter; the qdisc stays, because others may use it too.
 pub(super) fn remove(device: u32, direction: Direction) -> io::Result<()> {
-    for priority in PRIORITIES {
-        if get(device, direction, priority)? {
-            let request = filter(RTM_DELTFILTER, REQUEST, device, direction, priority);
-            ask(request).map(drop)?;
-        }
+    match find(device, direction)? {
+        Some(priority) => ask(filter(RTM_DELTFILTER, REQUEST, device, direction, priority)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn add_qdisc(device: u32) -> io::Result<()> {
@@ -80,7 +79,7 @@ fn add_qdisc(device: u32) -> io::Result<()> {
     attribute(&mut request, TCA_KIND, b"clsact\0");
     match ask(request) {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        outcome => outcome.map(drop),
+        outcome => outcome,
     }
 }
 
@@ -91,7 +90,7 @@ fn add(device: u32, direction: Direction, priority: u16, program: BorrowedFd<'_>
     attribute(&mut options, TCA_BPF_NAME, &[name.as_bytes(), b"\0"].concat());
     attribute(&mut options, TCA_BPF_FLAGS, &DIRECT_ACTION.to_ne_bytes());
     attribute(&mut request, TCA_OPTIONS, &options);
-    ask(request).map(drop)
+    ask(request)
 }
 
 fn get(device: u32, direction: Direction, priority: u16) -> io::Result<bool> {
@@ -146,23 +145,12 @@ fn ask(mut request: Vec<u8>) -> io::Result<()> {
     let mut buffer = vec![0; 32 << 10];
     loop {
         let (received, _) = rustix::net::recv(&socket, &mut buffer, RecvFlags::empty())?;
-        let mut rest = &buffer[..received];
-        while let Some((len, kind)) = message(rest) {
-            if kind == NLMSG_ERROR {
-                let code = rest
-                    .get(HEADER_LEN..)
-                    .and_then(|body| body.first_chunk())
-                    .map_or(0, |code| i32::from_ne_bytes(*code));
-                return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+        for message in messages(&buffer[..received]) {
+            match message.error_code() {
+                Some(0) => return Ok(()),
+                Some(code) => return Err(io::Error::from_raw_os_error(code)),
+                None => {}
             }
-            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
     }
-}
-
-/// Length and type of the first message.
-fn message(bytes: &[u8]) -> Option<(usize, u16)> {
-    let len = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    (len >= HEADER_LEN && len <= bytes.len()).then_some((len, kind))
 }

@@ -15,7 +15,6 @@ use tracing::{error, info, warn};
 use super::clock::ClockReading;
 use super::device::Device;
 use super::hooks::{self, Hooks, Place, Side};
-use super::object::{self, Object};
 use super::pins::PinnedHook;
 use super::{Capture, CaptureError, ProgramLog};
 use crate::locks::{Lock, LockError};
@@ -82,13 +81,7 @@ impl Attached {
     }
 
     fn gap(&self, to_ns: WallNs, why: &str) -> Entry {
-        Entry::Gap(CoverageRecord {
-            interface: self.device.name.clone(),
-            from_ns: self.whole_ns,
-            to_ns,
-            gap: Some(why.to_owned()),
-            ..CoverageRecord::default()
-        })
+        Entry::Gap(CoverageRecord::gap(&self.device.name, self.whole_ns, to_ns, why))
     }
 }
 
@@ -113,13 +106,13 @@ impl Chosen {
                 Device::find(pattern.as_str())?;
             }
         }
-        self.names()?.iter().map(|(_, name)| Device::find(name)).collect()
+        let mut devices = list()?;
+        devices.retain(|(_, name)| self.includes(name));
+        devices.iter().map(|(_, name)| Device::find(name)).collect()
     }
 
-    fn names(&self) -> Result<Vec<(u32, String)>, CaptureError> {
-        let mut devices = Device::list().map_err(|source| CaptureError::Devices { source })?;
-        devices.retain(|(_, name)| self.wanted.iter().any(|pattern| pattern.matches(name)));
-        Ok(devices)
+    fn includes(&self, name: &str) -> bool {
+        self.wanted.iter().any(|pattern| pattern.matches(name))
     }
 }
 
@@ -127,9 +120,15 @@ impl Capture {
     /// Covers every device, taking over what an earlier agent left on it; what it left elsewhere is taken away.
     pub(super) fn cover_all(&mut self, devices: Vec<(Device, Option<Lock>)>) -> Result<(), CaptureError> {
         let mut left = self.pins.hooks()?;
+        // Numbers that are left still stand for what was counted by them.
+        let reserved: Vec<u8> = left.iter().map(|hook| hook.number).collect();
         for (device, lock) in devices {
-            let of_device = left.extract_if(.., |hook| hook.is_on(&device)).collect();
-            self.cover(device, lock, of_device)?;
+            let of_device: Vec<PinnedHook> = left.extract_if(.., |hook| hook.is_on(&device)).collect();
+            let number = match of_device.first() {
+                Some(hook) => hook.number,
+                None => self.free_number(&reserved)?,
+            };
+            self.cover(number, device, lock, of_device)?;
         }
         for hook in left {
             info!(interface = hook.interface, hook = %hook.hook, "removing what an earlier agent left and nobody asked for now");
@@ -139,20 +138,14 @@ impl Capture {
         Ok(())
     }
 
-    fn cover(&mut self, device: Device, lock: Option<Lock>, left: Vec<PinnedHook>) -> Result<(), CaptureError> {
-        let number = match left.first() {
-            Some(hook) => hook.number,
-            None => self.free_number()?,
-        };
-        let mut programs = object::load(
-            Object::Hotspot,
-            self.pins.dir(),
-            number,
-            &self.control(),
-            self.maps.dimensions,
-            self.reading,
-        )?;
-        super::load_programs(&mut programs)?;
+    fn cover(
+        &mut self,
+        number: u8,
+        device: Device,
+        lock: Option<Lock>,
+        left: Vec<PinnedHook>,
+    ) -> Result<(), CaptureError> {
+        let mut programs = self.load_programs(number)?;
         let place = Place { pins: &self.pins, number, device: &device, choice: self.hook };
         let mut sides = Vec::new();
         let was_covered = !left.is_empty();
@@ -192,10 +185,11 @@ impl Capture {
         Ok(())
     }
 
-    /// A number no interface has, or one of an interface that has been gone for long enough.
-    fn free_number(&self) -> Result<u8, CaptureError> {
+    /// A number no interface has and that is not reserved, or one of an interface that has been gone for long enough.
+    fn free_number(&self, reserved: &[u8]) -> Result<u8, CaptureError> {
         let generation = self.control().generation;
-        let is_taken = |number: u8| self.interfaces.iter().any(|attached| attached.number == number);
+        let is_taken =
+            |number: u8| reserved.contains(&number) || self.interfaces.iter().any(|attached| attached.number == number);
         let is_over = |attached: &&Attached| matches!(attached.state, State::Gone(since) if since + NUMBER_FREE_AFTER <= generation);
         let unused = (0..u8::try_from(INTERFACES_MAX).unwrap_or(u8::MAX)).find(|number| !is_taken(*number));
         unused
@@ -206,7 +200,7 @@ impl Capture {
     /// Looks at every interface, puts right what can be put right, and returns what has to be recorded.
     pub fn look_after_interfaces(&mut self) -> Result<Vec<Entry>, CaptureError> {
         let now_ns = ClockReading::now().wall_now();
-        let devices = Device::list().map_err(|source| CaptureError::Devices { source })?;
+        let devices = list()?;
         let generation = self.control().generation;
         let mut entries = Vec::new();
         for position in 0..self.interfaces.len() {
@@ -216,7 +210,7 @@ impl Capture {
         for position in 0..self.interfaces.len() {
             self.restore_sides(position, now_ns, &mut entries);
         }
-        self.welcome(now_ns, &mut entries)?;
+        self.welcome(devices, now_ns, &mut entries);
         self.looked_ns = now_ns;
         Ok(entries)
     }
@@ -327,8 +321,11 @@ impl Capture {
     }
 
     /// Covers devices that came back, or are there for the first time.
-    fn welcome(&mut self, now_ns: WallNs, entries: &mut Vec<Entry>) -> Result<(), CaptureError> {
-        for (index, name) in self.chosen.names()? {
+    fn welcome(&mut self, devices: Vec<(u32, String)>, now_ns: WallNs, entries: &mut Vec<Entry>) {
+        for (index, name) in devices {
+            if !self.chosen.includes(&name) {
+                continue;
+            }
             if self.interfaces.iter().any(|attached| attached.device.index == index && !attached.is_gone()) {
                 continue;
             }
@@ -356,13 +353,13 @@ impl Capture {
                 }
             }
         }
-        Ok(())
     }
 
     fn cover_late(&mut self, device: Device, before: Option<usize>) -> Result<usize, CaptureError> {
         let lock = Lock::interface(&device.name, device.index)?;
         let Some(position) = before else {
-            self.cover(device, Some(lock), Vec::new())?;
+            let number = self.free_number(&[])?;
+            self.cover(number, device, Some(lock), Vec::new())?;
             return Ok(self.interfaces.len() - 1);
         };
         let attached = &mut self.interfaces[position];
@@ -407,16 +404,14 @@ impl Capture {
                 } else {
                     "no agent and no programs were running"
                 };
-                Entry::Gap(CoverageRecord {
-                    interface: attached.device.name.clone(),
-                    from_ns,
-                    to_ns: attached.whole_ns,
-                    gap: Some(why.to_owned()),
-                    ..CoverageRecord::default()
-                })
+                Entry::Gap(CoverageRecord::gap(&attached.device.name, from_ns, attached.whole_ns, why))
             })
             .collect()
     }
+}
+
+fn list() -> Result<Vec<(u32, String)>, CaptureError> {
+    Device::list().map_err(|source| CaptureError::Devices { source })
 }
 
 /// The locks of interfaces, before anything is changed on them.

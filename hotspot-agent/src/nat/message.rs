@@ -4,7 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const NLMSG_HEADER_LEN: usize = 16;
+use crate::netlink::messages;
+
 /// After the netlink header: family, version, resource.
 const NFGEN_LEN: usize = 4;
 /// `NFNL_SUBSYS_CTNETLINK`.
@@ -63,26 +64,6 @@ fn connection(body: &[u8], is_destroyed: bool) -> Option<Message> {
     let original = tuple(find(attributes, CTA_TUPLE_ORIG)?, false)?;
     let reply = tuple(find(attributes, CTA_TUPLE_REPLY)?, true)?;
     Some(Message { is_destroyed, original, reply })
-}
-
-/// A netlink message.
-pub(super) struct Netlink<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) body: &'a [u8],
-}
-
-/// The messages of a datagram, up to the first whose length is wrong.
-pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Netlink<'_>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let len = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
-        let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
-        let flags = u16::from_ne_bytes(*rest.get(6..)?.first_chunk()?);
-        let body = rest.get(NLMSG_HEADER_LEN..len)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some(Netlink { kind, flags, body })
-    })
 }
 
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
+use crate::netlink::messages;
+
 /// `NF_NETLINK_CONNTRACK_NEW` | `NF_NETLINK_CONNTRACK_DESTROY` (`include/uapi/linux/netfilter/nfnetlink_compat.h`).
 const GROUPS: u32 = 0x1 | 0x4;
 const BUFFER_BYTES: usize = 32 << 20;
@@ -16,7 +18,6 @@ const MESSAGE_MAX: usize = 64 << 10;
 const GET: u16 = 1 << 8 | 1;
 /// `NLM_F_REQUEST` | `NLM_F_DUMP`.
 const DUMP_FLAGS: u16 = 0x001 | 0x300;
-const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const DUMPS_MAX: u32 = 5;
@@ -98,13 +99,11 @@ fn dump_once() -> io::Result<Option<Vec<Vec<u8>>>> {
         let (len, _) = rustix::net::recv(&socket, &mut buffer, RecvFlags::empty())?;
         buffer.truncate(len);
         let mut is_last = len == 0;
-        for message in super::message::messages(&buffer) {
+        for message in messages(&buffer) {
             is_whole &= message.flags & NLM_F_DUMP_INTR == 0;
             is_last |= message.kind == NLMSG_DONE;
-            if message.kind == NLMSG_ERROR
-                && let Some(code) = message.body.first_chunk()
-            {
-                return Err(io::Error::from_raw_os_error(-i32::from_ne_bytes(*code)));
+            if let Some(code) = message.error_code() {
+                return Err(io::Error::from_raw_os_error(code));
             }
         }
         answers.push(buffer);
