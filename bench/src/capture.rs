@@ -5,13 +5,12 @@
 //! clock, one random cache line). Rounds are interleaved and medians compared, because the machines are noisy. What the door
 //! itself costs is measured in the same rounds with a program that does nothing, and subtracted.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
 use serde::Serialize;
 
 use crate::rig::{Course, Rig, median};
+use crate::write_json;
 
 const FLOWS: [u32; 4] = [1, 4096, 131_072, 1_048_576];
 /// Twice the largest number of flows, for cache and hash map alike.
@@ -57,11 +56,7 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Resu
         rows.push(row);
     }
     println!("goals: / hash map at most 0.33, 0.40, 0.50, 0.50; / floor at most 1.8 from 131072 flows");
-    if let Some(path) = json {
-        fs::write(path, serde_json::to_vec_pretty(&rows)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    write_json(json, &rows)
 }
 
 fn measure(rig: &mut Rig, flows: u32, rounds: usize, runs: u32) -> anyhow::Result<Row> {

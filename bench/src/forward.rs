@@ -11,6 +11,7 @@ use hotspot_tests::programs::Agent;
 use serde::Serialize;
 
 use crate::rig::median;
+use crate::write_json;
 
 #[derive(Serialize)]
 struct Figures {
@@ -66,11 +67,7 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize, seconds: u32) -> anyhow::R
         figures.bits_per_s_with / 1e9,
         figures.bits_ratio
     );
-    if let Some(path) = json {
-        fs::write(path, serde_json::to_vec_pretty(&figures)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    write_json(json, &figures)
 }
 
 /// Packets that came out of the gateway while a client sent as fast as it could, over and over the same 4096 flows.

@@ -10,6 +10,8 @@ use hotspot_tests::generator::{Load, send_at_rate};
 use hotspot_tests::programs::{Agent, coverage};
 use serde::Serialize;
 
+use crate::write_json;
+
 #[derive(Serialize)]
 struct Figure {
     /// New flows per second, as asked and as sent.
@@ -48,11 +50,7 @@ pub(crate) fn run(json: Option<&Path>, rates: &[u32], seconds: u32) -> anyhow::R
         );
         figures.push(figure);
     }
-    if let Some(path) = json {
-        fs::write(path, serde_json::to_vec_pretty(&figures)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    write_json(json, &figures)
 }
 
 fn measure(rate: u32, seconds: u32) -> anyhow::Result<Figure> {

@@ -6,9 +6,12 @@ mod load;
 mod paths;
 mod rig;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 #[derive(Parser)]
 #[command(about = "Measures hotspot beside its alternatives", version)]
@@ -64,6 +67,12 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         seconds: u32,
     },
+}
+
+/// Writes figures to the file that was asked for.
+fn write_json(path: Option<&Path>, figures: &impl Serialize) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    fs::write(path, serde_json::to_vec_pretty(figures)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn main() -> anyhow::Result<()> {

@@ -1,6 +1,5 @@
 //! Every path through the shipped programs, one after the other, and what reading the cache costs.
 
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use serde::Serialize;
 
 use crate::capture::FRAME;
 use crate::rig::{Course, Rig, median};
+use crate::write_json;
 
 /// Runs of a path with one flow.
 const RUNS: u32 = 1_000_000;
@@ -72,11 +72,7 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize) -> anyhow::Result<()> {
     for figure in &figures.verifier {
         println!("{:<20} {:>8}", figure.program, figure.instructions);
     }
-    if let Some(path) = json {
-        fs::write(path, serde_json::to_vec_pretty(&figures)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    write_json(json, &figures)
 }
 
 /// Paths of one flow, by program, and the name of the program whose cost is the harness's.

@@ -169,6 +169,16 @@ pub fn coverage(archive: &Path) -> Result<Vec<Value>> {
     parse(&output)
 }
 
+/// Fails unless every packet is accounted for, nothing is a gap, and the archive is what was sealed.
+pub fn ensure_whole(archive: &Path) -> Result<()> {
+    for row in coverage(archive)? {
+        ensure!(row["balanced"] == true && row["gaps"] == serde_json::json!([]), "{row}");
+    }
+    let verified = ask("verify", archive, &[])?;
+    ensure!(verified[0]["verify"] == "ok", "{verified:?}");
+    Ok(())
+}
+
 /// Runs the tool on an archive and parses its JSON lines. Exit codes but 0 and 1 are errors.
 pub fn ask(command: &str, archive: &Path, arguments: &[&str]) -> Result<Vec<Value>> {
     let archive = archive.display().to_string();
