@@ -7,6 +7,7 @@
 pub mod entry;
 pub mod filter;
 pub mod journal;
+pub mod keys;
 pub mod layout;
 pub mod manifest;
 pub mod search;
@@ -15,3 +16,4 @@ pub mod state;
 pub mod verify;
 
 mod durable;
+mod sealed;

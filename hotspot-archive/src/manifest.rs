@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::durable;
+use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
 use crate::layout::{Class, segment_path};
 use crate::segment::{self, Origin, SegmentError};
 
@@ -22,6 +23,8 @@ use crate::segment::{self, Origin, SegmentError};
 pub const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Version of the line; the first field of each.
 pub const FORMAT: u32 = 1;
+/// Class of a wrapped key in a line.
+pub const SIDECAR: &str = "key";
 /// What follows the signed bytes of a line.
 const SIGNATURE_FIELD: &str = ",\"signature\":\"";
 
@@ -42,6 +45,8 @@ pub enum ManifestError {
     OutOfOrder { path: PathBuf, found: u64, asked: u64 },
     #[error(transparent)]
     Segment(#[from] SegmentError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 /// A file a line vouches for.
@@ -53,6 +58,9 @@ pub struct FileEntry {
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,
+    /// [`DataKey::commitment`] of the key an encrypted file is under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// What was seen on all interfaces in a sequence, and whether it is accounted for.
@@ -78,6 +86,9 @@ pub struct Line {
     pub sealed_ns: WallNs,
     pub files: Vec<FileEntry>,
     pub coverage: CoverageSummary,
+    /// Those the keys of the files are wrapped for; none where nothing is encrypted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// SHA-256 of the line before, without its line feed; [`NO_LINE`] for the first.
     pub prev: String,
     /// First 16 hexadecimal digits of the SHA-256 of the public key.
@@ -195,6 +206,8 @@ pub struct Manifest {
     archive: PathBuf,
     path: PathBuf,
     key: GatewayKey,
+    /// Those who may read what is sealed from now on; nothing is encrypted where there are none.
+    recipients: Option<Recipients>,
     /// Sequence and hash of the last line.
     last: Option<(u64, String)>,
     /// Length of the file up to and with that line.
@@ -239,7 +252,22 @@ impl Manifest {
                 Some((parsed.line.sequence, to_hex(&Sha256::digest(line.as_bytes()))))
             }
         };
-        Ok(Self { archive: archive.to_path_buf(), path, key, last, len: whole as u64, unfinished: false })
+        Ok(Self {
+            archive: archive.to_path_buf(),
+            path,
+            key,
+            recipients: None,
+            last,
+            len: whole as u64,
+            unfinished: false,
+        })
+    }
+
+    /// Encrypts what is sealed from now on, for these recipients.
+    #[must_use]
+    pub fn encrypted_for(mut self, recipients: Option<Recipients>) -> Self {
+        self.recipients = recipients;
+        self
     }
 
     /// The last sequence that is sealed, 0 for none.
@@ -270,12 +298,17 @@ impl Manifest {
             if rows == 0 {
                 continue;
             }
+            let key = self.recipients.as_ref().map(|recipients| recipients.fresh_key(&path)).transpose()?;
             match class {
-                Class::Flows => segment::write_flows(&path, origin, sealing.flows)?,
-                Class::Sessions => segment::write_sessions(&path, origin, sealing.sessions)?,
-                Class::Coverage => segment::write_coverage(&path, origin, sealing.coverage)?,
+                Class::Flows => segment::write_flows(&path, origin, key.as_ref(), sealing.flows)?,
+                Class::Sessions => segment::write_sessions(&path, origin, key.as_ref(), sealing.sessions)?,
+                Class::Coverage => segment::write_coverage(&path, origin, key.as_ref(), sealing.coverage)?,
             }
-            files.push(file_entry(class, &relative, &path, rows as u64)?);
+            let entry = file_entry(class.label(), &self.archive, &relative, rows as u64)?;
+            files.push(FileEntry { key: key.as_ref().map(DataKey::commitment), ..entry });
+            if key.is_some() {
+                files.push(file_entry(SIDECAR, &self.archive, &sidecar_path(&relative), 0)?);
+            }
         }
         let line = Line {
             format: FORMAT,
@@ -287,6 +320,7 @@ impl Manifest {
             sealed_ns: sealing.sealed_ns,
             files,
             coverage: summarise(sealing.coverage),
+            recipients: self.recipients.iter().flat_map(Recipients::names).collect(),
             prev: self.last.as_ref().map_or_else(|| NO_LINE.to_owned(), |(_, hash)| hash.clone()),
             key: key_id(&self.key.public()),
         };
@@ -324,15 +358,16 @@ fn summarise(coverage: &[CoverageRecord]) -> CoverageSummary {
     }
 }
 
-fn file_entry(class: Class, relative: &Path, path: &Path, rows: u64) -> Result<FileEntry, ManifestError> {
-    let (sha256, bytes) =
-        hash_file(path).map_err(|source| ManifestError::Io { operation: "read", path: path.to_path_buf(), source })?;
+fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64) -> Result<FileEntry, ManifestError> {
+    let path = archive.join(relative);
+    let (sha256, bytes) = hash_file(&path).map_err(|source| ManifestError::Io { operation: "read", path, source })?;
     Ok(FileEntry {
-        class: class.label().to_owned(),
+        class: class.to_owned(),
         path: relative.to_string_lossy().into_owned(),
         rows,
         bytes,
         sha256,
+        key: None,
     })
 }
 

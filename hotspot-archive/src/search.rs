@@ -15,6 +15,7 @@ use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
 use crate::filter::Filter;
+use crate::keys::Keyring;
 use crate::layout::Class;
 use crate::manifest::{Line, parse_line};
 use crate::segment::{Origin, Records, SegmentReader};
@@ -74,11 +75,12 @@ pub struct Archive {
     root: PathBuf,
     lines: Vec<Line>,
     damage: Vec<String>,
+    keyring: Keyring,
 }
 
 impl Archive {
-    /// Reads the manifests.
-    pub fn open(root: &Path) -> Result<Self, NoArchive> {
+    /// Reads the manifests. What is encrypted is opened with the keyring.
+    pub fn open(root: &Path, keyring: Keyring) -> Result<Self, NoArchive> {
         let failed = |source| NoArchive { path: root.to_path_buf(), source };
         let chains = chains(root).map_err(|error| failed(io::Error::other(error.to_string())))?;
         let (mut lines, mut damage): (Vec<Line>, Vec<String>) = (Vec::new(), Vec::new());
@@ -92,7 +94,7 @@ impl Archive {
             }
         }
         lines.sort_by_key(|line| (line.from_ns, line.sequence));
-        Ok(Self { root: root.to_path_buf(), lines, damage })
+        Ok(Self { root: root.to_path_buf(), lines, damage, keyring })
     }
 
     /// Hands over every flow that matches; `each` says whether to go on.
@@ -100,7 +102,7 @@ impl Archive {
         let mut seen = Seen { damage: self.damage.clone(), ..Seen::default() };
         for named in self.files(Class::Flows, interval) {
             seen.segments += 1;
-            let goes_on = read_flows(&named, interval, filter, &mut seen, &mut each);
+            let goes_on = read_flows(&named, &self.keyring, interval, filter, &mut seen, &mut each);
             match goes_on {
                 Ok(true) => {}
                 Ok(false) => return seen,
@@ -115,7 +117,7 @@ impl Archive {
     pub fn coverage(&self, interval: Interval, damage: &mut Vec<String>) -> Vec<CoverageRecord> {
         let mut rows = Vec::new();
         for named in self.files(Class::Coverage, interval) {
-            match read_records(&named) {
+            match read_records(&named, &self.keyring) {
                 Err(error) => damage.push(error),
                 Ok(records) => rows.extend(records.into_iter().filter_map(|records| match records {
                     Records::Coverage(rows) => Some(rows),
@@ -161,9 +163,9 @@ pub fn describe_gap(row: &CoverageRecord) -> Option<String> {
 /// How much earlier than its segment a flow may begin.
 const EARLY_NS: WallNs = 120 * 1_000_000_000;
 
-fn read_records(named: &Named) -> Result<Vec<Records>, String> {
+fn read_records(named: &Named, keyring: &Keyring) -> Result<Vec<Records>, String> {
     let failed = |error: crate::segment::SegmentError| format!("{error} (sequence {})", named.line.sequence);
-    let reader = SegmentReader::open(&named.path).map_err(failed)?;
+    let reader = SegmentReader::open(&named.path, keyring).map_err(failed)?;
     if reader.class() != named.class {
         return Err(format!("{} is not a segment of {}", named.path.display(), named.class.label()));
     }
@@ -172,13 +174,14 @@ fn read_records(named: &Named) -> Result<Vec<Records>, String> {
 
 fn read_flows(
     named: &Named,
+    keyring: &Keyring,
     interval: Interval,
     filter: &Filter,
     seen: &mut Seen,
     each: &mut impl FnMut(Hit) -> bool,
 ) -> Result<bool, String> {
     let failed = |error: crate::segment::SegmentError| format!("{error} (sequence {})", named.line.sequence);
-    let reader = SegmentReader::open(&named.path).map_err(failed)?;
+    let reader = SegmentReader::open(&named.path, keyring).map_err(failed)?;
     let origin = reader.origin().clone();
     let batches = reader.read(|metadata, group| may_hold(metadata, group, interval, filter)).map_err(failed)?;
     for batch in batches {

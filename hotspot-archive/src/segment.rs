@@ -11,18 +11,20 @@ mod sessions;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use hotspot_core::record::{CoverageRecord, FlowRecord, SessionRecord};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use crate::durable;
+use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::Class;
 
 /// Version of the columns; in every file's metadata under `hotspot.format`.
@@ -49,6 +51,8 @@ pub enum SegmentError {
     Format { path: PathBuf, found: Option<String> },
     #[error("{} cannot be written", path.display())]
     Write { path: PathBuf, source: ParquetError },
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 /// Whose segment it is.
@@ -67,25 +71,41 @@ pub enum Records {
     Coverage(Vec<CoverageRecord>),
 }
 
-/// Writes `flows`, in the order given.
-pub fn write_flows(path: &Path, origin: &Origin, rows: &[FlowRecord]) -> Result<(), SegmentError> {
-    write(path, Class::Flows, origin, rows.chunks(BATCH_ROWS).map(|rows| flows::to_batch(origin, rows)))
+/// Writes `flows`, in the order given; encrypted where there is a key.
+pub fn write_flows(
+    path: &Path,
+    origin: &Origin,
+    key: Option<&DataKey>,
+    rows: &[FlowRecord],
+) -> Result<(), SegmentError> {
+    write(path, Class::Flows, origin, key, rows.chunks(BATCH_ROWS).map(|rows| flows::to_batch(origin, rows)))
 }
 
 /// Writes `sessions`.
-pub fn write_sessions(path: &Path, origin: &Origin, rows: &[SessionRecord]) -> Result<(), SegmentError> {
-    write(path, Class::Sessions, origin, rows.chunks(BATCH_ROWS).map(|rows| sessions::to_batch(origin, rows)))
+pub fn write_sessions(
+    path: &Path,
+    origin: &Origin,
+    key: Option<&DataKey>,
+    rows: &[SessionRecord],
+) -> Result<(), SegmentError> {
+    write(path, Class::Sessions, origin, key, rows.chunks(BATCH_ROWS).map(|rows| sessions::to_batch(origin, rows)))
 }
 
 /// Writes `coverage`.
-pub fn write_coverage(path: &Path, origin: &Origin, rows: &[CoverageRecord]) -> Result<(), SegmentError> {
-    write(path, Class::Coverage, origin, rows.chunks(BATCH_ROWS).map(|rows| coverage::to_batch(origin, rows)))
+pub fn write_coverage(
+    path: &Path,
+    origin: &Origin,
+    key: Option<&DataKey>,
+    rows: &[CoverageRecord],
+) -> Result<(), SegmentError> {
+    write(path, Class::Coverage, origin, key, rows.chunks(BATCH_ROWS).map(|rows| coverage::to_batch(origin, rows)))
 }
 
 fn write(
     path: &Path,
     class: Class,
     origin: &Origin,
+    key: Option<&DataKey>,
     batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
 ) -> Result<(), SegmentError> {
     let io_failed = |source| SegmentError::Io { operation: "written", path: path.to_path_buf(), source };
@@ -95,7 +115,7 @@ fn write(
     let failed = |source| SegmentError::Write { path: path.to_path_buf(), source };
     let mut broken = None;
     let written = durable::replace(path, |file| {
-        let result = write_batches(file, class, origin, batches);
+        let result = write_batches(file, class, origin, key, batches);
         result.map_err(|error| {
             let kind = io::Error::other(error.to_string());
             broken = Some(error);
@@ -113,8 +133,18 @@ fn write_batches(
     file: &mut File,
     class: Class,
     origin: &Origin,
+    key: Option<&DataKey>,
     batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
 ) -> Result<(), ParquetError> {
+    let mut writer = ArrowWriter::try_new(file, schema::of(class), Some(properties(class, origin, key)?))?;
+    for batch in batches {
+        writer.write(&batch?)?;
+    }
+    writer.close().map(drop)
+}
+
+/// How a segment is written: compression, row groups, statistics, what it says of itself, and encryption where there is a key.
+fn properties(class: Class, origin: &Origin, key: Option<&DataKey>) -> Result<WriterProperties, ParquetError> {
     let metadata = [
         ("hotspot.format", FORMAT.to_owned()),
         ("hotspot.class", class.label().to_owned()),
@@ -129,12 +159,22 @@ fn write_batches(
         .set_key_value_metadata(Some(
             metadata.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect(),
         ))
-        .build();
-    let mut writer = ArrowWriter::try_new(file, schema::of(class), Some(properties))?;
-    for batch in batches {
-        writer.write(&batch?)?;
+        // The writer would leave Bloom filters in the clear in an encrypted file.
+        .set_bloom_filter_enabled(false);
+    Ok(match key {
+        Some(key) => properties.with_file_encryption_properties(key.encryption(origin, class)?).build(),
+        None => properties.build(),
+    })
+}
+
+/// Whether a Parquet file has an encrypted footer: its magic says so, at its end.
+fn is_encrypted(file: &File) -> io::Result<bool> {
+    let mut magic = [0; 4];
+    let len = file.metadata()?.len();
+    if len >= 4 {
+        file.read_exact_at(&mut magic, len - 4)?;
     }
-    writer.close().map(drop)
+    Ok(magic == *b"PARE")
 }
 
 /// A segment opened for reading.
@@ -146,15 +186,17 @@ pub struct SegmentReader {
 }
 
 impl SegmentReader {
-    /// Opens a file and checks that it is a segment of this format.
-    pub fn open(path: &Path) -> Result<Self, SegmentError> {
-        let file = File::open(path).map_err(|source| SegmentError::Io {
-            operation: "opened",
-            path: path.to_path_buf(),
-            source,
-        })?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-            .map_err(|source| SegmentError::Damaged { path: path.to_path_buf(), source })?;
+    /// Opens a file, with a key of the keyring where it is encrypted, and checks that it is a segment of this format.
+    pub fn open(path: &Path, keyring: &Keyring) -> Result<Self, SegmentError> {
+        let failed = |source| SegmentError::Io { operation: "opened", path: path.to_path_buf(), source };
+        let damaged = |source| SegmentError::Damaged { path: path.to_path_buf(), source };
+        let file = File::open(path).map_err(failed)?;
+        let mut options = ArrowReaderOptions::new();
+        if is_encrypted(&file).map_err(failed)? {
+            let key = keyring.data_key(path)?;
+            options = options.with_file_decryption_properties(key.decryption().map_err(damaged)?);
+        }
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(damaged)?;
         let value = |key: &str| {
             let pairs = builder.metadata().file_metadata().key_value_metadata()?;
             pairs.iter().find(|pair| pair.key == key)?.value.clone()
@@ -274,7 +316,12 @@ pub(crate) mod tests {
     }
 
     fn read_all(path: &Path) -> Vec<Records> {
-        SegmentReader::open(path).unwrap().read(|_, _| true).unwrap().collect::<Result<_, _>>().unwrap()
+        SegmentReader::open(path, &Keyring::none())
+            .unwrap()
+            .read(|_, _| true)
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap()
     }
 
     #[test]
@@ -282,14 +329,14 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/x.parquet");
         let rows: Vec<_> = (0..20_000).map(flow).collect();
-        write_flows(&path, &origin(), &rows).unwrap();
+        write_flows(&path, &origin(), None, &rows).unwrap();
         let mut read = Vec::new();
         for records in read_all(&path) {
             let Records::Flows(flows) = records else { panic!("another class") };
             read.extend(flows);
         }
         assert_eq!(read, rows);
-        assert_eq!(SegmentReader::open(&path).unwrap().origin(), &origin());
+        assert_eq!(SegmentReader::open(&path, &Keyring::none()).unwrap().origin(), &origin());
     }
 
     #[test]
@@ -313,7 +360,7 @@ pub(crate) mod tests {
             counters: Some(SessionCounters { packets_out: 1, bytes_out: 2, packets_in: 3, bytes_in: 4 }),
             status: SessionStatus::Ended,
         };
-        write_sessions(&path, &origin(), std::slice::from_ref(&session)).unwrap();
+        write_sessions(&path, &origin(), None, std::slice::from_ref(&session)).unwrap();
         assert_eq!(read_all(&path), [Records::Sessions(vec![session])]);
         let path = dir.path().join("c.parquet");
         let coverage = CoverageRecord {
@@ -330,7 +377,7 @@ pub(crate) mod tests {
             clock_offset_ns: Some(1_700_000_000_000_000_000),
             gap: None,
         };
-        write_coverage(&path, &origin(), std::slice::from_ref(&coverage)).unwrap();
+        write_coverage(&path, &origin(), None, std::slice::from_ref(&coverage)).unwrap();
         assert_eq!(read_all(&path), [Records::Coverage(vec![coverage])]);
     }
 
@@ -338,9 +385,9 @@ pub(crate) mod tests {
     fn a_cut_segment_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.parquet");
-        write_flows(&path, &origin(), &[flow(1)]).unwrap();
+        write_flows(&path, &origin(), None, &[flow(1)]).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(matches!(SegmentReader::open(&path), Err(SegmentError::Damaged { .. })));
+        assert!(matches!(SegmentReader::open(&path, &Keyring::none()), Err(SegmentError::Damaged { .. })));
     }
 }

@@ -213,7 +213,8 @@ fn find_extra_files(
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_next = next_sequences.iter().any(|(gateway, next)| {
                 let stem = format!("{gateway}-{next:010}.parquet");
-                name == stem || name.strip_suffix(".tmp") == Some(&stem)
+                let name = name.strip_suffix(".tmp").unwrap_or(name);
+                name == stem || name.strip_suffix(".age") == Some(&stem)
             });
             if is_next {
                 report.findings.push(Finding {

@@ -48,6 +48,9 @@ pub(crate) struct FindArguments {
     /// The archive's directory
     #[arg(long, value_name = "DIR")]
     pub(crate) archive: PathBuf,
+    /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
     /// Only flows at or after this time
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
@@ -76,6 +79,9 @@ pub(crate) struct WhoArguments {
     /// The archive's directory
     #[arg(long, value_name = "DIR")]
     pub(crate) archive: PathBuf,
+    /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
     /// Address and port as the other side saw them
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) public: std::net::SocketAddr,
@@ -100,6 +106,9 @@ pub(crate) struct WhoArguments {
 pub(crate) struct DecodeArguments {
     /// A segment (.parquet), journal or state file
     pub(crate) file: PathBuf,
+    /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
     /// One JSON object per record
     #[arg(long)]
     pub(crate) json: bool,
@@ -123,6 +132,9 @@ pub(crate) struct CoverageArguments {
     /// The archive's directory
     #[arg(long, value_name = "DIR")]
     pub(crate) archive: PathBuf,
+    /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
     /// One JSON object per interface
     #[arg(long)]
     pub(crate) json: bool,

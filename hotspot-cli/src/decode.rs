@@ -6,11 +6,13 @@ use std::path::Path;
 
 use hotspot_archive::entry::Entry;
 use hotspot_archive::journal::{JournalError, Tail, replay};
+use hotspot_archive::keys::Keyring;
 use hotspot_archive::segment::{Origin, Records, SegmentReader};
 use hotspot_core::fact::FlowDelta;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::DecodeArguments;
+use crate::find::keyring;
 use crate::output::{cell, json_line, stdout};
 use crate::time::utc;
 use crate::{Failure, Outcome, columns};
@@ -22,8 +24,8 @@ pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
         .and_then(|mut file| file.read(&mut magic))
         .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
     let mut printer = Printer { to: stdout(), json: arguments.json };
-    let outcome = if magic[..len].starts_with(b"PAR1") {
-        segment(path, &mut printer)
+    let outcome = if [b"PAR1", b"PARE"].iter().any(|kind| magic[..len].starts_with(*kind)) {
+        segment(path, &keyring(&arguments.identity)?, &mut printer)
     } else if magic[..len].starts_with(b"HSJOURNL") {
         journal(path, &mut printer)
     } else {
@@ -52,12 +54,12 @@ impl<W: Write> Printer<W> {
     }
 }
 
-fn segment(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
+fn segment(path: &Path, keyring: &Keyring, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
     let damaged = |error: hotspot_archive::segment::SegmentError| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Failure::Damaged(format!("{error}{cause}"))
     };
-    let reader = SegmentReader::open(path).map_err(damaged)?;
+    let reader = SegmentReader::open(path, keyring).map_err(damaged)?;
     let origin = reader.origin().clone();
     for batch in reader.read(|_, _| true).map_err(damaged)? {
         let records = match batch {

@@ -1,9 +1,10 @@
 //! `hotspot find`.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hotspot_archive::filter::{self, Filter};
+use hotspot_archive::keys::Keyring;
 use hotspot_archive::search::{Archive, Hit, Interval, Seen};
 use hotspot_core::record::FlowRecord;
 
@@ -19,7 +20,7 @@ pub(crate) fn run(arguments: &FindArguments) -> Result<Outcome, Failure> {
     let zone = Zone::new(arguments.tz.as_deref())?;
     let interval = interval(arguments, &zone)?;
     let filter = parse_filter(&arguments.filter)?;
-    let archive = open(&arguments.archive)?;
+    let archive = open(&arguments.archive, &arguments.identity)?;
     let mut to = stdout();
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let (mut found, mut failed) = (0usize, None);
@@ -72,8 +73,13 @@ pub(crate) fn conclude(found: usize, seen: &Seen) -> Outcome {
     }
 }
 
-pub(crate) fn open(path: &Path) -> Result<Archive, Failure> {
-    Archive::open(path).map_err(|error| Failure::Damaged(error.to_string()))
+pub(crate) fn open(path: &Path, identities: &[PathBuf]) -> Result<Archive, Failure> {
+    Archive::open(path, keyring(identities)?).map_err(|error| Failure::Damaged(error.to_string()))
+}
+
+/// What opens an encrypted archive.
+pub(crate) fn keyring(identities: &[PathBuf]) -> Result<Keyring, Failure> {
+    Keyring::read(identities).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn interval(arguments: &FindArguments, zone: &Zone) -> Result<Interval, Failure> {

@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
             Filter::And(Box::new(public), Box::new(protocol))
         }
     };
-    let archive = open(&arguments.archive)?;
+    let archive = open(&arguments.archive, &arguments.identity)?;
     let mut candidates: Vec<Hit> = Vec::new();
     let seen = archive.search(interval, &filter, |hit| {
         candidates.push(hit);

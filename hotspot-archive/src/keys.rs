@@ -1,0 +1,439 @@
+//! Keys of encrypted segments: made on the gateway, wrapped for those who may read, unwrapped by them.
+//!
+//! Owns the data key of a segment, the recipients it is wrapped for (age, X25519) and the sidecars that hold it. The gateway has
+//! public keys only and forgets a data key once its files are written. Keys are wiped from memory when they are dropped, and
+//! neither `Debug` nor an error ever shows one. The format is in `docs/formats/encryption.md`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use age::x25519;
+use parquet::encryption::decrypt::FileDecryptionProperties;
+use parquet::encryption::encrypt::FileEncryptionProperties;
+use parquet::errors::ParquetError;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::layout::Class;
+use crate::manifest::to_hex;
+use crate::segment::Origin;
+use crate::{durable, sealed};
+
+/// With fewer, one lost key loses the archive.
+pub const RECIPIENTS_MIN: usize = 2;
+/// Sidecars are small; anything larger is none.
+const SIDECAR_BYTES_MAX: u64 = 1 << 20;
+/// Data keys a keyring remembers, so that a search unwraps each once.
+const REMEMBERED_MAX: usize = 8192;
+const KEY_LEN: usize = 32;
+
+/// What went wrong with keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("{} cannot be {operation}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("recipient {number} is none; it begins with age1 and is shown by `hotspot keys new`")]
+    NotARecipient { number: usize },
+    #[error("one recipient is given twice; the second must be somebody else's")]
+    RecipientTwice,
+    #[error("{found} recipient: a lost key would lose the archive; give another, or say --allow-one-recipient")]
+    TooFewRecipients { found: usize },
+    #[error("{} holds no identity (a line that begins with AGE-SECRET-KEY-1)", path.display())]
+    NoIdentityInFile { path: PathBuf },
+    #[error("{} can be read by others; `chmod 600` it", path.display())]
+    IdentityIsOpen { path: PathBuf },
+    #[error("{} is encrypted; give the identity of one of its recipients with --identity FILE", path.display())]
+    NoIdentity { path: PathBuf },
+    #[error("{} is not wrapped for any identity given", path.display())]
+    NotForUs { path: PathBuf },
+    #[error("{} has no sidecar {}; without it nobody can open it", path.display(), sidecar.display())]
+    NoSidecar { path: PathBuf, sidecar: PathBuf },
+    #[error("{} is not a wrapped key: {why}", path.display())]
+    BadSidecar { path: PathBuf, why: String },
+    #[error("the key cannot be wrapped: {why}")]
+    Wrap { why: String },
+    #[error("the kernel gave no random bytes")]
+    NoRandomness,
+}
+
+/// The key of one segment: its Parquet footer key, from which the keys of the small files beside it are derived.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DataKey(Zeroizing<[u8; KEY_LEN]>);
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKey")
+    }
+}
+
+impl DataKey {
+    /// A key nobody has had before.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        sealed::fill_random(&mut *key).ok_or(KeyError::NoRandomness)?;
+        Ok(Self(key))
+    }
+
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(Zeroizing::new(bytes.try_into().ok()?)))
+    }
+
+    /// The key itself, for whoever hands it to another program.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// What a manifest line says of the key: enough to tell that an unwrapped key is the right one, of no use for reading.
+    #[must_use]
+    pub fn commitment(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(b"hotspot data key 1");
+        hash.update(&self.0[..]);
+        to_hex(&hash.finalize())
+    }
+
+    /// Uniform AES-256-GCM with an encrypted footer, bound to gateway, sequence and class.
+    pub(crate) fn encryption(
+        &self,
+        origin: &Origin,
+        class: Class,
+    ) -> Result<Arc<FileEncryptionProperties>, ParquetError> {
+        FileEncryptionProperties::builder(self.0.to_vec())
+            .with_aad_prefix(sealed::binding(origin, class.label()))
+            // So that readers of others need nothing but the key.
+            .with_aad_prefix_storage(true)
+            .build()
+    }
+
+    pub(crate) fn decryption(&self) -> Result<Arc<FileDecryptionProperties>, ParquetError> {
+        FileDecryptionProperties::builder(self.0.to_vec()).build()
+    }
+
+    /// Encrypts a small file that belongs to the segment. `kind` says which it is, and must be told again to open it.
+    pub fn seal_bytes(&self, origin: &Origin, kind: &str, plain: &[u8]) -> Result<Vec<u8>, KeyError> {
+        sealed::seal(&self.0, origin, kind, plain).ok_or(KeyError::NoRandomness)
+    }
+
+    /// Decrypts what [`Self::seal_bytes`] made; `None` where it is anything else, or was made for another segment or kind.
+    #[must_use]
+    pub fn open_bytes(&self, origin: &Origin, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        sealed::open(&self.0, origin, kind, sealed)
+    }
+}
+
+/// Those who can read what is sealed from now on.
+#[derive(Clone)]
+pub struct Recipients(Vec<x25519::Recipient>);
+
+impl fmt::Debug for Recipients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+impl Recipients {
+    /// Reads recipients as `hotspot keys new` shows them.
+    pub fn parse(texts: &[String], allow_one: bool) -> Result<Self, KeyError> {
+        let recipients = texts
+            .iter()
+            .enumerate()
+            // Not shown: somebody may have given a secret key by mistake.
+            .map(|(at, text)| text.trim().parse().map_err(|_| KeyError::NotARecipient { number: at + 1 }))
+            .collect::<Result<Vec<x25519::Recipient>, _>>()?;
+        let recipients = Self(recipients);
+        if recipients.names().collect::<BTreeSet<_>>().len() != texts.len() {
+            return Err(KeyError::RecipientTwice);
+        }
+        let min = if allow_one { 1 } else { RECIPIENTS_MIN };
+        if texts.len() < min {
+            return Err(KeyError::TooFewRecipients { found: texts.len() });
+        }
+        Ok(recipients)
+    }
+
+    /// Their public keys, as text.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(ToString::to_string)
+    }
+
+    /// A new key for a segment, wrapped into its sidecar. Doing it again, after a crash, replaces the sidecar.
+    pub fn fresh_key(&self, segment: &Path) -> Result<DataKey, KeyError> {
+        let key = DataKey::generate()?;
+        self.wrap_to(&key, &sidecar_path(segment))?;
+        Ok(key)
+    }
+
+    /// Writes a data key, readable for these recipients only, so that it is there whole or not at all.
+    pub fn wrap_to(&self, key: &DataKey, sidecar: &Path) -> Result<(), KeyError> {
+        let failed = |why: String| KeyError::Wrap { why };
+        let each = self.0.iter().map(|recipient| -> &dyn age::Recipient { recipient });
+        let encryptor = age::Encryptor::with_recipients(each).map_err(|error| failed(error.to_string()))?;
+        let mut wrapped = Vec::new();
+        let mut writer = encryptor.wrap_output(&mut wrapped).map_err(|error| failed(error.to_string()))?;
+        writer.write_all(key.expose()).map_err(|error| failed(error.to_string()))?;
+        writer.finish().map_err(|error| failed(error.to_string()))?;
+        let io = |source| KeyError::Io { operation: "written", path: sidecar.to_path_buf(), source };
+        if let Some(dir) = sidecar.parent() {
+            durable::make_dir(dir).map_err(io)?;
+        }
+        durable::replace(sidecar, |file| file.write_all(&wrapped)).map_err(io)
+    }
+}
+
+/// The short name of a recipient in names of files: 16 digits of the SHA-256 of its text.
+#[must_use]
+pub fn recipient_id(recipient: &str) -> String {
+    to_hex(&Sha256::digest(recipient.as_bytes()))[..16].to_owned()
+}
+
+/// Where the wrapped key of a segment lies that its gateway wrote: `x.parquet.age`.
+#[must_use]
+pub fn sidecar_path(segment: &Path) -> PathBuf {
+    with_suffix(segment, ".age")
+}
+
+/// Where the key lies that was wrapped later for one more recipient: `x.parquet.<id>.age`.
+#[must_use]
+pub fn added_sidecar_path(segment: &Path, recipient: &str) -> PathBuf {
+    with_suffix(segment, &format!(".{}.age", recipient_id(recipient)))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// An identity: the secret half of a recipient.
+pub struct Identity(x25519::Identity);
+
+impl Identity {
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(x25519::Identity::generate())
+    }
+
+    /// The public half, which gateways are given.
+    #[must_use]
+    pub fn recipient(&self) -> String {
+        self.0.to_public().to_string()
+    }
+
+    /// The secret half, as an identity file holds it.
+    #[must_use]
+    pub fn expose(&self) -> Zeroizing<String> {
+        use age::secrecy::ExposeSecret;
+        Zeroizing::new(self.0.to_string().expose_secret().to_owned())
+    }
+}
+
+/// What a reader has: nothing, or identities.
+#[derive(Default)]
+pub struct Keyring {
+    identities: Vec<Identity>,
+    remembered: Mutex<HashMap<PathBuf, DataKey>>,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keyring of {}", self.identities.len())
+    }
+}
+
+impl Keyring {
+    /// For archives that are not encrypted.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn of(identities: Vec<Identity>) -> Self {
+        Self { identities, remembered: Mutex::default() }
+    }
+
+    /// Reads identity files: lines that begin with `AGE-SECRET-KEY-1`, beside empty ones and comments.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, KeyError> {
+        use std::os::unix::fs::MetadataExt;
+        let mut identities = Vec::new();
+        for path in paths {
+            let failed = |source| KeyError::Io { operation: "read", path: path.clone(), source };
+            let metadata = fs::metadata(path).map_err(failed)?;
+            if metadata.is_file() && metadata.mode() & 0o077 != 0 {
+                return Err(KeyError::IdentityIsOpen { path: path.clone() });
+            }
+            let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+            let before = identities.len();
+            identities.extend(text.lines().filter_map(|line| line.trim().parse().ok().map(Identity)));
+            if identities.len() == before {
+                return Err(KeyError::NoIdentityInFile { path: path.clone() });
+            }
+        }
+        Ok(Self::of(identities))
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.identities.is_empty()
+    }
+
+    /// Public halves of the identities.
+    pub fn recipients(&self) -> impl Iterator<Item = String> {
+        self.identities.iter().map(Identity::recipient)
+    }
+
+    /// The key of an encrypted segment: from the sidecar its gateway wrote, or from one that was added for an identity here.
+    pub fn data_key(&self, segment: &Path) -> Result<DataKey, KeyError> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(segment).cloned();
+        if let Some(key) = remembered {
+            return Ok(key);
+        }
+        if self.is_empty() {
+            return Err(KeyError::NoIdentity { path: segment.to_path_buf() });
+        }
+        let written = sidecar_path(segment);
+        let mut outcome = self.unwrap(&written);
+        for recipient in self.recipients() {
+            if outcome.is_ok() {
+                break;
+            }
+            // What the gateway's sidecar has against it is said, unless another one helps.
+            outcome = self.unwrap(&added_sidecar_path(segment, &recipient)).or(outcome);
+        }
+        let key = outcome.map_err(|error| match error {
+            KeyError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                KeyError::NoSidecar { path: segment.to_path_buf(), sidecar: written }
+            }
+            other => other,
+        })?;
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(segment.to_path_buf(), key.clone());
+        Ok(key)
+    }
+
+    /// Unwraps the key a sidecar holds.
+    pub fn unwrap(&self, sidecar: &Path) -> Result<DataKey, KeyError> {
+        let failed = |source| KeyError::Io { operation: "read", path: sidecar.to_path_buf(), source };
+        let bad = |why: String| KeyError::BadSidecar { path: sidecar.to_path_buf(), why };
+        let mut wrapped = Vec::new();
+        let file = fs::File::open(sidecar).map_err(failed)?;
+        file.take(SIDECAR_BYTES_MAX).read_to_end(&mut wrapped).map_err(failed)?;
+        let decryptor = age::Decryptor::new(&wrapped[..]).map_err(|error| bad(error.to_string()))?;
+        let each = self.identities.iter().map(|identity| -> &dyn age::Identity { &identity.0 });
+        let reader = match decryptor.decrypt(each) {
+            Ok(reader) => reader,
+            Err(age::DecryptError::NoMatchingKeys) => {
+                return Err(KeyError::NotForUs { path: sidecar.to_path_buf() });
+            }
+            Err(error) => return Err(bad(error.to_string())),
+        };
+        let mut key = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
+        reader.take(KEY_LEN as u64 + 1).read_to_end(&mut key).map_err(|error| bad(error.to_string()))?;
+        DataKey::from_bytes(&key).ok_or_else(|| bad("it does not hold 32 bytes".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::tests::flow;
+    use crate::segment::{Records, SegmentError, SegmentReader, write_flows};
+
+    fn origin() -> Origin {
+        Origin { site: "s".into(), gateway: "g".into(), sequence: 1 }
+    }
+
+    fn recipients(identities: &[&Identity]) -> Recipients {
+        let texts: Vec<String> = identities.iter().map(|identity| identity.recipient()).collect();
+        Recipients::parse(&texts, false).unwrap()
+    }
+
+    fn copy(identity: &Identity) -> Identity {
+        Identity(identity.expose().parse().unwrap())
+    }
+
+    #[test]
+    fn either_of_two_identities_opens_a_segment_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let (first, second, other) = (Identity::generate(), Identity::generate(), Identity::generate());
+        let key = recipients(&[&first, &second]).fresh_key(&path).unwrap();
+        let rows: Vec<_> = (0..20_000).map(flow).collect();
+        write_flows(&path, &origin(), Some(&key), &rows).unwrap();
+        for identity in [first, second] {
+            let keyring = Keyring::of(vec![identity]);
+            let reader = SegmentReader::open(&path, &keyring).unwrap();
+            assert_eq!(reader.origin(), &origin());
+            let mut read = Vec::new();
+            for records in reader.read(|_, _| true).unwrap() {
+                let Records::Flows(flows) = records.unwrap() else { panic!("another class") };
+                read.extend(flows);
+            }
+            assert_eq!(read, rows);
+        }
+        let stranger = SegmentReader::open(&path, &Keyring::of(vec![other]));
+        assert!(matches!(stranger, Err(SegmentError::Key(KeyError::NotForUs { .. }))));
+        let nobody = SegmentReader::open(&path, &Keyring::none());
+        assert!(matches!(nobody, Err(SegmentError::Key(KeyError::NoIdentity { .. }))));
+    }
+
+    #[test]
+    fn a_recipient_can_be_added_and_a_lost_sidecar_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let (first, second, added) = (Identity::generate(), Identity::generate(), Identity::generate());
+        let key = recipients(&[&first, &second]).fresh_key(&path).unwrap();
+        let only = Recipients::parse(&[added.recipient()], true).unwrap();
+        only.wrap_to(&key, &added_sidecar_path(&path, &added.recipient())).unwrap();
+        assert_eq!(Keyring::of(vec![copy(&added)]).data_key(&path).unwrap(), key);
+        fs::remove_file(sidecar_path(&path)).unwrap();
+        assert_eq!(Keyring::of(vec![copy(&added)]).data_key(&path).unwrap(), key);
+        assert!(matches!(Keyring::of(vec![first]).data_key(&path), Err(KeyError::NoSidecar { .. })));
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_sidecar_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let (first, second) = (Identity::generate(), Identity::generate());
+        recipients(&[&first, &second]).fresh_key(&path).unwrap();
+        let sidecar = sidecar_path(&path);
+        let bytes = fs::read(&sidecar).unwrap();
+        let keyring = Keyring::of(vec![first]);
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            fs::write(&sidecar, &changed).unwrap();
+            assert!(keyring.unwrap(&sidecar).is_err(), "byte {at}");
+        }
+        fs::write(&sidecar, &bytes).unwrap();
+        assert!(keyring.unwrap(&sidecar).is_ok());
+    }
+
+    #[test]
+    fn one_recipient_is_refused_unless_it_is_allowed() {
+        let one = [Identity::generate().recipient()];
+        assert!(matches!(Recipients::parse(&one, false), Err(KeyError::TooFewRecipients { found: 1 })));
+        assert!(Recipients::parse(&one, true).is_ok());
+        let twice = [one[0].clone(), one[0].clone()];
+        assert!(matches!(Recipients::parse(&twice, false), Err(KeyError::RecipientTwice)));
+        let secret = [Identity::generate().expose().to_string(), one[0].clone()];
+        assert!(matches!(Recipients::parse(&secret, false), Err(KeyError::NotARecipient { .. })));
+    }
+
+    #[test]
+    fn keys_do_not_show() {
+        let key = DataKey::generate().unwrap();
+        assert_eq!(format!("{key:?}"), "DataKey");
+        assert_eq!(format!("{:?}", Keyring::of(vec![Identity::generate()])), "Keyring of 1");
+    }
+}
