@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::capture::HookChoice;
+use crate::identity::portal::PortalAddress;
 
 /// Records who used a public Wi-Fi gateway: device, addresses, translation, time and person of every flow. Never payload.
 #[derive(Debug, Parser)]
@@ -66,6 +67,13 @@ pub struct RunArguments {
     /// File with the RADIUS secret, or lines of network and secret; readable by its owner only
     #[arg(long, value_name = "FILE")]
     pub radius_secret_file: Option<PathBuf>,
+    /// Where captive portals report logins: the path of a socket (/run/hotspot/portal.sock), or ADDRESS:PORT. May be given several
+    /// times
+    #[arg(long = "portal-listen", value_name = "PATH|ADDRESS:PORT")]
+    pub portal_listen: Vec<PortalAddress>,
+    /// File of `token SECRET` and `hmac SECRET` lines for portals that report over the network; readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub portal_secret_file: Option<PathBuf>,
     /// File of fixed sessions, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub sessions: Option<PathBuf>,

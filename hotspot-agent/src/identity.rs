@@ -1,5 +1,6 @@
-//! Where identities come from: RADIUS accounting, and files of fixed sessions.
+//! Where identities come from: RADIUS accounting, captive portals, and files of fixed sessions.
 
+pub mod portal;
 pub mod radius;
 pub mod secrets;
 pub mod sessions_file;

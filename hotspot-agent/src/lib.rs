@@ -11,3 +11,4 @@ mod netlink;
 pub mod recorder;
 pub mod run;
 pub mod sealer;
+pub mod seldom;

@@ -19,6 +19,7 @@ use crate::capture::clock::ClockReading;
 use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, note_eviction};
 use crate::carrier::{Beginning, Carrier, CarrierError, Stop};
 use crate::cli::RunArguments;
+use crate::identity::portal::{PortalError, PortalListener, PortalSecrets, PortalSecretsError};
 use crate::identity::radius::RadiusListener;
 use crate::identity::secrets::{Secrets, SecretsError};
 use crate::identity::sessions_file::{self, SessionsFileError};
@@ -56,6 +57,12 @@ pub enum RunError {
     #[error(transparent)]
     Secrets(#[from] SecretsError),
     #[error(transparent)]
+    Portal(#[from] PortalError),
+    #[error("the portals' listener ended")]
+    PortalEnded(#[source] io::Error),
+    #[error(transparent)]
+    PortalSecrets(#[from] PortalSecretsError),
+    #[error(transparent)]
     Sessions(#[from] SessionsFileError),
     #[error(transparent)]
     Nat(#[from] NatError),
@@ -78,6 +85,8 @@ impl RunError {
             | Self::NoSecretFile
             | Self::Sessions(_)
             | Self::Capture(CaptureError::UnknownInterface { .. })
+            | Self::Portal(PortalError::NoSecrets { .. })
+            | Self::PortalSecrets(PortalSecretsError::Line { .. } | PortalSecretsError::Empty { .. })
             | Self::Secrets(SecretsError::Line { .. } | SecretsError::Empty { .. }) => 2,
             Self::Manifest(
                 ManifestError::BadLine { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. },
@@ -90,8 +99,11 @@ impl RunError {
             | Self::Capture(_)
             | Self::Manifest(_)
             | Self::Secrets(_)
+            | Self::Portal(_)
+            | Self::PortalSecrets(_)
             | Self::Nat(NatError::NoConntrack | NatError::EventsOff) => 4,
             Self::Radius(_)
+            | Self::PortalEnded(_)
             | Self::Journal(_)
             | Self::Nat(_)
             | Self::NotRecorded(_)
@@ -394,6 +406,7 @@ async fn start_sources(
             }
         });
     }
+    start_portals(arguments, recorder, sources, stopped)?;
     if !arguments.no_nat {
         let mut watcher = NatWatcher::subscribe()?;
         watcher.dump_first(recorder).await?;
@@ -402,6 +415,21 @@ async fn start_sources(
     }
     if let Some(path) = &arguments.sessions {
         record_sessions(path, recorder).await?;
+    }
+    Ok(())
+}
+
+fn start_portals(
+    arguments: &RunArguments,
+    recorder: &Recorder,
+    sources: &mut JoinSet<Result<(), RunError>>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let secrets = arguments.portal_secret_file.as_deref().map(PortalSecrets::read).transpose()?;
+    for address in &arguments.portal_listen {
+        let listener = PortalListener::bind(address, secrets.as_ref(), recorder.clone())?;
+        let stopped = stopped.clone();
+        sources.spawn(async move { listener.run(stopped).await.map_err(RunError::PortalEnded) });
     }
     Ok(())
 }

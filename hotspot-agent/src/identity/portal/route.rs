@@ -1,0 +1,230 @@
+//! From a request to an answer: which report it is, whether it may be taken, and whether it is on disk.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hotspot_archive::entry::Entry;
+use hotspot_core::fact::SessionFact;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::authorize::{PortalSecrets, Signed, Unauthorized};
+use super::report::{BadReport, Operation, parse_batch, parse_one};
+use crate::capture::clock::ClockReading;
+use crate::recorder::{NotRecorded, Recorder};
+use crate::seldom::Seldom;
+
+/// Bytes of a single report, and of a batch.
+const REPORT_BYTES_MAX: usize = 64 << 10;
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// A body that has not arrived within this time is given up.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What became of requests; each ends in exactly one.
+#[derive(Debug, Default)]
+pub(super) struct PortalCounters {
+    recorded: AtomicU64,
+    not_recorded: AtomicU64,
+    unauthorized: AtomicU64,
+    refused: AtomicU64,
+}
+
+pub(super) struct Portal {
+    /// `None` on a Unix socket: the file's mode says who may report.
+    secrets: Option<PortalSecrets>,
+    recorder: Recorder,
+    counters: PortalCounters,
+    warned: Seldom,
+}
+
+/// Why a request is not answered with 200.
+enum Refusal {
+    Unauthorized(Unauthorized),
+    Report(BadReport),
+    NoSuchPath,
+    /// With the methods that are.
+    NoSuchMethod(&'static str),
+    TooLarge {
+        bytes_max: usize,
+    },
+    Late,
+    Broken,
+    NotRecorded(NotRecorded),
+}
+
+/// What a path and a method ask for.
+enum Asked {
+    One(Operation, Option<String>),
+    Batch,
+    Health,
+}
+
+impl Portal {
+    pub(super) fn new(secrets: Option<PortalSecrets>, recorder: Recorder) -> Self {
+        Self { secrets, recorder, counters: PortalCounters::default(), warned: Seldom::default() }
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let outcome = self.take(request).await;
+        let counter = match &outcome {
+            Ok(_) => &self.counters.recorded,
+            Err(Refusal::NotRecorded(_)) => &self.counters.not_recorded,
+            Err(Refusal::Unauthorized(_)) => &self.counters.unauthorized,
+            Err(_) => &self.counters.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let (status, body) = match &outcome {
+            Ok(body) => (StatusCode::OK, body.clone()),
+            Err(refusal) => {
+                self.log(refusal);
+                (refusal.status(), json!({ "error": refusal.text() }))
+            }
+        };
+        let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match &outcome {
+            Err(Refusal::NoSuchMethod(allowed)) => drop(headers.insert(ALLOW, HeaderValue::from_static(allowed))),
+            Err(Refusal::Unauthorized(_)) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer, HMAC-SHA256"));
+            }
+            Err(Refusal::NotRecorded(_)) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+            // What is left of the body was not read.
+            Err(Refusal::TooLarge { .. } | Refusal::Late | Refusal::Broken) => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(_) | Err(Refusal::Report(_) | Refusal::NoSuchPath) => {}
+        }
+        response
+    }
+
+    fn log(&self, refusal: &Refusal) {
+        let (why, counters) = (refusal.reason(), &self.counters);
+        if self.warned.is_time() {
+            warn!(why, ?counters, "a portal's request was not taken (logged at most every 10 s)");
+        } else {
+            debug!(why, "a portal's request was not taken");
+        }
+    }
+
+    async fn take(&self, request: Request<Incoming>) -> Result<serde_json::Value, Refusal> {
+        if let Some(secrets) = &self.secrets {
+            secrets.may_send(request.headers()).map_err(Refusal::Unauthorized)?;
+        }
+        let asked = asked(request.method(), request.uri().path())?;
+        let (head, body) = request.into_parts();
+        let bytes_max = if matches!(asked, Asked::Batch) { BATCH_BYTES_MAX } else { REPORT_BYTES_MAX };
+        let body = read(body, bytes_max).await?;
+        let now_ns = ClockReading::now().wall_now();
+        if let Some(secrets) = &self.secrets {
+            let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+            let signed = Signed { method: head.method.as_str(), path, body: &body };
+            secrets.take(&head.headers, &signed, now_ns / 1_000_000_000).map_err(Refusal::Unauthorized)?;
+        }
+        let facts = match asked {
+            Asked::Health => {
+                let software = concat!("hotspot-agent ", env!("CARGO_PKG_VERSION"));
+                return Ok(json!({ "software": software }));
+            }
+            Asked::Batch => parse_batch(&body, now_ns),
+            Asked::One(operation, id) => parse_one(operation, id.as_deref(), &body, now_ns).map(|fact| vec![fact]),
+        };
+        self.record(facts.map_err(Refusal::Report)?).await
+    }
+
+    async fn record(&self, facts: Vec<SessionFact>) -> Result<serde_json::Value, Refusal> {
+        let recorded = facts.len();
+        if recorded > 0 {
+            let entries = facts.into_iter().map(Entry::Session).collect();
+            self.recorder.record(entries).await.map_err(Refusal::NotRecorded)?;
+        }
+        Ok(json!({ "recorded": recorded }))
+    }
+}
+
+fn asked(method: &Method, path: &str) -> Result<Asked, Refusal> {
+    let post = |asked| if method == Method::POST { Ok(asked) } else { Err(Refusal::NoSuchMethod("POST")) };
+    match path {
+        "/v1/batch" => post(Asked::Batch),
+        "/v1/rejections" => post(Asked::One(Operation::Reject, None)),
+        "/v1/resets" => post(Asked::One(Operation::Reset, None)),
+        "/v1/health" if method == Method::GET => Ok(Asked::Health),
+        "/v1/health" => Err(Refusal::NoSuchMethod("GET")),
+        _ => {
+            let id = path.strip_prefix("/v1/sessions/").filter(|id| !id.is_empty() && !id.contains('/'));
+            let id = id.and_then(|id| percent_decode_str(id).decode_utf8().ok()).ok_or(Refusal::NoSuchPath)?;
+            let operation = match *method {
+                Method::PUT => Operation::Put,
+                Method::PATCH => Operation::Patch,
+                Method::DELETE => Operation::Delete,
+                _ => return Err(Refusal::NoSuchMethod("PUT, PATCH, DELETE")),
+            };
+            Ok(Asked::One(operation, Some(id.into_owned())))
+        }
+    }
+}
+
+async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
+    match tokio::time::timeout(BODY_WITHIN, Limited::new(body, bytes_max).collect()).await {
+        Err(_) => Err(Refusal::Late),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge { bytes_max }),
+        Ok(Err(_)) => Err(Refusal::Broken),
+    }
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized(Unauthorized::Replayed) => StatusCode::CONFLICT,
+            Self::Unauthorized(Unauthorized::TooMany) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unauthorized(Unauthorized::Nothing | Unauthorized::Wrong | Unauthorized::OutsideWindow) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Report(_) | Self::Broken => StatusCode::BAD_REQUEST,
+            Self::NoSuchPath => StatusCode::NOT_FOUND,
+            Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Late => StatusCode::REQUEST_TIMEOUT,
+            Self::NotRecorded(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// For whoever asked.
+    fn text(&self) -> String {
+        match self {
+            Self::Unauthorized(why) => why.to_string(),
+            Self::Report(why) => why.to_string(),
+            Self::NoSuchPath => {
+                "no such path; there are /v1/sessions/ID, /v1/batch, /v1/rejections, /v1/resets and /v1/health"
+                    .to_owned()
+            }
+            Self::NoSuchMethod(allowed) => format!("here only: {allowed}"),
+            Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
+            Self::Late => format!("the body did not arrive within {} s", BODY_WITHIN.as_secs()),
+            Self::Broken => "the body broke off".to_owned(),
+            Self::NotRecorded(why) => format!("not recorded, send it again: {why}"),
+        }
+    }
+
+    /// For the log: a reason without anything personal.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Report(_) => "not a report",
+            Self::NoSuchPath => "path",
+            Self::NoSuchMethod(_) => "method",
+            Self::TooLarge { .. } => "too large",
+            Self::Late => "late",
+            Self::Broken => "broke off",
+            Self::NotRecorded(_) => "not recorded",
+        }
+    }
+}

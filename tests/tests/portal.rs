@@ -1,0 +1,260 @@
+//! Portals: the interface over both kinds of socket, the ready-made hooks, and the description of the interface.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use hotspot_tests::lab::{Client, GATEWAY_V4, Lab, SERVER_V4};
+use hotspot_tests::namespace::run;
+use hotspot_tests::programs::{Agent, ask, hotspot};
+use hotspot_tests::wait_until;
+use serde_json::Value;
+
+const TOKEN: &str = "0123456789abcdef-token";
+const HMAC_KEY: &str = "0123456789abcdef-hmac-key";
+
+/// A venue whose agent listens for portals on a socket and on the network.
+struct Portal {
+    lab: Lab,
+    agent: Option<Agent>,
+    data: PathBuf,
+    socket: PathBuf,
+}
+
+impl Portal {
+    fn new(clients: usize) -> Self {
+        let lab = Lab::new(clients).unwrap();
+        let secrets = lab.dir().join("portal.secrets");
+        fs::write(&secrets, format!("token {TOKEN}\nhmac {HMAC_KEY}\n")).unwrap();
+        fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).unwrap();
+        let (data, socket) = (lab.dir().join("data"), lab.dir().join("portal.sock"));
+        let mut portal = Self { lab, agent: None, data, socket };
+        portal.start();
+        portal
+    }
+
+    fn start(&mut self) {
+        let secrets = self.lab.dir().join("portal.secrets").display().to_string();
+        let (socket, address) = (self.socket.display().to_string(), format!("{GATEWAY_V4}:8017"));
+        let options =
+            ["--portal-listen", &socket, "--portal-listen", &address, "--portal-secret-file", &secrets, "--grace", "0"];
+        self.agent = Some(Agent::start(&self.lab.gateway, &self.data, &options).unwrap());
+    }
+
+    fn stop(&mut self) {
+        assert!(self.agent.take().unwrap().stop().unwrap().success());
+    }
+
+    /// Status and body of a request on the socket.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let socket = self.socket.display().to_string();
+        curl(Command::new("curl").args(["--unix-socket", &socket]), method, &format!("http://hotspot{path}"), body)
+    }
+
+    /// The same from the access point, over the network.
+    fn ask_from_afar(&self, headers: &[String], method: &str, path: &str, body: &str) -> (u16, Value) {
+        let mut command = self.lab.switch.command("curl");
+        headers.iter().for_each(|header| drop(command.args(["-H", header])));
+        curl(&mut command, method, &format!("http://{GATEWAY_V4}:8017{path}"), body)
+    }
+
+    /// A hook of ours, as a portal on the gateway runs it.
+    fn hook(&self, name: &str, environment: &[(&str, &str)], arguments: &[&str]) -> String {
+        let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/portal");
+        let mut command = Command::new(hooks.join(name));
+        command
+            .env("HOTSPOT_PORTAL", &self.socket)
+            .env("HOTSPOT_SPOOL", self.spool())
+            .envs(environment.iter().copied())
+            .args(arguments);
+        let output = command.output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.lab.dir().join("spool/reports.jsonl")
+    }
+
+    /// What the archive holds of sessions, after the agent was stopped.
+    fn sessions(&self) -> Vec<Value> {
+        let dates = fs::read_dir(self.data.join("archive/sessions/site=lab")).unwrap();
+        let files = dates.flat_map(|date| fs::read_dir(date.unwrap().path()).unwrap());
+        files.flat_map(|file| decode(&file.unwrap().path())).collect()
+    }
+}
+
+/// The records of a segment.
+fn decode(path: &Path) -> Vec<Value> {
+    let output = hotspot(&["decode", "--json", &path.display().to_string()]).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn curl(command: &mut Command, method: &str, url: &str, body: &str) -> (u16, Value) {
+    command.args(["-s", "-m", "10", "-w", "\n%{http_code}", "-X", method, "--data-binary", body, url]);
+    let text = run(command).unwrap();
+    let (body, status) = text.trim_end().rsplit_once('\n').unwrap();
+    (status.parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+/// A client's IPv4 address, after it has got one.
+fn address(client: &Client, lab: &Lab) -> String {
+    client.connect(lab).unwrap();
+    client.addresses().unwrap().into_iter().find(|ip| !ip.contains(':')).unwrap()
+}
+
+fn ping(client: &Client) {
+    client.namespace.run(&format!("ping -c 1 -W 2 {SERVER_V4}")).unwrap();
+}
+
+/// The only ping of a client to the server: who the archive says it was, and how sure it is.
+fn attributed(portal: &Portal, ip: &str) -> (String, String) {
+    let archive = portal.data.join("archive");
+    let found =
+        ask("find", &archive, &["proto", "icmp", "and", "src", "ip", ip, "and", "dst", "ip", SERVER_V4]).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    let text = |name: &str| found[0][name].as_str().unwrap_or_default().to_owned();
+    (text("user"), text("attribution"))
+}
+
+#[test]
+fn a_session_reported_by_a_portal_names_the_flows() {
+    let mut portal = Portal::new(2);
+    let (known, other) = (address(&portal.lab.clients[0], &portal.lab), address(&portal.lab.clients[1], &portal.lab));
+    let mac = portal.lab.clients[0].mac.clone();
+    let login = format!(r#"{{"user":"guest-1","mac":"{mac}","ips":["{known}"],"ssid":"Cafe","nas":"portal1"}}"#);
+    assert_eq!(portal.ask("PUT", "/v1/sessions/a%2F1", &login), (200, serde_json::json!({ "recorded": 1 })));
+    assert_eq!(portal.ask("PUT", "/v1/sessions/a%2F1", &login).0, 200, "again is no other session");
+    portal.lab.clients.iter().for_each(ping);
+    assert_eq!(portal.ask("DELETE", "/v1/sessions/a%2F1", r#"{"end_cause":"User-Request"}"#).0, 200);
+    portal.stop();
+    assert_eq!(attributed(&portal, &known), ("guest-1".into(), "authenticated".into()));
+    assert_eq!(attributed(&portal, &other), (String::new(), "unknown".into()));
+    assert!(!portal.socket.exists(), "the socket goes with the agent");
+}
+
+#[test]
+fn over_the_network_only_tokens_and_fresh_signatures_are_taken() {
+    let portal = Portal::new(0);
+    let body = r#"{"ips":["10.20.0.99"],"user":"x"}"#;
+    let put = |headers: &[String]| portal.ask_from_afar(headers, "PUT", "/v1/sessions/n", body).0;
+    assert_eq!(put(&[]), 401);
+    assert_eq!(put(&["Authorization: Bearer 0123456789abcdef-wrong".into()]), 401);
+    assert_eq!(put(&[format!("Authorization: Bearer {TOKEN}")]), 200);
+    let signed = |at: u64, nonce: &str, path: &str| {
+        let text = format!("{at}\n{nonce}\nPUT\n{path}\n{body}");
+        let script = format!("printf '%s' \"$1\" | openssl dgst -sha256 -hmac {HMAC_KEY} | sed 's/.* //'");
+        let signature = run(Command::new("sh").args(["-c", &script, "sh", &text])).unwrap();
+        [
+            format!("Authorization: HMAC-SHA256 {}", signature.trim()),
+            format!("X-Hotspot-Time: {at}"),
+            format!("X-Hotspot-Nonce: {nonce}"),
+        ]
+    };
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let fresh = signed(now, "n-1", "/v1/sessions/n");
+    assert_eq!(put(&fresh), 200);
+    assert_eq!(put(&fresh), 409, "replayed");
+    assert_eq!(put(&signed(now - 1000, "n-2", "/v1/sessions/n")), 401, "too old");
+    assert_eq!(put(&signed(now, "n-3", "/v1/sessions/other")), 401, "signed for another path");
+    assert!(portal.agent.as_ref().unwrap().log().contains("a portal's request was not taken"));
+}
+
+#[test]
+fn what_is_no_report_is_refused_with_the_reason() {
+    let portal = Portal::new(0);
+    let check = |method: &str, path: &str, body: &str, status: u16, said: &str| {
+        let (found, answer) = portal.ask(method, path, body);
+        assert!(
+            found == status && answer["error"].as_str().unwrap().contains(said),
+            "{method} {path}: {found} {answer}"
+        );
+    };
+    check("PUT", "/v1/sessions/a", "{", 400, "JSON");
+    check("PUT", "/v1/sessions/a", r#"{"user":"x"}"#, 400, "names mac");
+    check("GET", "/v1/sessions/a", "", 405, "PUT");
+    check("PUT", "/v2/sessions/a", "{}", 404, "/v1/sessions/ID");
+    check("POST", "/v1/batch", "{\"op\":\"put\"}", 400, "line 1");
+    let large = format!("@{}", portal.lab.dir().join("large").display());
+    fs::write(&large[1..], vec![b' '; (64 << 10) + 1]).unwrap();
+    check("PUT", "/v1/sessions/a", &large, 413, "65536");
+}
+
+#[test]
+fn the_hooks_of_portals_report_logins_and_ends() {
+    let mut portal = Portal::new(2);
+    let (first, second) = (address(&portal.lab.clients[0], &portal.lab), address(&portal.lab.clients[1], &portal.lab));
+    let (mac1, mac2) = (portal.lab.clients[0].mac.clone(), portal.lab.clients[1].mac.clone());
+    let custom = "user%3DNguy%E1%BB%85n%20%22V%22%26consent%3Dyes";
+    let login = ["auth_client", &mac1, "na", "na", "http%3a%2f%2fx%2f", "agent", &first, "tok1", custom];
+    assert_eq!(portal.hook("opennds-binauth", &[], &login), "0 0 0 0 0\n", "openNDS decides the rest");
+    portal.hook("opennds-binauth", &[], &["client_auth", &mac1, "0", "0", "1", "2", "tok1"]);
+    let station = mac2.to_uppercase().replace(':', "-");
+    let chilli = [
+        ("USER_NAME", "voucher \\7"),
+        ("CALLING_STATION_ID", station.as_str()),
+        ("FRAMED_IP_ADDRESS", second.as_str()),
+        ("ACCT_SESSION_ID", "5f0a"),
+        ("NAS_ID", "chilli1"),
+        ("CALLED_STATION_ID", "02-00-00-00-FF-01"),
+        ("ACCT_INTERIM_INTERVAL", "60"),
+    ];
+    portal.hook("chilli-con-up", &chilli, &[]);
+    portal.lab.clients.iter().for_each(ping);
+    portal.hook("opennds-binauth", &[], &["idle_deauth", &mac1, "1000", "200", "1", "2", "tok1"]);
+    let down = [("TERMINATE_CAUSE", "1"), ("OUTPUT_OCTETS", "300"), ("INPUT_OCTETS", "4000")];
+    portal.hook("chilli-con-down", &[&chilli[..], &down[..]].concat(), &[]);
+    assert_eq!(fs::read_to_string(portal.spool()).unwrap(), "", "everything was taken");
+    portal.stop();
+    assert_eq!(attributed(&portal, &first), ("Nguyễn \"V\"".into(), "authenticated".into()));
+    assert_eq!(attributed(&portal, &second), ("voucher \\7".into(), "authenticated".into()));
+    let sessions = portal.sessions();
+    let session = |id: &str| sessions.iter().find(|session| session["session_id"] == id).unwrap();
+    let opennds = session("opennds/tok1");
+    assert_eq!((&opennds["status"], &opennds["end_cause"]), (&"ended".into(), &"idle_deauth".into()));
+    assert_eq!((opennds["bytes_in"].as_u64(), opennds["bytes_out"].as_u64()), (Some(1000), Some(200)));
+    let chilli = session("chilli/5f0a");
+    assert_eq!((&chilli["status"], &chilli["end_cause"]), (&"ended".into(), &"User-Request".into()));
+    assert_eq!((chilli["bytes_in"].as_u64(), chilli["bytes_out"].as_u64()), (Some(4000), Some(300)));
+}
+
+#[test]
+fn reports_wait_while_the_agent_is_away_and_one_bad_one_holds_up_none() {
+    let mut portal = Portal::new(1);
+    let ip = address(&portal.lab.clients[0], &portal.lab);
+    let mac = portal.lab.clients[0].mac.clone();
+    portal.stop();
+    portal.hook("hotspot-report", &[], &["put", "w1", &format!("mac={mac}"), &format!("ip={ip}"), "user=early"]);
+    portal.hook("hotspot-report", &[], &["put", "bad", "mac=no-mac"]);
+    assert_eq!(fs::read_to_string(portal.spool()).unwrap().lines().count(), 2);
+    portal.start();
+    ping(&portal.lab.clients[0]);
+    portal.hook("hotspot-report", &[], &["flush"]);
+    assert_eq!(fs::read_to_string(portal.spool()).unwrap(), "");
+    assert_eq!(fs::read_to_string(portal.spool().with_extension("jsonl.refused")).unwrap().lines().count(), 1);
+    portal.stop();
+    assert_eq!(attributed(&portal, &ip), ("early".into(), "authenticated".into()), "it had happened before the flow");
+}
+
+#[test]
+fn the_interface_is_as_its_description_says() {
+    let portal = Portal::new(0);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = portal
+        .lab
+        .switch
+        .command(&root.join("target/venv/bin/schemathesis").display().to_string())
+        .args(["run", &root.join("docs/portal-api.yaml").display().to_string()])
+        .args(["--url", &format!("http://{GATEWAY_V4}:8017"), "--max-examples", "40", "--seed", "7", "--workers", "1"])
+        // What is true to the schema can still be refused (a login in the future); what is not must be.
+        .args(["--exclude-checks", "positive_data_acceptance", "--exclude-operation-id", "reportBatch"])
+        .args(["--phases", "examples,coverage,fuzzing", "-H", &format!("Authorization: Bearer {TOKEN}")])
+        .current_dir(portal.lab.dir())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    wait_until("the agent goes on", Duration::from_secs(5), || portal.ask("GET", "/v1/health", "").0 == 200).unwrap();
+}
