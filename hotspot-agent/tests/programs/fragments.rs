@@ -71,6 +71,14 @@ fn a_fragment_that_comes_before_the_first_is_one_of_the_address_pair() {
     assert_eq!(flows(&mut rig), [(0, 0, 1), (7, 8, 2)]);
 }
 
+/// Type and code are not known then; 0 would be an echo reply.
+#[test]
+fn a_fragment_of_icmp_without_its_first_is_no_echo_reply() {
+    let mut rig = Rig::new(10, 1 << 16);
+    rig.xdp(&v4(1, ICMP, 2, &payload()));
+    assert_eq!(flows(&mut rig), [(0, hotspot_common::flow::ICMP_NOT_KNOWN, 1)]);
+}
+
 #[test]
 fn fragments_of_another_datagram_do_not_join() {
     let mut rig = Rig::new(10, 1 << 16);

@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cache;
+mod exits;
 mod fragments;
 mod parsing;
 mod quotes;
 mod rig;
+mod snapshot;
 mod tunnels;
 mod verifier;

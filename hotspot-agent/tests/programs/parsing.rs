@@ -125,7 +125,6 @@ fn bad_headers_are_counted_by_name() {
     assert_eq!(outcome(&mut rig, &with(0, 0x55)), "bad_ipv4", "version 5");
     assert_eq!(outcome(&mut rig, &with(0, 0x44)), "bad_ipv4", "header of 16 bytes");
     assert_eq!(outcome(&mut rig, &with(0, 0x4f)), "bad_ipv4", "header longer than the packet");
-    assert_eq!(outcome(&mut rig, &with(3, 200)), "bad_ipv4", "longer than the frame");
     assert_eq!(outcome(&mut rig, &with(3, 22)), "truncated_transport", "padding is not ports");
     let mut packet = ipv6(17, &udp(1, 2));
     packet[0] = 0x50;
@@ -135,20 +134,29 @@ fn bad_headers_are_counted_by_name() {
     assert_eq!(outcome(&mut rig, &ethernet(&[], 0x86dd, &ipv6(60, &[17, 9, 0, 0, 0, 0, 0, 0]))), "truncated_extension");
 }
 
+/// As a mirror port that cuts packets hands them over.
 #[test]
-fn a_frame_cut_anywhere_ends_in_exactly_one_place() {
+fn a_packet_that_was_cut_is_of_its_flow_as_long_as_it_has_ports() {
     let mut rig = Rig::new(10, 1 << 16);
-    let mut chain = vec![6, 0, 1, 4, 0, 0, 0, 0];
-    chain.extend(tcp(2));
-    for whole in [ethernet(&[100, 200], 0x0800, &ipv4(6, &[1; 8], 0, &tcp(2))), ethernet(&[], 0x86dd, &ipv6(0, &chain))]
+    let long = [&tcp(2)[..], &[0x5a; 400]].concat();
+    for (whole, ports_end) in
+        [(ethernet(&[], 0x0800, &ipv4(6, &[1; 8], 0, &long)), 46), (ethernet(&[9], 0x86dd, &ipv6(6, &long)), 62)]
     {
-        // The kernel refuses to run XDP on less than an Ethernet header.
-        for len in 14..whole.len() {
-            rig.xdp(&whole[..len]);
-            let drained = rig.drain();
-            drained.assert_balanced();
-            assert_eq!(drained.deltas().len(), 0, "cut to {len} bytes of {}", whole.len());
-            assert_eq!(drained.outcomes().len(), 1, "cut to {len} bytes");
+        for len in [ports_end, ports_end + 9, ports_end + 10, 128] {
+            let delta = flow(&mut rig, &whole[..len]);
+            assert_eq!((delta.key.client_port, delta.key.peer_port), (40_000, 443));
+            assert_eq!(delta.tcp_flags, if len < ports_end + 10 { 0 } else { 2 }, "{len} bytes");
         }
+        assert_eq!(outcome(&mut rig, &whole[..ports_end - 1]), "truncated_transport");
     }
+}
+
+#[test]
+fn an_address_that_stands_for_ipv4_is_no_ipv6_address() {
+    let mut rig = Rig::new(10, 1 << 16);
+    let mut packet = ipv6(17, &udp(1, 2));
+    packet[8..24].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 20, 0, 14]);
+    assert_eq!(outcome(&mut rig, &ethernet(&[], 0x86dd, &packet)), "bad_ipv6", "it would be recorded as 10.20.0.14");
+    packet[18] = 0xfe;
+    assert_eq!(flow(&mut rig, &ethernet(&[], 0x86dd, &packet)).key.client_ip[10..12], [0xfe, 0xff]);
 }

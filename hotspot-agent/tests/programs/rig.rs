@@ -8,6 +8,18 @@ use hotspot_agent::capture::{Capture, CaptureSettings, GenerationRead, HookChoic
 use hotspot_core::fact::FlowDelta;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+/// Where a frame is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Xdp,
+    Ingress,
+    Egress,
+}
+
+impl Hook {
+    pub(crate) const ALL: [Self; 3] = [Self::Xdp, Self::Ingress, Self::Egress];
+}
+
 /// Programs loaded under pins of their own, which are removed at the end.
 pub(crate) struct Rig {
     pub(crate) capture: Capture,
@@ -44,6 +56,14 @@ impl Rig {
         let mut rig = Self { capture };
         rig.capture.load_unattached(0).unwrap();
         rig
+    }
+
+    pub(crate) fn run(&mut self, hook: Hook, frame: &[u8]) {
+        match hook {
+            Hook::Xdp => self.xdp(frame),
+            Hook::Ingress => self.tc("hotspot_ingress", frame),
+            Hook::Egress => self.tc("hotspot_egress", frame),
+        }
     }
 
     pub(crate) fn xdp(&mut self, frame: &[u8]) {

@@ -67,6 +67,18 @@ fn a_pppoe_session_is_seen_through() {
     assert_eq!((key.client_ip[..2].to_vec(), key.client_port, key.peer_port), (vec![0x20, 0x01], 5000, 53));
 }
 
+/// RFC 1661 §6.5: the first byte of the protocol, which is 0, may be left out.
+#[test]
+fn a_compressed_protocol_field_is_read() {
+    let mut rig = Rig::new(10, 1 << 16);
+    for (protocol, packet) in [(0x21, ipv4(UDP, &[], 0, &udp(5000, 53))), (0x57, ipv6(UDP, &udp(5000, 53)))] {
+        let mut frame = pppoe(protocol, &packet);
+        frame.remove(24);
+        let key = flow(&mut rig, &frame).key;
+        assert_eq!((key.vlan, key.client_port, key.peer_port), (7, 5000, 53));
+    }
+}
+
 #[test]
 fn the_rest_of_pppoe_is_an_outcome() {
     let mut rig = Rig::new(10, 1 << 16);
@@ -125,7 +137,8 @@ fn an_inner_frame_that_is_no_flow_is_counted_by_name() {
     assert_eq!(tunnelled(&ethernet(&[], 0x0806, &[0; 28])), "arp");
     assert_eq!(tunnelled(&[0; 13]), "runt");
     assert_eq!(tunnelled(&[]), "runt");
-    assert_eq!(tunnelled(&inner()[..40]), "bad_ipv4");
+    assert_eq!(tunnelled(&inner()[..30]), "bad_ipv4");
+    assert_eq!(tunnelled(&inner()[..40]), "truncated_transport");
 }
 
 #[test]

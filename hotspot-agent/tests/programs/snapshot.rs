@@ -1,0 +1,231 @@
+//! Everything the programs can write, before and after, and the difference in words: what a test does not name must not change.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use aya::maps::{ArrayOfMaps, Map, MapData, PerCpuHashMap};
+use hotspot_agent::capture::memory::MappedArray;
+use hotspot_agent::capture::object::SHARED_MAPS;
+use hotspot_agent::capture::ring::RingReader;
+use hotspot_common::control::Control;
+use hotspot_common::{
+    Birth, EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, OverflowKey, OverflowTotal, Slot, Tally,
+};
+
+use crate::rig::Rig;
+
+/// Packets and bytes.
+pub(crate) type Counted = (u64, u64);
+
+/// The maps of a rig, opened beside the agent's own.
+pub(crate) struct Maps {
+    control: MappedArray<Control>,
+    pub(crate) slots: MappedArray<Slot>,
+    births: MappedArray<Birth>,
+    tallies: MappedArray<Tally>,
+    overflow: PerCpuHashMap<MapData, [u8; 24], [u64; 3]>,
+    rings: ArrayOfMaps<MapData, MapData>,
+    slots_len: usize,
+    tallies_len: usize,
+    cpus: u32,
+    ring_bytes: u64,
+}
+
+impl Maps {
+    pub(crate) fn of(rig: &Rig) -> Self {
+        for name in SHARED_MAPS {
+            match name {
+                "CONTROL" | "SLOTS" | "BIRTHS" | "TALLIES" | "RINGS" | "OVERFLOW" => {}
+                // Nothing counted: ports of fragments, networks, shares.
+                "CLIENT_NETS" | "FRAGMENTS" | "CLAIMED" => {}
+                other => panic!("{other}: a map that no test of exits looks at; put it into the snapshot"),
+            }
+        }
+        let dir = rig.capture.pins_dir().to_path_buf();
+        let dimensions = rig.capture.dimensions();
+        let (slots_len, tallies_len) = (dimensions.slots() as usize, dimensions.tallies() as usize);
+        assert_eq!(size_of::<OverflowKey>(), 24);
+        assert_eq!(size_of::<OverflowTotal>(), 24);
+        Self {
+            control: MappedArray::new(pinned(&dir, "CONTROL").fd(), 1).unwrap(),
+            slots: MappedArray::new(pinned(&dir, "SLOTS").fd(), slots_len).unwrap(),
+            births: MappedArray::new(pinned(&dir, "BIRTHS").fd(), slots_len).unwrap(),
+            tallies: MappedArray::new(pinned(&dir, "TALLIES").fd(), tallies_len).unwrap(),
+            overflow: Map::PerCpuHashMap(pinned(&dir, "OVERFLOW")).try_into().unwrap(),
+            rings: Map::ArrayOfMaps(pinned(&dir, "RINGS")).try_into().unwrap(),
+            slots_len,
+            tallies_len,
+            cpus: dimensions.cpus,
+            ring_bytes: u64::from(dimensions.ring_bytes),
+        }
+    }
+
+    pub(crate) fn take(&self) -> Snapshot {
+        let is_used = |slot: &Slot| *slot != Slot::default();
+        Snapshot {
+            control: self.control.read(0),
+            slots: (0..self.slots_len)
+                .map(|index| (index, self.slots.read(index)))
+                .filter(|(_, slot)| is_used(slot))
+                .map(|(index, slot)| (index, (slot, self.births.read(index))))
+                .collect(),
+            tallies: (0..self.tallies_len)
+                .map(|index| (index, self.tallies.read(index)))
+                .filter(|(_, tally)| *tally != Tally::default())
+                .collect(),
+            overflow: self
+                .overflow
+                .iter()
+                .map(|entry| entry.map(|(key, totals)| (key, totals.iter().copied().collect())))
+                .collect::<Result<_, _>>()
+                .unwrap(),
+            rings: (0..self.cpus).map(|cpu| self.records(cpu)).collect(),
+        }
+    }
+
+    /// What a CPU's ring holds that is not released.
+    fn records(&self, cpu: u32) -> Vec<FlowEvent> {
+        let ring = self.rings.get(&cpu, 0).unwrap();
+        let mut reader = RingReader::new(ring.fd().as_fd().try_clone_to_owned().unwrap(), self.ring_bytes).unwrap();
+        let mut records = Vec::new();
+        reader.read(|event| records.push(*event));
+        records
+    }
+
+    /// The tally of this test's CPU, interface 0, in the active half.
+    fn expected_tally(&self) -> usize {
+        let half = usize::from(self.control.read(0).generation & 1 == 1);
+        half * self.cpus as usize * INTERFACES_MAX as usize
+    }
+}
+
+fn pinned(dir: &Path, name: &str) -> MapData {
+    MapData::from_pin(dir.join(name)).unwrap()
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    control: Control,
+    pub(crate) slots: BTreeMap<usize, (Slot, Birth)>,
+    tallies: BTreeMap<usize, Tally>,
+    overflow: BTreeMap<[u8; 24], Vec<[u64; 3]>>,
+    rings: Vec<Vec<FlowEvent>>,
+}
+
+/// What happened to a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotChange {
+    /// It was empty, and holds a flow now.
+    Filled(FlowKey, Counted),
+    /// Its flow got more.
+    Grown(FlowKey, Counted),
+    /// Its flow began anew.
+    Restarted(FlowKey, Counted),
+    /// It holds another flow.
+    Replaced { before: FlowKey, after: FlowKey, counted: Counted },
+}
+
+/// A difference between two snapshots; what is not here did not change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) seen: Counted,
+    pub(crate) outcomes: Vec<(Outcome, Counted)>,
+    pub(crate) happenings: Vec<(Happening, u64)>,
+    pub(crate) slots: Vec<SlotChange>,
+    /// By client address and MAC.
+    pub(crate) overflow: Vec<(([u8; 16], [u8; 6]), Counted)>,
+    /// Kind, key and counters of each new record, in their order.
+    pub(crate) ring: Vec<(EventKind, FlowKey, Counted)>,
+}
+
+impl Change {
+    /// Where the packets of this change are, by the change itself: slots, records, totals, outcomes; less what lay in slots before.
+    pub(crate) fn placed(&self, before_in_slots: Counted) -> Counted {
+        let mut sum = (0, 0);
+        let mut add = |counted: Counted| sum = (sum.0 + counted.0, sum.1 + counted.1);
+        for slot in &self.slots {
+            match slot {
+                SlotChange::Filled(_, counted)
+                | SlotChange::Grown(_, counted)
+                | SlotChange::Restarted(_, counted)
+                | SlotChange::Replaced { counted, .. } => add(*counted),
+            }
+        }
+        self.outcomes.iter().for_each(|(_, counted)| add(*counted));
+        self.overflow.iter().for_each(|(_, counted)| add(*counted));
+        self.ring.iter().for_each(|(_, _, counted)| add(*counted));
+        (sum.0 - before_in_slots.0, sum.1 - before_in_slots.1)
+    }
+}
+
+/// What is different. Fails where something changed that no packet may change.
+pub(crate) fn difference(maps: &Maps, before: &Snapshot, after: &Snapshot) -> Change {
+    assert_eq!(before.control, after.control, "only the agent writes there");
+    let mut change = Change::default();
+    compare_tallies(maps, before, after, &mut change);
+    for (index, (slot, birth)) in &before.slots {
+        let (now, born) = after.slots.get(index).expect("no program empties a slot");
+        if slot == now {
+            assert_eq!(birth, born, "slot {index} was not touched");
+        }
+    }
+    for (index, (slot, birth)) in &after.slots {
+        let counted = |slot: &Slot| (u64::from(slot.packets), u64::from(slot.bytes));
+        match before.slots.get(index) {
+            None => change.slots.push(SlotChange::Filled(slot.key, counted(slot))),
+            Some((was, _)) if was == slot => {}
+            Some((was, born)) if was.key == slot.key && born == birth => {
+                let (now, then) = (counted(slot), counted(was));
+                change.slots.push(SlotChange::Grown(slot.key, (now.0 - then.0, now.1 - then.1)));
+            }
+            Some((was, _)) if was.key == slot.key => change.slots.push(SlotChange::Restarted(slot.key, counted(slot))),
+            Some((was, _)) => {
+                change.slots.push(SlotChange::Replaced { before: was.key, after: slot.key, counted: counted(slot) })
+            }
+        }
+    }
+    for (key, totals) in &after.overflow {
+        let sum =
+            |totals: &Vec<[u64; 3]>| totals.iter().fold((0, 0), |sum, total| (sum.0 + total[0], sum.1 + total[1]));
+        let (now, then) = (sum(totals), before.overflow.get(key).map_or((0, 0), sum));
+        if now != then {
+            let client = (key[..16].try_into().unwrap(), key[16..22].try_into().unwrap());
+            change.overflow.push((client, (now.0 - then.0, now.1 - then.1)));
+        }
+    }
+    assert!(before.overflow.keys().all(|key| after.overflow.contains_key(key)), "no program removes a total");
+    for (cpu, records) in after.rings.iter().enumerate() {
+        let new = &records[before.rings[cpu].len()..];
+        assert_eq!(records[..before.rings[cpu].len()], before.rings[cpu], "records stay as they are");
+        assert!(cpu == 0 || new.is_empty(), "a record on another CPU's ring");
+        for event in new {
+            let counted = (u64::from(event.packets), u64::from(event.bytes));
+            assert_eq!(u64::from(event.generation), after.control.generation);
+            change.ring.push((EventKind::from_raw(event.kind).unwrap(), event.key, counted));
+        }
+    }
+    change
+}
+
+fn compare_tallies(maps: &Maps, before: &Snapshot, after: &Snapshot, change: &mut Change) {
+    for (index, now) in &after.tallies {
+        let then = before.tallies.get(index).copied().unwrap_or_default();
+        if *now == then {
+            continue;
+        }
+        assert_eq!(*index, maps.expected_tally(), "a tally of another interface, CPU or generation");
+        change.seen = (now.seen.packets - then.seen.packets, now.seen.bytes - then.seen.bytes);
+        for (outcome, (now, then)) in Outcome::ALL.iter().zip(now.outcomes.iter().zip(&then.outcomes)) {
+            if now != then {
+                change.outcomes.push((*outcome, (now.packets - then.packets, now.bytes - then.bytes)));
+            }
+        }
+        for (happening, (now, then)) in Happening::ALL.iter().zip(now.happenings.iter().zip(&then.happenings)) {
+            if now != then {
+                change.happenings.push((*happening, now - then));
+            }
+        }
+    }
+    assert!(before.tallies.keys().all(|index| after.tallies.contains_key(index)), "no program clears a tally");
+}
