@@ -12,6 +12,10 @@ pub enum Direction {
 /// Set in [`FlowKey::origin`] for packets from peer to client; the other bits are the interface.
 const ORIGIN_IN: u8 = 0x80;
 
+/// [`FlowKey::peer_port`] of ICMP where only the first fragment of a datagram, which was not seen, says type and code. Type 255 is
+/// reserved in both versions (RFC 4443 §2.1); 0 would be an echo reply.
+pub const ICMP_NOT_KNOWN: u16 = 0xffff;
+
 /// What makes two packets belong to the same flow and direction.
 ///
 /// `repr(C)`, 48 bytes, no padding. Addresses are in network byte order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
@@ -28,7 +32,8 @@ pub struct FlowKey {
     pub inner_vlan: u16,
     /// TCP, UDP, SCTP: the client's port. ICMP, ICMPv6: the identifier of a query, 0 otherwise. Later fragments: 0.
     pub client_port: u16,
-    /// TCP, UDP, SCTP: the peer's port. ICMP, ICMPv6: type in the high byte, code in the low one. Later fragments: 0.
+    /// TCP, UDP, SCTP: the peer's port. ICMP, ICMPv6: type in the high byte, code in the low one. Later fragments: 0, of ICMP
+    /// [`ICMP_NOT_KNOWN`].
     pub peer_port: u16,
     /// IP protocol number; for IPv6 that of the first header that is not an extension header.
     pub protocol: u8,

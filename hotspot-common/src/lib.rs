@@ -15,7 +15,7 @@ pub use flow::{Birth, Direction, EventKind, FlowEvent, FlowKey, OverflowKey, Ove
 pub use outcome::{Count, Happening, Outcome, Tally};
 
 /// Version of everything in this crate; part of the path the maps are pinned under, so that two layouts never meet.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// How many slots of the flow cache a flow may lie in (the associativity of a set).
 pub const WAYS: u32 = 4;

@@ -9,6 +9,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use hotspot_common::flow::ICMP_NOT_KNOWN;
 use hotspot_common::{Direction, FlowKey};
 
 use crate::attribute::Attributor;
@@ -403,6 +404,7 @@ impl Rows<'_> {
         let port = |port: u16| (!is_icmp && port != 0).then_some(port);
         let vlan = |tag: u16| (tag != 0).then_some(tag);
         let [icmp_type, icmp_code] = key.peer_port.to_be_bytes();
+        let says_icmp = is_icmp && key.peer_port != ICMP_NOT_KNOWN;
         FlowRecord {
             flow_id: 0,
             start_ns,
@@ -422,8 +424,8 @@ impl Rows<'_> {
             peer_ip: Some(peer_ip),
             peer_port: port(key.peer_port),
             protocol: Some(key.protocol),
-            icmp_type: is_icmp.then_some(icmp_type),
-            icmp_code: is_icmp.then_some(icmp_code),
+            icmp_type: says_icmp.then_some(icmp_type),
+            icmp_code: says_icmp.then_some(icmp_code),
             packets_out: 0,
             bytes_out: 0,
             packets_in: 0,

@@ -8,8 +8,9 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 
 use crate::{Wire, settings};
 
-/// Headers are looked for in this much of a frame at most; also what is pulled into a packet's linear part.
-const HEADERS_MAX: usize = 512;
+/// Headers are looked for in this much of a frame at most: all of one that is not a jumbo, so that no client can hide its ports behind
+/// extension headers that routers would forward.
+const HEADERS_MAX: usize = 1536;
 
 /// How much of a frame should be readable at once: enough for two tags, IPv6, extension headers and TCP, and in a tunnel for
 /// both sets of headers.

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
-use crate::captures;
 use crate::differential::{Told, by_hotspot, by_tshark};
 use crate::generator::send_frames;
 use crate::namespace::{self, Namespace};
+use crate::pcap;
 use crate::programs::Agent;
 
 /// Nothing is sent on it but what a test sends.
@@ -47,7 +47,7 @@ impl Cable {
     /// Sends frames past an agent, and says what tshark reads in them and what the agent recorded.
     pub fn compare(&self, frames: &[Vec<u8>], hook: &str) -> Result<(Told, Told)> {
         let (data, capture) = (self.dir.path().join("data"), self.dir.path().join("sent.pcap"));
-        captures::write(&capture, frames)?;
+        pcap::write(&capture, frames)?;
         let agent =
             Agent::start(&self.gateway, &data, &["--hook", hook, "--no-nat", "--generation", "1", "--grace", "0"])?;
         send_frames(&self.sender, "eth0", frames)?;

@@ -1,9 +1,6 @@
-//! Captures of our own making, each about one thing a parser must get right, and files to read and write them.
+//! Captures of our own making, each about one thing a parser must get right.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Result, ensure};
+mod learnt;
 
 use crate::frames::{
     CLIENT, CLIENT_V4, CLIENT_V6, GATEWAY, SERVER_V4, SERVER_V6, ethernet, ethernet_between, ipv4, ipv4_between, ipv6,
@@ -124,7 +121,10 @@ fn changed(mut frame: Vec<u8>, position: usize, value: u8) -> Vec<u8> {
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Capture> {
-    [transports(), networks(), links(), fragments(), errors(), tunnels(), damaged()].into_iter().flatten().collect()
+    [transports(), networks(), links(), fragments(), errors(), tunnels(), damaged(), learnt::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn capture(name: &'static str, frames: Vec<Vec<u8>>) -> Capture {
@@ -356,45 +356,10 @@ fn damaged() -> Vec<Capture> {
     ]
 }
 
-/// A header of the classic format, microseconds, Ethernet (<https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-03.html>).
-const HEADER: [u8; 24] = [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0];
-
 /// Whether the kernel hands a frame to tc: it drops a frame that ends inside a VLAN tag before (`skb_vlan_untag` in
 /// `net/core/skbuff.c`).
 #[must_use]
 pub fn reaches_tc(frame: &[u8]) -> bool {
     let is_tagged = matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8]));
     !is_tagged || frame.len() >= 20
-}
-
-/// Writes frames to a file.
-pub fn write(path: &Path, frames: &[Vec<u8>]) -> Result<()> {
-    let mut bytes = HEADER.to_vec();
-    for (number, frame) in frames.iter().enumerate() {
-        let len = u32::try_from(frame.len())?;
-        for word in [1_700_000_000, u32::try_from(number)?, len, len] {
-            bytes.extend(word.to_le_bytes());
-        }
-        bytes.extend(frame);
-    }
-    Ok(fs::write(path, bytes)?)
-}
-
-/// Reads the frames of a file, as far as they were captured.
-pub fn read(path: &Path) -> Result<Vec<Vec<u8>>> {
-    let bytes = fs::read(path)?;
-    let link_type = bytes.get(20..24);
-    ensure!(bytes.get(..4) == HEADER.get(..4), "{}: not a pcap file in little-endian microseconds", path.display());
-    ensure!(link_type == HEADER.get(20..24), "{}: not a capture of Ethernet", path.display());
-    let mut frames = Vec::new();
-    let mut rest = &bytes[HEADER.len()..];
-    while let Some((record, after)) = rest.split_first_chunk::<16>() {
-        let [.., a, b, c, d, _, _, _, _] = *record;
-        let len = usize::try_from(u32::from_le_bytes([a, b, c, d]))?;
-        ensure!(after.len() >= len, "{}: ends inside a frame", path.display());
-        let (frame, next) = after.split_at(len);
-        frames.push(frame.to_vec());
-        rest = next;
-    }
-    Ok(frames)
 }

@@ -12,6 +12,7 @@ pub mod frames;
 pub mod generator;
 pub mod lab;
 pub mod namespace;
+pub mod pcap;
 pub mod programs;
 
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@
 use hotspot_common::{EventKind, FlowKey, Happening, Outcome, Slot};
 
 use crate::rig::{Hook, Rig};
-use crate::snapshot::{Change, Counted, Maps, SlotChange, difference};
+use crate::snapshot::{Change, Client, Counted, Maps, SlotChange, difference};
 use hotspot_tests::frames::{CLIENT_V4, ethernet, ipv4, ipv4_between, ipv6, ipv6_between, tcp, udp};
 
 const ICMP: u8 = 1;
@@ -386,7 +386,7 @@ fn a_client_that_had_its_share() -> Change {
     change
 }
 
-fn to_overflow(frame: &[u8], client: ([u8; 16], [u8; 6]), total: Counted, slots: Vec<SlotChange>) -> Change {
+fn to_overflow(frame: &[u8], client: Client, total: Counted, slots: Vec<SlotChange>) -> Change {
     Change {
         seen: one(frame),
         happenings: vec![(Happening::ToOverflow, 1)],

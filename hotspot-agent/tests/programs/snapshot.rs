@@ -15,6 +15,8 @@ use hotspot_common::{
 
 use crate::rig::Rig;
 
+/// Address and MAC.
+pub(crate) type Client = ([u8; 16], [u8; 6]);
 /// Packets and bytes.
 pub(crate) type Counted = (u64, u64);
 
@@ -36,9 +38,9 @@ impl Maps {
     pub(crate) fn of(rig: &Rig) -> Self {
         for name in SHARED_MAPS {
             match name {
-                "CONTROL" | "SLOTS" | "BIRTHS" | "TALLIES" | "RINGS" | "OVERFLOW" => {}
-                // Nothing counted: ports of fragments, networks, shares.
-                "CLIENT_NETS" | "FRAGMENTS" | "CLAIMED" => {}
+                // In the last three nothing is counted: networks, ports of fragments, shares.
+                "CONTROL" | "SLOTS" | "BIRTHS" | "TALLIES" | "RINGS" | "OVERFLOW" | "CLIENT_NETS" | "FRAGMENTS"
+                | "CLAIMED" => {}
                 other => panic!("{other}: a map that no test of exits looks at; put it into the snapshot"),
             }
         }
@@ -134,7 +136,7 @@ pub(crate) struct Change {
     pub(crate) happenings: Vec<(Happening, u64)>,
     pub(crate) slots: Vec<SlotChange>,
     /// By client address and MAC.
-    pub(crate) overflow: Vec<(([u8; 16], [u8; 6]), Counted)>,
+    pub(crate) overflow: Vec<(Client, Counted)>,
     /// Kind, key and counters of each new record, in their order.
     pub(crate) ring: Vec<(EventKind, FlowKey, Counted)>,
 }
@@ -181,7 +183,7 @@ pub(crate) fn difference(maps: &Maps, before: &Snapshot, after: &Snapshot) -> Ch
             }
             Some((was, _)) if was.key == slot.key => change.slots.push(SlotChange::Restarted(slot.key, counted(slot))),
             Some((was, _)) => {
-                change.slots.push(SlotChange::Replaced { before: was.key, after: slot.key, counted: counted(slot) })
+                change.slots.push(SlotChange::Replaced { before: was.key, after: slot.key, counted: counted(slot) });
             }
         }
     }

@@ -7,7 +7,8 @@ use crate::frame::Frame;
 const ADDRESSES_LEN: usize = 12;
 const HEADER_LEN: usize = 14;
 const TAG_LEN: usize = 4;
-/// With the protocol field of PPP.
+/// With one byte of the protocol field of PPP, which may be all of it.
+const PPPOE_MIN: usize = 7;
 const PPPOE_LEN: usize = 8;
 /// Version 1, type 1, code 0.
 const PPPOE_DATA: u16 = 0x1100;
@@ -64,8 +65,8 @@ pub(super) fn parse(frame: &Frame, start: usize) -> Result<Ethernet, Outcome> {
         0x888e => return Err(Outcome::Eapol),
         0x88cc => return Err(Outcome::Lldp),
         0x8864 => {
-            let version = pppoe_session(frame, payload)?;
-            payload += PPPOE_LEN;
+            let (version, header_len) = pppoe_session(frame, payload)?;
+            payload += header_len;
             version
         }
         0x8863 => return Err(Outcome::Pppoe),
@@ -82,13 +83,23 @@ pub(super) fn parse(frame: &Frame, start: usize) -> Result<Ethernet, Outcome> {
     })
 }
 
-/// IP in a PPPoE session (RFC 2516 §4), in PPP (RFC 1661 §2); everything else of PPP is an outcome.
+/// IP in a PPPoE session (RFC 2516 §4), in PPP, whose protocol field may be compressed to its last byte (RFC 1661 §2, §6.5); and
+/// how long both headers are. Everything else of PPP is an outcome.
 #[inline(always)]
-fn pppoe_session(frame: &Frame, offset: usize) -> Result<Version, Outcome> {
+fn pppoe_session(frame: &Frame, offset: usize) -> Result<(Version, usize), Outcome> {
+    let Some(header) = frame.bytes::<PPPOE_MIN>(offset) else { return Err(Outcome::Pppoe) };
+    if header.number::<0>() != PPPOE_DATA {
+        return Err(Outcome::Pppoe);
+    }
+    match header.read::<u8, 6>() {
+        0x21 => return Ok((Version::V4, PPPOE_MIN)),
+        0x57 => return Ok((Version::V6, PPPOE_MIN)),
+        _ => {}
+    }
     let Some(header) = frame.bytes::<PPPOE_LEN>(offset) else { return Err(Outcome::Pppoe) };
-    match (header.number::<0>(), header.number::<6>()) {
-        (PPPOE_DATA, 0x0021) => Ok(Version::V4),
-        (PPPOE_DATA, 0x0057) => Ok(Version::V6),
+    match header.number::<6>() {
+        0x0021 => Ok((Version::V4, PPPOE_LEN)),
+        0x0057 => Ok((Version::V6, PPPOE_LEN)),
         _ => Err(Outcome::Pppoe),
     }
 }

@@ -7,8 +7,9 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::LruHashMap;
 use aya_ebpf::macros::btf_map;
+use hotspot_common::flow::ICMP_NOT_KNOWN;
 
-use super::transport::Transport;
+use super::transport::{ICMP, ICMPV6, Transport};
 use super::{Address, Network};
 use crate::clock;
 use crate::settings;
@@ -58,7 +59,8 @@ pub(super) fn note(network: &Network, transport: &Transport) {
 /// Gives a later fragment the ports of the first, where that was seen.
 #[inline(always)]
 pub(super) fn recall(network: &Network, transport: &mut Transport) {
-    let mut first = First { seen_ns: 0, first: 0, second: 0, has_sides: 0 };
+    let second = if matches!(network.protocol, ICMP | ICMPV6) { ICMP_NOT_KNOWN } else { 0 };
+    let mut first = First { seen_ns: 0, first: 0, second, has_sides: 0 };
     find(&key(network), &mut first);
     transport.first = first.first;
     transport.second = first.second;

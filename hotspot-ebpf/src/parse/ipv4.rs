@@ -23,8 +23,10 @@ pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
         return Err(Outcome::BadIpv4);
     }
     // A packet too large for the field says 0; only segmentation offload makes those ("BIG TCP").
-    let end = if total_len == 0 && frame.is_gso() { frame.len() } else { offset + total_len as usize };
-    if end > frame.len() || offset + header_len > end {
+    let stated = if total_len == 0 && frame.is_gso() { frame.len() } else { offset + total_len as usize };
+    // Mirror ports may cut packets: what is left of one is still of its flow.
+    let end = if stated > frame.len() { frame.len() } else { stated };
+    if offset + header_len > end {
         return Err(Outcome::BadIpv4);
     }
     let first = fragment & FRAGMENT_OFFSET == 0;
@@ -42,8 +44,11 @@ pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
     })
 }
 
+/// The third word of a mapped address, as it lies in memory.
+pub(super) const MAPPED: u32 = 0xffff_0000;
+
 /// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2), from the address as it lies in memory.
 #[inline(always)]
 pub(super) fn mapped(address: u32) -> Address {
-    [0, (address as u64) << 32 | 0xffff_0000]
+    [0, (address as u64) << 32 | MAPPED as u64]
 }

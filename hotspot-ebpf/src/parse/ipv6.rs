@@ -2,8 +2,8 @@
 
 use hotspot_common::Outcome;
 
-use super::Network;
 use super::fragments::{WHOLE, datagram};
+use super::{Address, Network, ipv4};
 use crate::frame::Frame;
 
 const HEADER_LEN: usize = 40;
@@ -35,17 +35,26 @@ pub(super) fn parse(frame: &Frame, offset: usize) -> Result<Network, Outcome> {
     let source = [header.read::<u64, 8>(), header.read::<u64, 16>()];
     let destination = [header.read::<u64, 24>(), header.read::<u64, 32>()];
     // A jumbogram (RFC 2675) and a packet too large for the field ("BIG TCP") say 0.
-    let end = if payload_len == 0 && next == HOP_BY_HOP || payload_len == 0 && frame.is_gso() {
+    let stated = if payload_len == 0 && next == HOP_BY_HOP || payload_len == 0 && frame.is_gso() {
         frame.len()
     } else {
         offset + HEADER_LEN + payload_len as usize
     };
-    if version >> 4 != 6 || end > frame.len() {
+    // Mirror ports may cut packets: what is left of one is still of its flow.
+    let end = if stated > frame.len() { frame.len() } else { stated };
+    if version >> 4 != 6 || is_mapped(source) || is_mapped(destination) {
         return Err(Outcome::BadIpv6);
     }
     let chain = follow(frame, next, offset + HEADER_LEN, end)?;
     let Chain { protocol, transport, datagram } = chain;
     Ok(Network { source, destination, protocol, transport, end, datagram })
+}
+
+/// Whether an address has the form in which keys hold IPv4. No packet may carry one, and Linux takes none with such a source
+/// (`ip6_rcv_core` in net/ipv6/ip6_input.c): in a key it would be IPv4's, and could be forged.
+#[inline(always)]
+fn is_mapped(address: Address) -> bool {
+    address[0] == 0 && address[1] as u32 == ipv4::MAPPED
 }
 
 /// What the extension headers lead to; the fields are those of [`Network`].
