@@ -10,11 +10,13 @@ pub mod device;
 mod drain;
 pub mod hooks;
 mod interfaces;
+pub mod layout;
 pub mod memory;
 pub mod object;
 mod pinned;
 mod pins;
 pub mod ring;
+mod upgrade;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -38,7 +40,8 @@ pub use object::Dimensions;
 
 use clock::{ClockReading, tick_ns};
 use interfaces::{Attached, Chosen};
-use object::Reading;
+use layout::Layout;
+use object::{Object, Reading};
 use pins::{Maps, Pins};
 
 /// What can go wrong between the agent and the kernel.
@@ -55,7 +58,7 @@ pub enum CaptureError {
     #[error("an earlier agent died while making its maps in {}; remove that directory", path.display())]
     HalfMade { path: PathBuf },
     #[error(
-        "an agent of another version left its programs counting in {}; start that version once more and stop it with SIGTERM, \
+        "an agent of a later version left its programs counting in {}; start that version once more and stop it with SIGTERM, \
          so that what they counted is kept", path.display()
     )]
     OtherLayout { path: PathBuf },
@@ -110,6 +113,9 @@ type ProgramLog = EbpfLogger<&'static dyn Log>;
 pub struct Capture {
     pins: Pins,
     maps: Maps,
+    object: Object,
+    /// What agents of other layouts left, until it is on disk.
+    earlier: Vec<Capture>,
     chosen: Chosen,
     hook: HookChoice,
     reading: Reading,
@@ -134,28 +140,54 @@ pub struct Capture {
 impl Capture {
     /// Opens or makes the maps, and attaches to every interface.
     pub fn start(settings: &CaptureSettings) -> Result<Self, CaptureError> {
+        Self::start_as(settings, layout::CURRENT, Object::Hotspot)
+    }
+
+    /// The same, as an agent of another layout does it with its programs.
+    pub fn start_as(settings: &CaptureSettings, layout: Layout, object: Object) -> Result<Self, CaptureError> {
         let chosen = Chosen::new(&settings.interfaces)?;
         let devices = interfaces::lock_all(chosen.find()?)?;
         if devices.is_empty() && !settings.interfaces.is_empty() {
             warn!(patterns = ?settings.interfaces, "no interface has such a name yet; waiting for one");
         }
-        let pins = Pins::open(&settings.bpffs, &settings.instance)?;
+        let (pins, others) = Pins::open(&settings.bpffs, &settings.instance, layout)?;
         let wanted = Dimensions {
             cpus: possible_cpus(),
             slots_per_cpu_log2: settings.slots_per_cpu_log2,
             ring_bytes: settings.ring_bytes,
         };
-        let maps = Maps::open(&pins, wanted)?;
+        let maps = Maps::open(&pins, layout, object, wanted)?;
         if maps.resumed && maps.dimensions != wanted {
             warn!(kept = ?maps.dimensions, ?wanted, "an earlier agent's maps go on with their sizes until it is stopped in order");
         }
+        let reading = Reading { sides_by_address: !settings.client_nets.is_empty(), decapsulate: settings.decapsulate };
+        let mut capture = Self::of(pins, maps, object, chosen, settings.hook, reading);
+        let started = capture
+            .set_client_nets(&settings.client_nets)
+            .and_then(|()| capture.open_earlier(others))
+            .and_then(|()| capture.cover_all(devices));
+        if let Err(error) = started {
+            // What took over from an earlier layout stays, as if this agent had been killed: the next start goes on.
+            if !capture.maps.resumed && capture.earlier.is_empty() {
+                // Nothing is left of an agent that could not start. What else fails now is of no interest.
+                let _ = capture.detach();
+                let _ = capture.remove_pins();
+            }
+            return Err(error);
+        }
+        Ok(capture)
+    }
+
+    fn of(pins: Pins, maps: Maps, object: Object, chosen: Chosen, hook: HookChoice, reading: Reading) -> Self {
         let clock = ClockReading::now();
-        let mut capture = Self {
+        Self {
             pins,
             maps,
+            object,
+            earlier: Vec::new(),
             chosen,
-            hook: settings.hook,
-            reading: Reading { sides_by_address: !settings.client_nets.is_empty(), decapsulate: settings.decapsulate },
+            hook,
+            reading,
             interfaces: Vec::new(),
             looked_ns: clock.wall_now(),
             refused: Vec::new(),
@@ -165,17 +197,7 @@ impl Capture {
             occupied_half: None,
             evictions: Vec::new(),
             generation_began: clock.monotonic_ns,
-        };
-        let started = capture.set_client_nets(&settings.client_nets).and_then(|()| capture.cover_all(devices));
-        if let Err(error) = started {
-            if !capture.maps.resumed {
-                // Nothing is left of an agent that could not start. What else fails now is of no interest.
-                let _ = capture.detach();
-                let _ = capture.remove_pins();
-            }
-            return Err(error);
         }
-        Ok(capture)
     }
 
     /// Loads the programs without attaching them, for `BPF_PROG_TEST_RUN`: they count as those of interface `number`.
@@ -187,8 +209,7 @@ impl Capture {
 
     fn load_programs(&self, number: u8) -> Result<aya::Ebpf, CaptureError> {
         let (dir, control) = (self.pins.dir(), self.control());
-        let mut ebpf =
-            object::load(object::Object::Hotspot, dir, number, &control, self.maps.dimensions, self.reading)?;
+        let mut ebpf = object::load(self.object, dir, number, &control, self.maps.dimensions, self.reading)?;
         let failed = |source| CaptureError::Load(aya::EbpfError::ProgramError(source));
         hooks::program::<aya::programs::Xdp>(&mut ebpf, "hotspot_xdp")?.load().map_err(failed)?;
         hooks::program::<aya::programs::SchedClassifier>(&mut ebpf, "hotspot_ingress")?.load().map_err(failed)?;
@@ -203,7 +224,7 @@ impl Capture {
     /// Where no interface has that number.
     pub fn programs(&mut self, number: u8) -> &mut aya::Ebpf {
         let attached = self.interfaces.iter_mut().find(|attached| attached.number == number);
-        &mut attached.expect("an interface of that number").programs
+        attached.and_then(|attached| attached.programs.as_mut()).expect("an interface of that number")
     }
 
     fn set_client_nets(&self, nets: &[IpNet]) -> Result<(), CaptureError> {

@@ -9,6 +9,7 @@ use hotspot_archive::entry::{Entry, JournalHeader};
 use hotspot_archive::journal::{JournalError, JournalWriter, replay};
 use hotspot_archive::layout::{DataDir, is_name};
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
+use hotspot_common::control::Control;
 use hotspot_core::fact::{NatWatch, NatWatchFact};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::capture::clock::ClockReading;
-use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, note_eviction};
+use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, GenerationRead, note_eviction};
 use crate::carrier::{Beginning, Carrier, CarrierError, Stop};
 use crate::cli::RunArguments;
 use crate::identity::portal::{PortalError, PortalListener, PortalSecrets, PortalSecretsError};
@@ -243,13 +244,20 @@ fn recover(
     let unreadable = |source| RunError::DataDir { path: data.journals(), source };
     let sealed = manifest.last_sequence();
     let control = capture.control();
-    let mut found = Found { drained: control.drained, ..Found::default() };
+    let not_yet = |control: &Control| Found { drained: control.drained, ..Found::default() };
+    let mut found = not_yet(&control);
+    // What agents of other layouts left.
+    let mut earlier: Vec<(u64, Found)> =
+        capture.earlier().iter().map(|control| (control.capture, not_yet(control))).collect();
     let mut waiting: Vec<u64> = data.list_journals().map_err(unreadable)?;
     for sequence in waiting.extract_if(.., |sequence| *sequence <= sealed) {
         fs::remove_file(data.journal(sequence)).map_err(unreadable)?;
     }
     for sequence in &waiting {
-        replay(&data.journal(*sequence), |entry| found.learn(&entry, control.capture))?;
+        replay(&data.journal(*sequence), |entry| {
+            found.learn(&entry, control.capture);
+            earlier.iter_mut().for_each(|(capture, found)| found.learn(&entry, *capture));
+        })?;
     }
     let last = waiting.last().copied().unwrap_or(sealed);
     let goes_on = !found.closed && found.header.as_ref().is_some_and(|header| header.boot_id == boot_id);
@@ -282,18 +290,27 @@ fn recover(
     capture.resume_from(&found.positions, found.evictions, if capture.resumed() { found.last_ns } else { 0 });
     if capture.resumed() && found.drained + 1 < control.generation {
         let read = capture.read_generation(control.generation - 1)?;
-        for batch in &read.rings.batches {
-            journal.append(&Entry::Ring(batch.clone()))?;
-        }
-        for part in &read.parts {
-            journal.append(&Entry::Part(part.clone()))?;
-        }
-        journal.append(&Entry::Done(read.done.clone()))?;
-        journal.commit()?;
+        keep(&mut journal, &read)?;
         capture.drained(&read);
         info!(generation = read.generation, "read the generation that an earlier agent left");
     }
+    for (remains, (_, found)) in capture.take_earlier().into_iter().zip(earlier) {
+        let Found { drained, positions, evictions, last_ns, .. } = found;
+        remains.read_remains(drained, &positions, evictions, last_ns, |read| keep(&mut journal, read))?;
+    }
     Ok(Recovered { capture, journal, header, closed: waiting })
+}
+
+/// Puts a generation on disk.
+fn keep(journal: &mut JournalWriter, read: &GenerationRead) -> Result<(), RunError> {
+    for batch in &read.rings.batches {
+        journal.append(&Entry::Ring(batch.clone()))?;
+    }
+    for part in &read.parts {
+        journal.append(&Entry::Part(part.clone()))?;
+    }
+    journal.append(&Entry::Done(read.done.clone()))?;
+    Ok(journal.commit()?)
 }
 
 /// Records what the time without an agent means: nobody watched translations, and perhaps nobody counted.

@@ -209,7 +209,7 @@ impl Capture {
         }
         let tallies = dimensions.cpus as usize * INTERFACES_MAX as usize;
         for index in half(generation) * tallies..(half(generation) + 1) * tallies {
-            self.maps.tallies.write(index, Tally::default());
+            self.maps.tallies.clear(index);
         }
         let stale: Vec<PodKey> = self
             .maps
@@ -265,7 +265,7 @@ impl Capture {
         let mut sum = Tally::default();
         for cpu in 0..cpus {
             let index = (half(generation) * cpus + cpu) * INTERFACES_MAX as usize + usize::from(number);
-            let tally = self.maps.tallies.settled(index..index + 1, waited)[0];
+            let tally = self.maps.tallies.settled(index, waited);
             sum.seen.packets += tally.seen.packets;
             sum.seen.bytes += tally.seen.bytes;
             for (to, from) in sum.outcomes.iter_mut().zip(&tally.outcomes) {

@@ -29,7 +29,8 @@ pub(super) struct Attached {
     pub(super) sides: Vec<Side>,
     /// How it is or was covered: `in:tcx out:tcx`.
     pub(super) hooks: String,
-    pub(super) programs: aya::Ebpf,
+    /// None for what an agent of another layout left.
+    pub(super) programs: Option<aya::Ebpf>,
     log: Option<ProgramLog>,
     state: State,
     /// The last moment both directions were known to be covered.
@@ -57,7 +58,25 @@ impl Attached {
             device: Device::unattached(number),
             sides: Vec::new(),
             hooks: String::new(),
-            programs,
+            programs: Some(programs),
+            log: None,
+            state: State::Covered,
+            whole_ns: 0,
+            was_broken: false,
+            lock: None,
+        }
+    }
+
+    /// Stands for an interface whose packets were counted in maps of another layout.
+    pub(super) fn left(number: u8, name: &str, hooks: &str) -> Self {
+        let mut device = Device::unattached(number);
+        name.clone_into(&mut device.name);
+        Self {
+            number,
+            device,
+            sides: Vec::new(),
+            hooks: hooks.to_owned(),
+            programs: None,
             log: None,
             state: State::Covered,
             whole_ns: 0,
@@ -120,8 +139,10 @@ impl Capture {
     /// Covers every device, taking over what an earlier agent left on it; what it left elsewhere is taken away.
     pub(super) fn cover_all(&mut self, devices: Vec<(Device, Option<Lock>)>) -> Result<(), CaptureError> {
         let mut left = self.pins.hooks()?;
+        left.extend(self.hooks_of_earlier()?);
         // Numbers that are left still stand for what was counted by them.
-        let reserved: Vec<u8> = left.iter().map(|hook| hook.number).collect();
+        let mut reserved: Vec<u8> = left.iter().map(|hook| hook.number).collect();
+        reserved.extend(self.numbers_of_earlier());
         for (device, lock) in devices {
             let of_device: Vec<PinnedHook> = left.extract_if(.., |hook| hook.is_on(&device)).collect();
             let number = match of_device.first() {
@@ -172,7 +193,7 @@ impl Capture {
             device,
             sides,
             hooks,
-            programs,
+            programs: Some(programs),
             log,
             state: State::Covered,
             whole_ns: ClockReading::now().wall_now(),
@@ -303,7 +324,8 @@ impl Capture {
             if attached.sides.iter().any(|side| side.direction == direction) {
                 continue;
             }
-            match hooks::cover(&mut attached.programs, place, direction) {
+            let Some(programs) = attached.programs.as_mut() else { return };
+            match hooks::cover(programs, place, direction) {
                 Ok(side) => attached.sides.push(side),
                 Err(failure) => {
                     if attached.state != State::Uncovered {
@@ -366,7 +388,9 @@ impl Capture {
         let place = Place { pins: &self.pins, number: attached.number, device: &device, choice: self.hook };
         let mut sides = Vec::new();
         for direction in [Direction::Out, Direction::In] {
-            sides.push(hooks::cover(&mut attached.programs, place, direction)?);
+            if let Some(programs) = attached.programs.as_mut() {
+                sides.push(hooks::cover(programs, place, direction)?);
+            }
         }
         attached.hooks = Hooks(&sides).to_string();
         info!(interface = device.name, hooks = attached.hooks, "the interface is back");
@@ -396,10 +420,11 @@ impl Capture {
     /// What an earlier agent had covered, and was not when this one came.
     #[must_use]
     pub fn broken_since(&self, from_ns: WallNs) -> Vec<Entry> {
-        let broken = self.interfaces.iter().filter(|attached| attached.was_broken || !self.maps.resumed);
+        let went_on = self.maps.resumed || !self.earlier.is_empty();
+        let broken = self.interfaces.iter().filter(|attached| attached.was_broken || !went_on);
         broken
             .map(|attached| {
-                let why = if self.maps.resumed {
+                let why = if went_on {
                     "somebody took a program off the interface while no agent was running"
                 } else {
                     "no agent and no programs were running"

@@ -57,6 +57,8 @@ impl Dimensions {
 pub enum Object {
     Hotspot,
     Bench,
+    /// One of an earlier version, for tests of upgrades.
+    Earlier(&'static [u8]),
 }
 
 impl Object {
@@ -64,6 +66,7 @@ impl Object {
         let bytes = match self {
             Self::Hotspot => HOTSPOT,
             Self::Bench => BENCH,
+            Self::Earlier(bytes) => bytes,
         };
         if bytes.is_empty() { Err(CaptureError::NoProgram) } else { Ok(bytes) }
     }

@@ -2,7 +2,8 @@
 //!
 //! `<bpffs>/hotspot/<instance>/v<layout>/` holds the maps by name and one link per hook, called
 //! `link-<interface number>-<direction>-<hook>-<interface name>`. Killing the agent leaves all of it in place: counting goes
-//! on, and the next start opens it instead of making it anew.
+//! on, and the next start opens it instead of making it anew. Beside it may lie what an agent of an earlier layout left: its programs
+//! are exchanged for ours, its maps are read to the end, and then it is removed.
 
 use std::fs;
 use std::io;
@@ -10,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use hotspot_common::control::Control;
-use hotspot_common::{Birth, Direction, LAYOUT_VERSION, OverflowKey, OverflowTotal, Slot, Tally};
+use hotspot_common::{Birth, Direction, OverflowKey, OverflowTotal, Slot};
 use rustix::fs::statfs;
 
 use super::CaptureError;
 use super::device::Device;
 use super::hooks::Hook;
+use super::layout::{Layout, Tallies};
 use super::memory::MappedArray;
 use super::object::{Dimensions, Object, Reading, SHARED_MAPS, load};
 use super::pinned::Pinned;
@@ -55,37 +57,44 @@ impl PinnedHook {
 }
 
 impl Pins {
-    /// The pins of one agent; makes the directory. `instance` must be unique on the machine.
-    pub fn open(bpffs: &Path, instance: &str) -> Result<Self, CaptureError> {
+    /// The pins of one agent of a layout, and those of agents of other layouts before it; makes the directory. `instance` must be
+    /// unique on the machine.
+    pub fn open(bpffs: &Path, instance: &str, layout: Layout) -> Result<(Self, Vec<(Self, Layout)>), CaptureError> {
         let is_bpffs = statfs(bpffs).is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|magic| magic == BPF_FS_MAGIC));
         if !is_bpffs {
             return Err(CaptureError::NoBpffs { path: bpffs.to_path_buf() });
         }
         let instance = bpffs.join("hotspot").join(instance);
-        let dir = instance.join(format!("v{LAYOUT_VERSION}"));
+        let dir = instance.join(layout.dir_name());
         fs::create_dir_all(&dir).map_err(|source| CaptureError::Pins { path: dir.clone(), source })?;
         let pins = Self { dir };
-        pins.refuse_other_layouts(&instance)?;
-        Ok(pins)
+        let others = pins.others(&instance)?;
+        Ok((pins, others))
     }
 
-    /// Programs of another layout go on counting in maps this agent cannot read; beside ours they would count everything twice.
-    fn refuse_other_layouts(&self, instance: &Path) -> Result<(), CaptureError> {
+    /// What agents of other layouts left. One whose maps cannot be read is refused: beside ours its programs would count twice.
+    fn others(&self, instance: &Path) -> Result<Vec<(Self, Layout)>, CaptureError> {
+        let mut others = Vec::new();
         for entry in fs::read_dir(instance).map_err(|source| self.failed(source))? {
             let path = entry.map_err(|source| self.failed(source))?.path();
-            let is_empty = fs::read_dir(&path).map_err(|source| self.failed(source))?.next().is_none();
             if path == self.dir {
                 continue;
             }
-            if !is_empty {
-                // Ours was just made, or is empty.
-                let _ = fs::remove_dir(&self.dir);
-                return Err(CaptureError::OtherLayout { path });
+            if fs::read_dir(&path).map_err(|source| self.failed(source))?.next().is_none() {
+                // Left by an agent that ended while it removed its pins.
+                let _ = fs::remove_dir(&path);
+                continue;
             }
-            // Left by an agent that ended while it removed its pins.
-            let _ = fs::remove_dir(&path);
+            match path.file_name().and_then(|name| Layout::of_dir(name.to_str()?)) {
+                Some(layout) => others.push((Self { dir: path }, layout)),
+                None => {
+                    // Ours was just made, or is empty.
+                    let _ = fs::remove_dir(&self.dir);
+                    return Err(CaptureError::OtherLayout { path });
+                }
+            }
         }
-        Ok(())
+        Ok(others)
     }
 
     pub fn dir(&self) -> &Path {
@@ -158,7 +167,7 @@ pub(super) struct Maps {
     pub(super) control: MappedArray<Control>,
     pub(super) slots: MappedArray<Slot>,
     pub(super) births: MappedArray<Birth>,
-    pub(super) tallies: MappedArray<Tally>,
+    pub(super) tallies: Tallies,
     pub(super) rings: Vec<RingReader>,
     pub(super) overflow: aya::maps::PerCpuHashMap<MapData, PodKey, PodTotal>,
     /// Whether an earlier agent made them.
@@ -182,14 +191,14 @@ unsafe impl aya::Pod for PodKey {}
 unsafe impl aya::Pod for PodTotal {}
 
 impl Maps {
-    /// Opens the pinned maps, or makes them with these dimensions.
-    pub(super) fn open(pins: &Pins, wanted: Dimensions) -> Result<Self, CaptureError> {
+    /// Opens the pinned maps, or makes them with these dimensions as `object` has them.
+    pub(super) fn open(pins: &Pins, layout: Layout, object: Object, wanted: Dimensions) -> Result<Self, CaptureError> {
         let resumed = pins.dir().join("CONTROL").exists();
         let (dimensions, control) = if resumed { recorded(pins)? } else { (wanted, fresh_control(wanted)?) };
         if !resumed {
             // Loading makes the maps; the programs themselves come with each interface.
             let reading = Reading { sides_by_address: false, decapsulate: false };
-            drop(load(Object::Hotspot, pins.dir(), 0, &control, dimensions, reading)?);
+            drop(load(object, pins.dir(), 0, &control, dimensions, reading)?);
         }
         let open = |name: &str| MapData::from_pin(pins.dir().join(name)).map_err(CaptureError::Map);
         let mapped = |source| CaptureError::Mmap { source };
@@ -198,7 +207,7 @@ impl Maps {
             control: MappedArray::new(open("CONTROL")?.fd(), 1).map_err(mapped)?,
             slots: MappedArray::new(open("SLOTS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
             births: MappedArray::new(open("BIRTHS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
-            tallies: MappedArray::new(open("TALLIES")?.fd(), dimensions.tallies() as usize).map_err(mapped)?,
+            tallies: Tallies::new(open("TALLIES")?.fd(), dimensions.tallies() as usize, layout).map_err(mapped)?,
             rings: Vec::new(),
             overflow: Map::PerCpuHashMap(open("OVERFLOW")?).try_into().map_err(CaptureError::Map)?,
             resumed,

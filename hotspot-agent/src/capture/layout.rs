@@ -1,0 +1,117 @@
+//! Layouts of the kernel's maps: the one this agent writes, and earlier ones whose remains it can still read.
+//!
+//! An upgrade finds the maps of the version before, full of what is not on disk. What differs between layouts is said here, so that
+//! everything else reads both alike. A layout that was released stays here for as long as somebody may upgrade from it.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use hotspot_common::{Happening, LAYOUT_VERSION, Outcome, Tally};
+
+use super::barrier::Waited;
+use super::memory::MappedArray;
+
+/// What differs between layouts. Variants of both enums are only ever added at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub version: u32,
+    /// How many of [`Outcome`] a tally counts.
+    pub outcomes: usize,
+    /// How many of [`Happening`].
+    pub happenings: usize,
+}
+
+/// What the programs of this agent write.
+pub const CURRENT: Layout =
+    Layout { version: LAYOUT_VERSION, outcomes: Outcome::ALL.len(), happenings: Happening::ALL.len() };
+
+/// What this agent can read: keys, slots, records and totals are the same in all of them.
+const READABLE: [Layout; 2] = [Layout { version: 1, outcomes: 16, happenings: 4 }, CURRENT];
+
+impl Layout {
+    /// The layout of a directory of pins, `v<version>`; `None` where it is not one that this agent can read.
+    #[must_use]
+    pub fn of_dir(name: &str) -> Option<Self> {
+        let version: u32 = name.strip_prefix('v')?.parse().ok()?;
+        READABLE.into_iter().find(|layout| layout.version == version)
+    }
+
+    #[must_use]
+    pub fn dir_name(self) -> String {
+        format!("v{}", self.version)
+    }
+
+    fn tally_words(self) -> usize {
+        2 + 2 * self.outcomes + self.happenings
+    }
+}
+
+/// The array of tallies, whatever its layout.
+pub(super) struct Tallies {
+    words: MappedArray<u64>,
+    layout: Layout,
+}
+
+impl Tallies {
+    /// Maps an array of `len` tallies.
+    pub(super) fn new(map: impl AsFd, len: usize, layout: Layout) -> io::Result<Self> {
+        Ok(Self { words: MappedArray::new(map, len * layout.tally_words())?, layout })
+    }
+
+    /// What a tally holds now; may be torn while a program writes it.
+    pub(super) fn read(&self, index: usize) -> Tally {
+        let words = self.layout.tally_words();
+        let first = index * words;
+        self.tally(|word| self.words.read(first + word))
+    }
+
+    /// A tally that no program writes any more.
+    pub(super) fn settled(&self, index: usize, proof: &Waited) -> Tally {
+        let words = self.layout.tally_words();
+        let settled = self.words.settled(index * words..(index + 1) * words, proof);
+        self.tally(|word| settled[word])
+    }
+
+    pub(super) fn clear(&self, index: usize) {
+        let words = self.layout.tally_words();
+        (index * words..(index + 1) * words).for_each(|word| self.words.write(word, 0));
+    }
+
+    fn tally(&self, word: impl Fn(usize) -> u64) -> Tally {
+        let mut tally = Tally::default();
+        (tally.seen.packets, tally.seen.bytes) = (word(0), word(1));
+        for (position, count) in tally.outcomes.iter_mut().take(self.layout.outcomes).enumerate() {
+            (count.packets, count.bytes) = (word(2 + 2 * position), word(3 + 2 * position));
+        }
+        for (position, count) in tally.happenings.iter_mut().take(self.layout.happenings).enumerate() {
+            *count = word(2 + 2 * self.layout.outcomes + position);
+        }
+        tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the counters of a released layout mean never changes.
+    #[test]
+    fn the_counters_of_layout_1_are_where_they_were() {
+        let outcomes: Vec<&str> = Outcome::ALL.iter().take(16).map(|outcome| outcome.label()).collect();
+        assert_eq!(
+            outcomes.join(" "),
+            "runt truncated_vlan too_many_vlans arp eapol lldp pppoe llc other_ethertype bad_ipv4 bad_ipv6 truncated_extension \
+             too_many_extensions truncated_transport no_client overflow_full"
+        );
+        let happenings: Vec<&str> = Happening::ALL.iter().take(4).map(|happening| happening.label()).collect();
+        assert_eq!(happenings.join(" "), "announced announcement_skipped evicted to_overflow");
+    }
+
+    #[test]
+    fn a_tally_is_as_long_as_its_words() {
+        assert_eq!(CURRENT.tally_words() * 8, size_of::<Tally>());
+        assert_eq!(Layout::of_dir("v1").map(Layout::tally_words), Some(38));
+        assert_eq!(Layout::of_dir(&CURRENT.dir_name()), Some(CURRENT));
+        assert_eq!(Layout::of_dir("v99"), None);
+    }
+}
