@@ -4,6 +4,7 @@ mod capture;
 mod forward;
 mod load;
 mod paths;
+mod peers;
 mod rig;
 
 use std::fs;
@@ -55,6 +56,18 @@ enum Bench {
         #[arg(long, default_value_t = 10)]
         seconds: u32,
     },
+    /// softflowd, pmacctd, nfpcapd and tcpdump beside the agent: packets offered, accounted, processor seconds. Needs root.
+    Peers {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Turns of each; the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// How long packets come in each turn.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+    },
     /// What a gateway forwards with hotspot and without, in turns. Needs root.
     Forward {
         /// Writes the figures here as JSON.
@@ -80,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Capture { json, rounds, runs } => capture::run(json.as_deref(), rounds, runs),
         Bench::Paths { json, rounds } => paths::run(json.as_deref(), rounds),
         Bench::Load { json, rates, seconds } => load::run(json.as_deref(), &rates, seconds),
+        Bench::Peers { json, rounds, seconds } => peers::run(json.as_deref(), rounds, seconds),
         Bench::Forward { json, rounds, seconds } => forward::run(json.as_deref(), rounds, seconds),
     }
 }

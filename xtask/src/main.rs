@@ -84,6 +84,9 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Bench { options } => {
             setup::run()?;
+            if options.first().is_some_and(|bench| bench == "peers") {
+                setup::peers()?;
+            }
             steps::bench(&options)
         }
     }

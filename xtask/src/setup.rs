@@ -41,6 +41,16 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("udhcpc", "udhcpc"),
 ];
 
+/// Programs that `bench peers` measures beside the agent, and nothing else needs.
+const PEERS: [(&str, &str); 6] = [
+    ("capinfos", "tshark"),
+    ("nfcapd", "nfdump"),
+    ("nfpcapd", "nfdump"),
+    ("pmacctd", "pmacct"),
+    ("softflowd", "softflowd"),
+    ("tcpdump", "tcpdump"),
+];
+
 /// One thing that is missing, and how it is got.
 enum Missing {
     Packages(Vec<&'static str>),
@@ -97,6 +107,25 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// Gets what only `bench peers` needs.
+pub(crate) fn peers() -> Result<()> {
+    let missing = missing_packages(&PEERS);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say_missing(&[Missing::Packages(missing.clone())]);
+    install(&missing)?;
+    ensure!(missing_packages(&PEERS).is_empty(), "setup could not get everything");
+    Ok(())
+}
+
+fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    packages.dedup();
+    packages
+}
+
 #[expect(clippy::print_stderr, reason = "tells the person at the terminal what happens to the machine")]
 fn say_missing(missing: &[Missing]) {
     for what in missing {
@@ -106,8 +135,7 @@ fn say_missing(missing: &[Missing]) {
 
 fn find_missing() -> Vec<Missing> {
     let mut missing = Vec::new();
-    let packages: Vec<&str> =
-        PROGRAMS.into_iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| package).collect();
+    let packages = missing_packages(&PROGRAMS);
     let has_venv =
         Command::new("python3").args(["-c", "import ensurepip"]).output().is_ok_and(|output| output.status.success());
     let venv = (!has_venv && !packages.contains(&"python3-venv")).then_some("python3-venv");
