@@ -2,6 +2,7 @@
 
 mod capture;
 mod forward;
+mod identity;
 mod load;
 mod paths;
 mod peers;
@@ -80,6 +81,18 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         seconds: u32,
     },
+    /// RADIUS requests per second and how long each waits for its answer, by the whole agent. Needs root.
+    Identity {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// RADIUS requests per second.
+        #[arg(long, default_value_t = 1000)]
+        radius_rate: u32,
+        /// How long.
+        #[arg(long, default_value_t = 20)]
+        seconds: u32,
+    },
 }
 
 /// Writes figures to the file that was asked for.
@@ -94,6 +107,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Paths { json, rounds } => paths::run(json.as_deref(), rounds),
         Bench::Load { json, rates, seconds } => load::run(json.as_deref(), &rates, seconds),
         Bench::Peers { json, rounds, seconds } => peers::run(json.as_deref(), rounds, seconds),
+        Bench::Identity { json, radius_rate, seconds } => identity::run(json.as_deref(), radius_rate, seconds),
         Bench::Forward { json, rounds, seconds } => forward::run(json.as_deref(), rounds, seconds),
     }
 }

@@ -218,12 +218,15 @@ impl Carrier {
             let entries = submissions.iter_mut().flat_map(|submission| std::mem::take(&mut submission.entries));
             let entries: Vec<Entry> = entries.collect();
             let rings = read_rings.then(|| self.capture.read_rings());
-            let batches = rings.iter().flat_map(|rings| rings.batches.iter().cloned().map(Entry::Ring));
-            let entries: Vec<Entry> = entries.into_iter().chain(batches).collect();
+            if let (Some(journal), Some(rings)) = (self.journal.as_mut(), &rings) {
+                rings.batches.iter().try_for_each(|batch| journal.append(&Entry::Ring(batch.clone())))?;
+            }
+            let mark = self.journal.as_ref().map_or(0, JournalWriter::mark);
             let written = self.write(entries.iter())?;
-            if written.is_ok()
-                && let Some(rings) = &rings
-            {
+            if written.is_err() {
+                // Sources report again what is refused, and then it would be there twice. Rings are read once: that stays.
+                self.journal.iter_mut().for_each(|journal| journal.withdraw(mark));
+            } else if let Some(rings) = &rings {
                 self.capture.release_rings(rings);
             }
             written

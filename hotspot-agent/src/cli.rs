@@ -61,12 +61,19 @@ pub struct RunArguments {
     /// Look for the clients inside tunnels: VXLAN (ports 4789, 8472) and Ethernet in GRE, as access points bring them to a controller
     #[arg(long)]
     pub decapsulate: bool,
-    /// Address for RADIUS accounting, usually port 1813
+    /// Address for RADIUS accounting, usually port 1813. May be given several times, for IPv4 and IPv6 (0.0.0.0:1813, [::]:1813)
     #[arg(long, value_name = "ADDRESS:PORT", requires = "radius_secret_file")]
-    pub radius_listen: Option<SocketAddr>,
-    /// File with the RADIUS secret, or lines of network and secret; readable by its owner only
+    pub radius_listen: Vec<SocketAddr>,
+    /// File with the RADIUS secret, or lines of network and secret; readable by its owner only, and read again on SIGHUP
     #[arg(long, value_name = "FILE")]
     pub radius_secret_file: Option<PathBuf>,
+    /// Refuse RADIUS accounting without Message-Authenticator; one that is there must fit in any case
+    #[arg(long, requires = "radius_listen")]
+    pub radius_require_message_authenticator: bool,
+    /// Seconds between the interim updates that access points were told to send, where their requests do not say. A session about
+    /// which nothing comes for twice that and a minute has timed out; without it, for a day
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=86_400), requires = "radius_listen", value_name = "SECONDS")]
+    pub radius_interim_interval: Option<u32>,
     /// Where captive portals report logins: the path of a socket (/run/hotspot/portal.sock), or ADDRESS:PORT. May be given several
     /// times
     #[arg(long = "portal-listen", value_name = "PATH|ADDRESS:PORT")]

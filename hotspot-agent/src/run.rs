@@ -21,8 +21,8 @@ use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, Generati
 use crate::carrier::{Beginning, Carrier, CarrierError, Stop};
 use crate::cli::RunArguments;
 use crate::identity::portal::{PortalError, PortalListener, PortalSecrets, PortalSecretsError};
-use crate::identity::radius::RadiusListener;
-use crate::identity::secrets::{Secrets, SecretsError};
+use crate::identity::radius::{RadiusListener, RadiusSettings};
+use crate::identity::secrets::SecretsError;
 use crate::identity::sessions_file::{self, SessionsFileError};
 use crate::locks::{Lock, LockError};
 use crate::nat::{NatError, NatWatcher};
@@ -45,8 +45,6 @@ pub enum RunError {
     Listen { address: std::net::SocketAddr, source: io::Error },
     #[error("the RADIUS listener ended")]
     Radius(#[source] io::Error),
-    #[error("--radius-listen needs --radius-secret-file")]
-    NoSecretFile,
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]
@@ -83,12 +81,11 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Name { .. }
-            | Self::NoSecretFile
             | Self::Sessions(_)
             | Self::Capture(CaptureError::UnknownInterface { .. })
             | Self::Portal(PortalError::NoSecrets { .. })
             | Self::PortalSecrets(PortalSecretsError::Line { .. } | PortalSecretsError::Empty { .. })
-            | Self::Secrets(SecretsError::Line { .. } | SecretsError::Empty { .. }) => 2,
+            | Self::Secrets(SecretsError::Line { .. } | SecretsError::Twice { .. } | SecretsError::Empty { .. }) => 2,
             Self::Manifest(
                 ManifestError::BadLine { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. },
             )
@@ -125,11 +122,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
-    let secrets = match (&arguments.radius_listen, &arguments.radius_secret_file) {
-        (Some(address), Some(file)) => Some((*address, Secrets::read(file)?)),
-        (Some(_), None) => return Err(RunError::NoSecretFile),
-        (None, _) => None,
-    };
+    let radius = RadiusSettings::of(arguments)?;
     let data = DataDir(arguments.data_dir.clone());
     make_dirs(&data)?;
     let _data_lock = Lock::data_dir(&data.lock(), &arguments.data_dir)?;
@@ -142,7 +135,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let capture = Capture::start(&settings(arguments))?;
     let recovered = recover(arguments, &data, &manifest, &boot_id, capture)?;
-    runtime.block_on(serve(arguments, data, manifest, boot_id, recovered, secrets))
+    runtime.block_on(serve(arguments, data, manifest, boot_id, recovered, radius))
 }
 
 fn make_dirs(data: &DataDir) -> Result<(), RunError> {
@@ -331,7 +324,7 @@ async fn serve(
     manifest: Manifest,
     boot_id: String,
     recovered: Recovered,
-    secrets: Option<(std::net::SocketAddr, Secrets)>,
+    radius: Option<RadiusSettings>,
 ) -> Result<(), RunError> {
     let system = |what| move |source| RunError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
@@ -369,7 +362,7 @@ async fn serve(
 
     let mut sources = JoinSet::new();
     let (stop_sources, sources_stopped) = watch::channel(false);
-    let started = start_sources(arguments, &recorder, secrets, &mut sources, &sources_stopped).await;
+    let started = start_sources(arguments, &recorder, radius.as_ref(), &mut sources, &sources_stopped).await;
     let outcome = if let Err(error) = started {
         Err(error)
     } else {
@@ -378,7 +371,7 @@ async fn serve(
             tokio::select! {
                 _ = terminate.recv() => break Ok(()),
                 _ = interrupt.recv() => break Ok(()),
-                _ = hangup.recv() => reload(arguments, &recorder).await,
+                _ = hangup.recv() => reload(arguments, &recorder, radius.as_ref()).await,
                 ended = sources.join_next(), if !sources.is_empty() => break match ended {
                     Some(Ok(Err(error))) => Err(error),
                     Some(Ok(Ok(())) | Err(_)) | None => Err(RunError::Ended),
@@ -409,19 +402,17 @@ async fn serve(
 async fn start_sources(
     arguments: &RunArguments,
     recorder: &Recorder,
-    secrets: Option<(std::net::SocketAddr, Secrets)>,
+    radius: Option<&RadiusSettings>,
     sources: &mut JoinSet<Result<(), RunError>>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    if let Some((address, secrets)) = secrets {
-        let listener = RadiusListener::bind(address, secrets).map_err(|source| RunError::Listen { address, source })?;
-        let (recorder, mut stopped) = (recorder.clone(), stopped.clone());
-        sources.spawn(async move {
-            tokio::select! {
-                outcome = listener.run(recorder) => outcome.map_err(RunError::Radius),
-                _ = stopped.changed() => Ok(()),
-            }
-        });
+    if let Some(radius) = radius {
+        let mut listener = RadiusListener::new(radius);
+        for address in &radius.listen {
+            listener.bind(*address).map_err(|source| RunError::Listen { address: *address, source })?;
+        }
+        let (recorder, stopped) = (recorder.clone(), stopped.clone());
+        sources.spawn(async move { listener.run(recorder, stopped).await.map_err(RunError::Radius) });
     }
     start_portals(arguments, recorder, sources, stopped)?;
     if !arguments.no_nat {
@@ -460,11 +451,16 @@ async fn record_sessions(path: &Path, recorder: &Recorder) -> Result<(), RunErro
     Ok(())
 }
 
-/// SIGHUP: reads the sessions file again. A bad file changes nothing.
-async fn reload(arguments: &RunArguments, recorder: &Recorder) {
+/// SIGHUP: reads the files again. A bad file changes nothing.
+async fn reload(arguments: &RunArguments, recorder: &Recorder, radius: Option<&RadiusSettings>) {
     if let Some(path) = &arguments.sessions
         && let Err(error) = record_sessions(path, recorder).await
     {
         warn!(error = %crate::sealer::chain(&error), "the sessions file was not read again");
+    }
+    match radius.map(RadiusSettings::reload) {
+        Some(Ok(())) => info!("read the RADIUS secrets again"),
+        Some(Err(error)) => warn!(%error, "the RADIUS secrets stay as they were"),
+        None => {}
     }
 }

@@ -260,7 +260,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use hotspot_core::MacAddr;
-    use hotspot_core::fact::{IdentitySource, SessionCounters};
+    use hotspot_core::fact::{IdentitySource, SessionCounters, SessionDetails};
     use hotspot_core::record::{Attribution, EndReason, Identity, NatState, PublicEndpoint, SessionStatus, Tallied};
 
     use super::*;
@@ -350,6 +350,7 @@ pub(crate) mod tests {
             source: IdentitySource::Portal,
             client_mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
             client_ips: vec![[10, 0, 0, 1].into(), "2001:db8::1".parse().unwrap()],
+            client_prefixes: vec![("2001:db8:1::".parse().unwrap(), 64)],
             ap_mac: None,
             ssid: None,
             nas: Some("nas".into()),
@@ -358,6 +359,7 @@ pub(crate) mod tests {
             ended_ns: Some(2_000),
             end_cause: Some("User-Request".into()),
             counters: Some(SessionCounters { packets_out: 1, bytes_out: 2, packets_in: 3, bytes_in: 4 }),
+            details: SessionDetails { class: Some("gold".into()), ..SessionDetails::default() }.shared(),
             status: SessionStatus::Ended,
         };
         write_sessions(&path, &origin(), None, std::slice::from_ref(&session)).unwrap();

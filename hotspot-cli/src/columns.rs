@@ -57,6 +57,9 @@ pub(crate) fn of_flow(origin: &Origin, flow: &FlowRecord) -> Map<String, Value> 
 }
 
 pub(crate) fn of_session(origin: &Origin, session: &SessionRecord) -> Map<String, Value> {
+    let details = session.details.as_deref().cloned().unwrap_or_default();
+    let prefixes: Vec<String> =
+        session.client_prefixes.iter().map(|(address, len)| format!("{address}/{len}")).collect();
     object([
         ("session_id", json!(session.session_id)),
         ("user", json!(session.user)),
@@ -77,6 +80,14 @@ pub(crate) fn of_session(origin: &Origin, session: &SessionRecord) -> Map<String
         ("bytes_out", json!(session.counters.map(|counters| counters.bytes_out))),
         ("packets_in", json!(session.counters.map(|counters| counters.packets_in))),
         ("bytes_in", json!(session.counters.map(|counters| counters.bytes_in))),
+        ("client_prefixes", json!(prefixes)),
+        ("nas_port_type", json!(details.nas_port_type)),
+        ("multi_session_id", json!(details.multi_session_id)),
+        ("chargeable_user", json!(details.chargeable_user)),
+        ("class", json!(details.class)),
+        ("location", json!(details.location)),
+        ("calling_station", json!(details.calling_station)),
+        ("called_station", json!(details.called_station)),
         ("status", json!(session.status.label())),
     ])
 }

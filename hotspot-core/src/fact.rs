@@ -3,6 +3,7 @@
 //! A fact is never corrected, only followed by others; applying the same fact twice changes nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hotspot_common::FlowKey;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,63 @@ pub struct SessionCounters {
     pub bytes_in: u64,
 }
 
+/// What a NAS tells about a session beside who, where and when. `None` is what it did not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionDetails {
+    /// By name (RFC 2865 §5.41): `Wireless-802.11`, `Ethernet`; else the number.
+    pub nas_port_type: Option<String>,
+    /// The same for all sessions of one device that roams (RFC 2866 §5.11).
+    pub multi_session_id: Option<String>,
+    /// Who it is for the home provider where User-Name is anonymous (RFC 4372).
+    pub chargeable_user: Option<String>,
+    /// What the authentication server wants to find in accounting again (RFC 2865 §5.25); several separated by one space.
+    pub class: Option<String>,
+    /// WISPr-Location-ID and WISPr-Location-Name, separated by one space.
+    pub location: Option<String>,
+    /// Calling-Station-Id where it is no MAC address.
+    pub calling_station: Option<String>,
+    /// Called-Station-Id where it is neither a MAC address nor one and an SSID.
+    pub called_station: Option<String>,
+}
+
+impl SessionDetails {
+    /// Adds what a later report says; what it does not say stays.
+    pub fn merge(known: &mut Option<Arc<Self>>, reported: Option<&Arc<Self>>) {
+        let Some(reported) = reported else { return };
+        let Some(known) = known else {
+            *known = Some(Arc::clone(reported));
+            return;
+        };
+        if known == reported {
+            return;
+        }
+        let known = Arc::make_mut(known);
+        let pairs = known.fields_mut().into_iter().zip(reported.fields());
+        for (known, reported) in pairs.filter(|(_, reported)| reported.is_some()) {
+            known.clone_from(reported);
+        }
+    }
+
+    /// Shared; `None` where nothing was said.
+    #[must_use]
+    pub fn shared(self) -> Option<Arc<Self>> {
+        (self != Self::default()).then(|| Arc::new(self))
+    }
+
+    fn fields(&self) -> [&Option<String>; 7] {
+        let Self { nas_port_type, multi_session_id, chargeable_user, class, location, calling_station, called_station } =
+            self;
+        [nas_port_type, multi_session_id, chargeable_user, class, location, calling_station, called_station]
+    }
+
+    fn fields_mut(&mut self) -> [&mut Option<String>; 7] {
+        let Self { nas_port_type, multi_session_id, chargeable_user, class, location, calling_station, called_station } =
+            self;
+        [nas_port_type, multi_session_id, chargeable_user, class, location, calling_station, called_station]
+    }
+}
+
 /// One report about a session, as it was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionFact {
@@ -89,7 +147,7 @@ pub struct SessionFact {
     /// NAS-Identifier, or its address where it has none.
     pub nas: Option<String>,
     pub nas_port: Option<String>,
-    /// When it happened: Event-Timestamp where given, else arrival minus Acct-Delay-Time.
+    /// When it happened: arrival minus Acct-Delay-Time and minus how late the NAS's own clock says the report is.
     pub at_ns: WallNs,
     /// When the session began, where the report says (`at_ns` − Acct-Session-Time).
     pub started_ns: Option<WallNs>,
@@ -99,6 +157,26 @@ pub struct SessionFact {
     pub end_cause: Option<String>,
     /// Seconds between interim updates, where announced (Acct-Interim-Interval).
     pub interim_interval_s: Option<u32>,
+    #[serde(default, with = "details")]
+    pub details: Option<Arc<SessionDetails>>,
+}
+
+/// [`SessionFact::details`] as if they were not shared.
+mod details {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::SessionDetails;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(details: &Option<Arc<SessionDetails>>, to: S) -> Result<S::Ok, S::Error> {
+        details.as_deref().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<SessionDetails>>, D::Error> {
+        Ok(Option::<SessionDetails>::deserialize(from)?.map(Arc::new))
+    }
 }
 
 /// What happened to a NAT binding.

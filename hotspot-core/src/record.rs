@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fact::{IdentitySource, SessionCounters};
+use crate::fact::{IdentitySource, SessionCounters, SessionDetails};
 use crate::{MacAddr, WallNs};
 
 macro_rules! labelled_enum {
@@ -157,6 +157,8 @@ pub struct SessionRecord {
     pub source: IdentitySource,
     pub client_mac: Option<MacAddr>,
     pub client_ips: Vec<IpAddr>,
+    /// IPv6 prefixes framed or delegated to the client, as address and length.
+    pub client_prefixes: Vec<(IpAddr, u8)>,
     pub ap_mac: Option<MacAddr>,
     pub ssid: Option<String>,
     pub nas: Option<String>,
@@ -165,6 +167,7 @@ pub struct SessionRecord {
     pub ended_ns: Option<WallNs>,
     pub end_cause: Option<String>,
     pub counters: Option<SessionCounters>,
+    pub details: Option<Arc<SessionDetails>>,
     pub status: SessionStatus,
 }
 

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::fact::{IdentitySource, SessionCounters, SessionEvent, SessionFact};
+use crate::fact::{IdentitySource, SessionCounters, SessionDetails, SessionEvent, SessionFact};
 use crate::record::{SessionRecord, SessionStatus};
 use crate::{MacAddr, WallNs};
 
@@ -63,6 +64,7 @@ pub struct Session {
     pub ended_ns: Option<WallNs>,
     pub end_cause: Option<String>,
     pub counters: Option<SessionCounters>,
+    pub details: Option<Arc<SessionDetails>>,
     pub status: SessionStatus,
     last_heard_ns: WallNs,
     interim_interval_s: Option<u32>,
@@ -87,6 +89,10 @@ impl Session {
             self.holdings.iter().filter(|held| is_host(held)).map(|held| held.ip).collect();
         client_ips.sort_unstable();
         client_ips.dedup();
+        let prefixes = self.holdings.iter().filter(|held| !is_host(held));
+        let mut client_prefixes: Vec<(IpAddr, u8)> = prefixes.map(|held| (held.ip, held.prefix_len)).collect();
+        client_prefixes.sort_unstable();
+        client_prefixes.dedup();
         SessionRecord {
             session_id: self.session_id.clone(),
             user: self.user.clone(),
@@ -94,6 +100,7 @@ impl Session {
             source: self.source,
             client_mac: self.client_mac,
             client_ips,
+            client_prefixes,
             ap_mac: self.ap_mac,
             ssid: self.ssid.clone(),
             nas: self.nas.clone(),
@@ -102,6 +109,7 @@ impl Session {
             ended_ns: self.ended_ns,
             end_cause: self.end_cause.clone(),
             counters: self.counters,
+            details: self.details.clone(),
             status: self.status,
         }
     }
@@ -256,6 +264,7 @@ fn begin(report: &SessionFact) -> Session {
         ended_ns: None,
         end_cause: None,
         counters: None,
+        details: None,
         status: SessionStatus::Active,
         last_heard_ns: report.at_ns,
         interim_interval_s: None,
@@ -278,6 +287,7 @@ fn learn(life: &mut Session, report: &SessionFact) {
     newer(&mut life.nas_port, report.nas_port.as_ref());
     newer(&mut life.counters, report.counters.as_ref());
     newer(&mut life.interim_interval_s, report.interim_interval_s.as_ref());
+    SessionDetails::merge(&mut life.details, report.details.as_ref());
     hold(life, report);
     match report.event {
         SessionEvent::Stop => {
@@ -432,6 +442,7 @@ pub(crate) mod tests {
             counters: None,
             end_cause: None,
             interim_interval_s: None,
+            details: None,
         }
     }
 

@@ -1,12 +1,11 @@
 //! Exactly known load: UDP frames of many flows from many clients, sent on a client's cable, with the truth about them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::lab::SILENT_PORT;
 use crate::namespace::Namespace;
@@ -78,18 +77,7 @@ fn on_interface(
     interface: &str,
     send: impl FnOnce(&PacketSocket) -> io::Result<()> + Send,
 ) -> Result<()> {
-    let namespace = File::open(namespace.path())?;
-    std::thread::scope(|scope| {
-        // A thread of its own enters the namespace, and ends in it.
-        let sending = scope.spawn(move || -> Result<()> {
-            // SAFETY: moves only this thread, which ends soon.
-            if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-                return Err(io::Error::last_os_error()).context("setns");
-            }
-            Ok(send(&PacketSocket::open(interface)?)?)
-        });
-        sending.join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
-    })
+    namespace.within(|| Ok(send(&PacketSocket::open(interface)?)?))
 }
 
 /// Sends one packet of each flow of a load, so many in a second; says how long that took.

@@ -3,6 +3,7 @@
 //! Everything is inside namespaces this process made, and removed again on drop; what a killed run left is removed by the next.
 //! Needs root and the programs `cargo xtask setup` installs.
 
+pub mod aaa;
 pub mod cable;
 pub mod captures;
 pub mod demo;

@@ -1,6 +1,8 @@
 //! A network namespace with a name, and commands run in it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -48,6 +50,21 @@ impl Namespace {
         let mut words = line.split_whitespace();
         let mut command = self.command(words.next().unwrap_or_default());
         run(command.args(words))
+    }
+
+    /// Runs a part of this program in the namespace, on a thread of its own.
+    pub fn within<T: Send>(&self, part: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let namespace = File::open(self.path())?;
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                // SAFETY: moves only this thread, which ends soon.
+                if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+                    return Err(io::Error::last_os_error()).context("setns");
+                }
+                part()
+            });
+            inside.join().map_err(|_| anyhow::anyhow!("a thread in {} panicked", self.name))?
+        })
     }
 
     pub fn ip(&self, line: &str) -> Result<String> {

@@ -1,6 +1,8 @@
 //! The programs under test: the agent in the gateway, and the tool.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -123,7 +125,8 @@ impl Agent {
         Ok(())
     }
 
-    fn signal(&self, name: &str) -> Result<()> {
+    /// Sends it a signal, by name.
+    pub fn signal(&self, name: &str) -> Result<()> {
         // nsenter became the agent: it executes it in its own place.
         crate::namespace::run(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()])).map(drop)
     }
@@ -177,6 +180,32 @@ pub fn ensure_whole(archive: &Path) -> Result<()> {
     let verified = ask("verify", archive, &[])?;
     ensure!(verified[0]["verify"] == "ok", "{verified:?}");
     Ok(())
+}
+
+/// Writes what nobody else may read, as the agent demands of secrets.
+pub fn write_secret(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(|| format!("chmod {}", path.display()))
+}
+
+/// The last that the archive says of every session, by its id.
+pub fn sessions(archive: &Path) -> Result<BTreeMap<String, Value>> {
+    let mut files = Vec::new();
+    let mut dirs = vec![archive.join("sessions")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir)?.flatten() {
+            if entry.path().is_dir() { dirs.push(entry.path()) } else { files.push(entry.path()) }
+        }
+    }
+    // By sequence, the last part of the name: what a later segment says counts.
+    files.sort_by(|left, right| left.file_name().cmp(&right.file_name()));
+    let mut sessions = BTreeMap::new();
+    for file in files {
+        for row in parse(&hotspot(&["decode", "--json", &file.display().to_string()])?)? {
+            sessions.insert(row["session_id"].as_str().unwrap_or_default().to_owned(), row);
+        }
+    }
+    Ok(sessions)
 }
 
 /// Runs the tool on an archive and parses its JSON lines. Exit codes but 0 and 1 are errors.

@@ -30,7 +30,7 @@ fn a_radius_request_is_answered_only_after_the_journal_was_flushed() {
     let agent = Agent::start(&lab.gateway, &data, &options).unwrap();
     let trace = lab.dir().join("trace");
     let mut strace = Command::new("strace")
-        .args(["-f", "-e", "trace=fdatasync,sendto", "-o"])
+        .args(["-f", "-e", "trace=fdatasync,sendmsg", "-o"])
         .arg(&trace)
         .args(["-p", &agent.pid().to_string()])
         .stderr(Stdio::piped())
@@ -55,7 +55,7 @@ fn a_radius_request_is_answered_only_after_the_journal_was_flushed() {
         // A call that is interrupted in the trace returns on its "resumed" line.
         if line.contains("fdatasync") && line.ends_with("= 0") {
             flushed += 1;
-        } else if line.contains("sendto(") {
+        } else if line.contains("sendmsg(") {
             assert!(flushed > 0, "an answer before its flush:\n{calls}");
             flushed = 0;
         }
@@ -64,5 +64,5 @@ fn a_radius_request_is_answered_only_after_the_journal_was_flushed() {
 }
 
 fn answers(calls: &str) -> usize {
-    calls.lines().filter(|line| line.contains("sendto(")).count()
+    calls.lines().filter(|line| line.contains("sendmsg(")).count()
 }

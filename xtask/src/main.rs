@@ -1,5 +1,6 @@
 //! `cargo xtask …`: prepares the machine, runs the demo, the tests, the lints and the benchmarks.
 
+mod fuzz;
 mod setup;
 mod steps;
 
@@ -38,6 +39,13 @@ enum Task {
     Compare {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
+    },
+    /// Looks for inputs that break a parser: `cargo xtask fuzz radius --seconds 3600`
+    Fuzz {
+        /// A file of fuzz/fuzz_targets, without its ending
+        target: String,
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        seconds: u32,
     },
     /// Formatting and lints
     Lint,
@@ -78,6 +86,7 @@ fn run(task: Task) -> Result<()> {
             setup::run()?;
             steps::compare(&options)
         }
+        Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Task::Lint => {
             setup::run()?;
             steps::lint()

@@ -18,19 +18,23 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DUCKDB: &str = "duckdb==2.0.0";
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 25] = [
     ("bpftool", "bpftool"),
+    ("c++", "g++"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
+    ("freeradius", "freeradius"),
+    ("hostapd", "hostapd"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("python3", "python3-venv"),
     ("radclient", "freeradius-utils"),
@@ -39,6 +43,7 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("sysctl", "procps"),
     ("tshark", "tshark"),
     ("udhcpc", "udhcpc"),
+    ("wpa_supplicant", "wpasupplicant"),
 ];
 
 /// Programs that `bench peers` measures beside the agent, and nothing else needs.
@@ -245,7 +250,7 @@ fn is_root() -> bool {
 }
 
 /// A program on `PATH`, in the directories only root's `PATH` has, or where cargo installs.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
     env::split_paths(&path)

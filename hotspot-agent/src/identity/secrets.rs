@@ -17,6 +17,8 @@ pub enum SecretsError {
     Open { path: PathBuf },
     #[error("{}, line {line}: write a secret alone, or a network and a secret (`10.20.0.0/24 s3cret`)", path.display())]
     Line { path: PathBuf, line: usize },
+    #[error("{}, line {line}: this network has a secret already", path.display())]
+    Twice { path: PathBuf, line: usize },
     #[error("the secret file {} holds no secret", path.display())]
     Empty { path: PathBuf },
 }
@@ -36,7 +38,7 @@ impl Secrets {
             return Err(SecretsError::Open { path: path.to_path_buf() });
         }
         let text = fs::read_to_string(path).map_err(failed)?;
-        let mut by_net = Vec::new();
+        let mut by_net: Vec<(IpNet, Vec<u8>)> = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -44,14 +46,18 @@ impl Secrets {
             }
             let bad = || SecretsError::Line { path: path.to_path_buf(), line: number + 1 };
             let words: Vec<&str> = line.split_whitespace().collect();
-            match words.as_slice() {
-                [secret] => by_net.extend(EVERYWHERE.map(|net| (net, secret.as_bytes().to_vec()))),
+            let (nets, secret) = match words.as_slice() {
+                [secret] => (EVERYWHERE.to_vec(), secret),
                 [net, secret] => {
                     let net = net.parse().or_else(|_| net.parse::<IpAddr>().map(IpNet::from)).map_err(|_| bad())?;
-                    by_net.push((net, secret.as_bytes().to_vec()));
+                    (vec![net.trunc()], secret)
                 }
                 _ => return Err(bad()),
+            };
+            if nets.iter().any(|net| by_net.iter().any(|(known, _)| known == net)) {
+                return Err(SecretsError::Twice { path: path.to_path_buf(), line: number + 1 });
             }
+            by_net.extend(nets.into_iter().map(|net| (net, secret.as_bytes().to_vec())));
         }
         if by_net.is_empty() {
             return Err(SecretsError::Empty { path: path.to_path_buf() });
@@ -95,6 +101,10 @@ mod tests {
         assert_eq!(of([10, 1, 0, 1]), Some(b"wide".to_vec()));
         assert_eq!(of([192, 0, 2, 1]), Some(b"fallback".to_vec()));
         assert!(read("10.0.0.0/8 wide", 0o600).unwrap().of([192, 0, 2, 1].into()).is_none());
+        let secrets = read("2001:db8::/32 six\n2001:db8::7 host\n10.20.0.2 four\n", 0o600).unwrap();
+        let of = |ip: &str| secrets.of(ip.parse().unwrap());
+        assert_eq!([of("2001:db8::1"), of("2001:db8::7")], [Some(&b"six"[..]), Some(b"host")]);
+        assert_eq!(of("::ffff:10.20.0.2"), Some(&b"four"[..]), "an IPv4 client on an IPv6 socket");
     }
 
     #[test]
@@ -102,5 +112,7 @@ mod tests {
         assert!(matches!(read("x", 0o640), Err(SecretsError::Open { .. })));
         assert!(matches!(read("# x\n", 0o600), Err(SecretsError::Empty { .. })));
         assert!(matches!(read("a b c\n", 0o600), Err(SecretsError::Line { line: 1, .. })));
+        let twice = read("10.0.0.0/8 one\n10.1.2.3/8 two\n", 0o600);
+        assert!(matches!(twice, Err(SecretsError::Twice { line: 2, .. })));
     }
 }

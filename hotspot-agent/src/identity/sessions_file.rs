@@ -82,6 +82,7 @@ fn session_facts(session: &FileSession, line: usize, now_ns: WallNs) -> Result<V
         counters: None,
         end_cause: None,
         interim_interval_s: None,
+        details: None,
     };
     let stop = to_ns.map(|at_ns| SessionFact { event: SessionEvent::Stop, at_ns, ..start.clone() });
     Ok(std::iter::once(start).chain(stop).collect())

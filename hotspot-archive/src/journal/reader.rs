@@ -258,6 +258,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_failed_commit_refused_is_taken_back_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, _) = journal(dir.path(), 1);
+        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        writer.append(&sample(1)).unwrap();
+        let mark = writer.mark();
+        writer.append(&sample(2)).unwrap();
+        writer.commit_but_fail_to_flush();
+        writer.withdraw(mark);
+        writer.append(&sample(3)).unwrap();
+        let moved = writer.move_to(&dir.path().join("next"), &header()).map_err(|(_, error)| error).unwrap();
+        assert_eq!(read(moved.path()).0, [Entry::Header(header()), sample(1), sample(3)]);
+    }
+
+    #[test]
     fn a_journal_that_cannot_be_made_leaves_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");

@@ -100,6 +100,17 @@ impl JournalWriter {
         Ok(())
     }
 
+    /// Where in the buffer that begins which is appended from now on.
+    #[must_use]
+    pub fn mark(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Takes back what was appended since a mark and could not be committed: whoever reported it was told so, and does it again.
+    pub fn withdraw(&mut self, mark: usize) {
+        self.pending.truncate(mark);
+    }
+
     /// Whether something waits for [`Self::commit`].
     #[must_use]
     pub fn is_dirty(&self) -> bool {

@@ -87,6 +87,15 @@ static SESSIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
         number("bytes_out", DataType::UInt64),
         number("packets_in", DataType::UInt64),
         number("bytes_in", DataType::UInt64),
+        // Prefixes separated by one space, like addresses.
+        required("client_prefixes", DataType::Utf8),
+        text("nas_port_type"),
+        text("multi_session_id"),
+        text("chargeable_user"),
+        text("class"),
+        text("location"),
+        text("calling_station"),
+        text("called_station"),
         required("status", DataType::Utf8),
     ]))
 });

@@ -1,14 +1,16 @@
 //! `sessions`: rows to columns and back.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_array::types::UInt64Type;
 use arrow_schema::ArrowError;
-use hotspot_core::fact::SessionCounters;
+use hotspot_core::fact::{SessionCounters, SessionDetails};
 use hotspot_core::record::{SessionRecord, SessionStatus};
 
-use super::columns::{Columns, number, str_of, text, time};
+use super::columns::{Columns, Text, number, str_of, text, time};
 use super::flows::{source_from_label, source_label};
 use super::{Origin, SegmentError, schema};
 use crate::layout::Class;
@@ -16,6 +18,9 @@ use crate::layout::Class;
 pub(super) fn to_batch(origin: &Origin, rows: &[SessionRecord]) -> Result<RecordBatch, ArrowError> {
     fn counted(rows: &[SessionRecord], value: impl Fn(&SessionCounters) -> u64) -> arrow_array::ArrayRef {
         number::<UInt64Type, _>(rows, |row| row.counters.as_ref().map(&value))
+    }
+    fn told(rows: &[SessionRecord], value: impl Fn(&SessionDetails) -> &Option<String>) -> arrow_array::ArrayRef {
+        str_of(rows, |row| row.details.as_deref().and_then(|details| value(details).as_deref()))
     }
     RecordBatch::try_new(
         schema::of(Class::Sessions),
@@ -39,6 +44,14 @@ pub(super) fn to_batch(origin: &Origin, rows: &[SessionRecord]) -> Result<Record
             counted(rows, |counters| counters.bytes_out),
             counted(rows, |counters| counters.packets_in),
             counted(rows, |counters| counters.bytes_in),
+            text(rows, |row| Some(prefixes_text(&row.client_prefixes))),
+            told(rows, |details| &details.nas_port_type),
+            told(rows, |details| &details.multi_session_id),
+            told(rows, |details| &details.chargeable_user),
+            told(rows, |details| &details.class),
+            told(rows, |details| &details.location),
+            told(rows, |details| &details.calling_station),
+            told(rows, |details| &details.called_station),
             str_of(rows, |row| Some(row.status.label())),
         ],
     )
@@ -55,6 +68,8 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Session
     let count = |name| columns.number::<UInt64Type>(name);
     let (packets_out, bytes_out) = (count("packets_out")?, count("bytes_out")?);
     let (packets_in, bytes_in) = (count("packets_in")?, count("bytes_in")?);
+    let client_prefixes = columns.text("client_prefixes")?;
+    let details = DetailColumns::of(&columns)?;
     (0..batch.num_rows())
         .map(|row| {
             let ips = client_ips.get(row).unwrap_or_default().split_whitespace();
@@ -73,6 +88,12 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Session
                 client_ips: ips
                     .map(|ip| ip.parse().map_err(|_| client_ips.unexpected(&ip)))
                     .collect::<Result<_, _>>()?,
+                client_prefixes: client_prefixes
+                    .get(row)
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .map(|prefix| parse_prefix(prefix).ok_or_else(|| client_prefixes.unexpected(&prefix)))
+                    .collect::<Result<_, _>>()?,
                 ap_mac: ap_mac.parse(row)?,
                 ssid: ssid.owned(row),
                 nas: nas.owned(row),
@@ -81,8 +102,56 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Session
                 ended_ns: ended.ns(row),
                 end_cause: end_cause.owned(row),
                 counters,
+                details: details.row(row),
                 status: status.required(status.label(row, SessionStatus::from_label)?)?,
             })
         })
         .collect()
+}
+
+fn prefixes_text(prefixes: &[(IpAddr, u8)]) -> String {
+    prefixes.iter().map(|(address, len)| format!("{address}/{len}")).collect::<Vec<_>>().join(" ")
+}
+
+fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, len) = text.split_once('/')?;
+    Some((address.parse().ok()?, len.parse().ok()?))
+}
+
+/// The columns of [`SessionDetails`].
+struct DetailColumns<'a> {
+    nas_port_type: Text<'a>,
+    multi_session_id: Text<'a>,
+    chargeable_user: Text<'a>,
+    class: Text<'a>,
+    location: Text<'a>,
+    calling_station: Text<'a>,
+    called_station: Text<'a>,
+}
+
+impl<'a> DetailColumns<'a> {
+    fn of(columns: &Columns<'a>) -> Result<Self, SegmentError> {
+        Ok(Self {
+            nas_port_type: columns.text("nas_port_type")?,
+            multi_session_id: columns.text("multi_session_id")?,
+            chargeable_user: columns.text("chargeable_user")?,
+            class: columns.text("class")?,
+            location: columns.text("location")?,
+            calling_station: columns.text("calling_station")?,
+            called_station: columns.text("called_station")?,
+        })
+    }
+
+    fn row(&self, row: usize) -> Option<Arc<SessionDetails>> {
+        let details = SessionDetails {
+            nas_port_type: self.nas_port_type.owned(row),
+            multi_session_id: self.multi_session_id.owned(row),
+            chargeable_user: self.chargeable_user.owned(row),
+            class: self.class.owned(row),
+            location: self.location.owned(row),
+            calling_station: self.calling_station.owned(row),
+            called_station: self.called_station.owned(row),
+        };
+        details.shared()
+    }
 }

@@ -3,38 +3,40 @@
 use std::net::IpAddr;
 
 use super::packet::{AcctStatus, Request};
-use crate::fact::{IdentitySource, SessionCounters, SessionEvent, SessionFact};
-use crate::{MacAddr, WallNs};
+use super::station;
+use crate::WallNs;
+use crate::fact::{IdentitySource, SessionCounters, SessionDetails, SessionEvent, SessionFact};
 
 const SECOND: WallNs = 1_000_000_000;
-/// An Event-Timestamp further from the arrival than this is a clock that was never set.
-const SKEW_MAX_NS: WallNs = 24 * 3600 * SECOND;
+/// 2000-01-01: a NAS that sends an earlier Event-Timestamp has no clock.
+const EPOCH_MIN_S: u32 = 946_684_800;
 
 impl Request {
-    /// The report this request makes, received at `received_ns` from `sender`.
+    /// The report this request makes, received at `received_ns` from `sender` and late by `lateness_ns` ([`super::NasClock`]).
     #[must_use]
-    pub fn fact(&self, sender: IpAddr, received_ns: WallNs) -> SessionFact {
+    pub fn fact(&self, sender: IpAddr, received_ns: WallNs, lateness_ns: WallNs) -> SessionFact {
         let attributes = &self.attributes;
-        let nas = attributes.nas_identifier.clone().unwrap_or_else(|| attributes.nas_ip.unwrap_or(sender).to_string());
+        let nas = self.nas(sender);
         let event = match self.status {
             AcctStatus::Start => SessionEvent::Start,
             AcctStatus::Interim => SessionEvent::Interim,
             AcctStatus::Stop => SessionEvent::Stop,
             AcctStatus::On | AcctStatus::Off => SessionEvent::NasReset,
+            AcctStatus::Failed => SessionEvent::Rejected,
         };
-        let (ap_mac, ssid) = attributes.called_station.as_deref().map_or((None, None), called_station);
-        let at_ns = self.happened_ns(received_ns);
+        let at_ns = self.sent_ns(received_ns).saturating_sub(lateness_ns);
         let began = attributes.session_time_s.map(|seconds| at_ns - WallNs::from(seconds) * SECOND);
-        let session_id = attributes.session_id.as_ref().map(|id| format!("{nas}/{id}")).unwrap_or_default();
+        let (ap_mac, ssid) = attributes.called_station.as_deref().map_or((None, None), station::called);
+        let client_mac = attributes.calling_station.as_deref().and_then(station::calling);
         SessionFact {
             event,
             source: IdentitySource::Radius,
-            session_id,
+            session_id: self.session_id(&nas, at_ns),
             user: attributes.user_name.clone().or_else(|| attributes.chargeable_user.clone()),
             auth_method: attributes.authentic.and_then(authentic),
-            client_mac: attributes.calling_station.as_deref().and_then(|text| text.parse().ok()),
+            client_mac,
             client_ips: attributes.framed_ips.clone(),
-            client_prefixes: attributes.framed_prefixes.clone(),
+            client_prefixes: attributes.prefixes.clone(),
             ap_mac,
             ssid,
             nas: Some(nas),
@@ -45,43 +47,98 @@ impl Request {
             counters: self.counters(),
             end_cause: attributes.terminate_cause.map(terminate_cause),
             interim_interval_s: attributes.interim_interval_s,
+            details: self.details(client_mac.is_some(), ap_mac.is_some()).shared(),
         }
     }
 
-    /// Event-Timestamp (RFC 2869 §5.3) where it is plausible, else the arrival minus Acct-Delay-Time.
-    fn happened_ns(&self, received_ns: WallNs) -> WallNs {
-        let delay_ns = WallNs::from(self.attributes.delay_s.unwrap_or(0)) * SECOND;
-        let sent_ns = received_ns.saturating_sub(delay_ns);
-        let stamp_ns = self.attributes.event_timestamp_s.map(|seconds| WallNs::from(seconds) * SECOND);
-        stamp_ns.filter(|stamp| (received_ns - stamp).abs() <= SKEW_MAX_NS).unwrap_or(sent_ns)
+    /// NAS-Identifier, or its address where it has none.
+    #[must_use]
+    pub fn nas(&self, sender: IpAddr) -> String {
+        let attributes = &self.attributes;
+        attributes.nas_identifier.clone().unwrap_or_else(|| attributes.nas_ip.unwrap_or(sender).to_string())
+    }
+
+    /// When the NAS sent what arrived at `received_ns`, or first tried to, by Acct-Delay-Time.
+    #[must_use]
+    pub fn sent_ns(&self, received_ns: WallNs) -> WallNs {
+        received_ns.saturating_sub(WallNs::from(self.attributes.delay_s.unwrap_or(0)) * SECOND)
+    }
+
+    /// How far Event-Timestamp (RFC 2869 §5.3) is behind that; `None` without one, or from a clock that was never set.
+    #[must_use]
+    pub fn lag_ns(&self, received_ns: WallNs) -> Option<WallNs> {
+        let stamp_s = self.attributes.event_timestamp_s.filter(|stamp| *stamp >= EPOCH_MIN_S)?;
+        Some(self.sent_ns(received_ns) - WallNs::from(stamp_s) * SECOND)
+    }
+
+    /// Ids count per NAS. A login that failed is no life of the session it may name: it gets an id of its own.
+    fn session_id(&self, nas: &str, at_ns: WallNs) -> String {
+        let id = self.attributes.session_id.as_deref();
+        match self.status {
+            AcctStatus::Failed => {
+                let id = id.map_or_else(|| hex(&self.content[..8]), str::to_owned);
+                format!("{nas}/{id}/failed-{}", at_ns / SECOND)
+            }
+            // A NAS that comes up or goes down has no session, even where it names an id.
+            AcctStatus::On | AcctStatus::Off => String::new(),
+            AcctStatus::Start | AcctStatus::Stop | AcctStatus::Interim => {
+                id.map(|id| format!("{nas}/{id}")).unwrap_or_default()
+            }
+        }
     }
 
     /// "Input" is what the NAS received from the client (RFC 2866 §5.3): out, for us. Gigawords count 2^32 octets.
     fn counters(&self) -> Option<SessionCounters> {
         let attributes = &self.attributes;
         let (input, output) = (attributes.input_octets?, attributes.output_octets?);
-        let octets = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        let octets = |low: u32, high: Option<u32>| u64::from(high.unwrap_or(0)) << 32 | u64::from(low);
         Some(SessionCounters {
-            packets_out: attributes.input_packets.into(),
+            packets_out: attributes.input_packets.unwrap_or(0).into(),
             bytes_out: octets(input, attributes.input_gigawords),
-            packets_in: attributes.output_packets.into(),
+            packets_in: attributes.output_packets.unwrap_or(0).into(),
             bytes_in: octets(output, attributes.output_gigawords),
         })
     }
-}
 
-/// Called-Station-Id: the access point's MAC, then `:` and the SSID (RFC 3580 §3.20).
-fn called_station(text: &str) -> (Option<MacAddr>, Option<String>) {
-    for len in [17, 14, 13, 12] {
-        let Some((mac, rest)) = text.split_at_checked(len) else { continue };
-        let Ok(mac) = mac.parse::<MacAddr>() else { continue };
-        match rest.strip_prefix(':') {
-            Some(ssid) => return (Some(mac), Some(ssid.to_owned()).filter(|ssid| !ssid.is_empty())),
-            None if rest.is_empty() => return (Some(mac), None),
-            None => {}
+    fn details(&self, calling_is_read: bool, called_is_read: bool) -> SessionDetails {
+        let attributes = &self.attributes;
+        let joined = |parts: Vec<String>| Some(parts.join(" ")).filter(|joined| !joined.is_empty());
+        let place = [&attributes.location_id, &attributes.location_name];
+        SessionDetails {
+            nas_port_type: attributes.nas_port_type.map(port_type),
+            multi_session_id: attributes.multi_session_id.clone(),
+            chargeable_user: attributes.chargeable_user.clone(),
+            class: joined(attributes.classes.iter().map(|class| class.replace(' ', "\\x20")).collect()),
+            location: joined(place.into_iter().flatten().cloned().collect()),
+            calling_station: attributes.calling_station.clone().filter(|_| !calling_is_read),
+            called_station: attributes.called_station.clone().filter(|_| !called_is_read),
         }
     }
-    (None, None)
+}
+
+fn hex(octets: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    octets.iter().fold(String::new(), |mut text, octet| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
+}
+
+/// Names of NAS-Port-Type (RFC 2865 §5.41); of the many there are those of access networks, others by number.
+fn port_type(value: u32) -> String {
+    let name = match value {
+        0 => "Async",
+        5 => "Virtual",
+        15 => "Ethernet",
+        16 => "xDSL",
+        17 => "Cable",
+        18 => "Wireless-Other",
+        19 => "Wireless-802.11",
+        _ => return value.to_string(),
+    };
+    name.to_owned()
 }
 
 fn authentic(value: u32) -> Option<String> {
@@ -136,32 +193,63 @@ mod tests {
         let given: [(u8, &[u8]); 7] =
             [STOP, ID, (42, &input), (43, &output), (53, &giga), (47, &packets_in), (48, &packets_out)];
         let expected = SessionCounters { packets_out: 3, bytes_out: 10, packets_in: 4, bytes_in: (2 << 32) + 20 };
-        assert_eq!(parsed(&given).fact(SENDER, 0).counters, Some(expected));
+        assert_eq!(parsed(&given).fact(SENDER, 0, 0).counters, Some(expected));
     }
 
     #[test]
     fn the_time_is_that_of_the_event() {
         let now_ns = 1_795_392_000 * SECOND;
         let [stamp, delay, lasted, unset] = [1_795_391_990u32, 7, 60, 60].map(u32::to_be_bytes);
-        let fact = parsed(&[STOP, ID, (55, &stamp), (41, &delay), (46, &lasted)]).fact(SENDER, now_ns);
-        assert_eq!(fact.at_ns, now_ns - 10 * SECOND);
-        assert_eq!(fact.started_ns, Some(now_ns - 70 * SECOND));
-        assert_eq!(parsed(&[STOP, ID, (55, &unset), (41, &delay)]).fact(SENDER, now_ns).at_ns, now_ns - 7 * SECOND);
-    }
-
-    #[test]
-    fn access_point_and_network_are_read_in_every_usual_spelling() {
-        let mac = Some(MacAddr([0x00, 0x10, 0xa4, 0x23, 0x19, 0xc0]));
-        for text in ["00-10-A4-23-19-C0:Cafe", "00:10:a4:23:19:c0:Cafe", "0010A42319C0:Cafe", "0010.a423.19c0:Cafe"] {
-            assert_eq!(called_station(text), (mac, Some("Cafe".to_owned())), "{text}");
-        }
-        assert_eq!(called_station("00-10-A4-23-19-C0"), (mac, None));
-        assert_eq!(called_station("hotspot1"), (None, None));
+        let request = parsed(&[STOP, ID, (55, &stamp), (41, &delay), (46, &lasted)]);
+        assert_eq!(request.lag_ns(now_ns), Some(3 * SECOND));
+        let fact = request.fact(SENDER, now_ns, 3 * SECOND);
+        assert_eq!((fact.at_ns, fact.started_ns), (now_ns - 10 * SECOND, Some(now_ns - 70 * SECOND)));
+        assert_eq!(parsed(&[STOP, ID, (55, &unset)]).lag_ns(now_ns), None, "1970 is no time to report");
     }
 
     #[test]
     fn a_session_is_known_by_its_nas_and_id() {
-        assert_eq!(parsed(&[STOP, ID, (32, b"ap1")]).fact(SENDER, 0).session_id, "ap1/5f");
-        assert_eq!(parsed(&[STOP, ID]).fact(SENDER, 0).session_id, "10.0.0.2/5f");
+        assert_eq!(parsed(&[STOP, ID, (32, b"ap1")]).fact(SENDER, 0, 0).session_id, "ap1/5f");
+        assert_eq!(parsed(&[STOP, ID]).fact(SENDER, 0, 0).session_id, "10.0.0.2/5f");
+    }
+
+    #[test]
+    fn a_failed_login_is_no_life_of_a_session() {
+        let failed: (u8, &[u8]) = (40, &[0, 0, 0, 15]);
+        let fact = parsed(&[failed, ID, (32, b"ap1"), (1, b"mallory")]).fact(SENDER, 5 * SECOND, 0);
+        assert_eq!((fact.event, fact.session_id.as_str()), (SessionEvent::Rejected, "ap1/5f/failed-5"));
+        let nameless =
+            [b"mallory", b"charlie"].map(|user| parsed(&[failed, (1, user)]).fact(SENDER, 5 * SECOND, 0).session_id);
+        assert_ne!(nameless[0], nameless[1]);
+    }
+
+    #[test]
+    fn what_else_the_nas_says_is_kept() {
+        let place = [&14_122u32.to_be_bytes()[..], &[1, 4], b"id", &[2, 6], b"Cafe"].concat();
+        let wireless = 19u32.to_be_bytes();
+        let given: [(u8, &[u8]); 9] = [
+            STOP,
+            ID,
+            (61, &wireless),
+            (50, b"m1"),
+            (89, b"cui"),
+            (25, b"a b"),
+            (25, b"c"),
+            (26, &place),
+            (30, b"hotspot1"),
+        ];
+        let text = |text: &str| Some(text.to_owned());
+        let fact = parsed(&[&given[..], &[(31, b"0912345678")]].concat()).fact(SENDER, 0, 0);
+        let expected = SessionDetails {
+            nas_port_type: text("Wireless-802.11"),
+            multi_session_id: text("m1"),
+            chargeable_user: text("cui"),
+            class: text("a\\x20b c"),
+            location: text("id Cafe"),
+            calling_station: text("0912345678"),
+            called_station: text("hotspot1"),
+        };
+        assert_eq!(fact.details.as_deref(), Some(&expected));
+        assert_eq!(fact.user.as_deref(), Some("cui"), "where there is no User-Name");
     }
 }

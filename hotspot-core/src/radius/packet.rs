@@ -1,15 +1,21 @@
-//! The packet: lengths, authenticators, attributes.
+//! The packet: lengths, authenticators, and which kind it is.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
+use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 
+use super::attributes::Attributes;
+
 const ACCOUNTING_REQUEST: u8 = 4;
 const ACCOUNTING_RESPONSE: u8 = 5;
+const STATUS_SERVER: u8 = 12;
 const HEADER_LEN: usize = 20;
 /// RFC 2865 §3.
 const LEN_MAX: usize = 4096;
+const PROXY_STATE: u8 = 33;
+const ACCT_STATUS_TYPE: u8 = 40;
+const ACCT_DELAY_TIME: u8 = 41;
+const MESSAGE_AUTHENTICATOR: u8 = 80;
 
 /// Why a packet is refused. None of these is answered (RFC 2866 §4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -18,16 +24,54 @@ pub enum Refused {
     Short,
     #[error("its length is not between 20 and 4096")]
     BadLength,
-    #[error("not an Accounting-Request")]
+    #[error("neither an Accounting-Request nor a Status-Server")]
     NotAccounting,
     #[error("an attribute's length runs past the packet or is below 2")]
     BadAttribute,
+    #[error("the parts of a vendor's attribute do not fill it")]
+    BadVendorAttribute,
     #[error("its authenticator does not fit the secret: forged, or the secrets differ")]
     BadAuthenticator,
+    #[error("its Message-Authenticator does not fit the secret: forged, or the secrets differ")]
+    BadMessageAuthenticator,
+    #[error("no Message-Authenticator, which is demanded")]
+    NoMessageAuthenticator,
     #[error("no usable Acct-Status-Type")]
     NoStatus,
     #[error("no Acct-Session-Id")]
     NoSessionId,
+}
+
+impl Refused {
+    pub const ALL: [Self; 10] = [
+        Self::Short,
+        Self::BadLength,
+        Self::NotAccounting,
+        Self::BadAttribute,
+        Self::BadVendorAttribute,
+        Self::BadAuthenticator,
+        Self::BadMessageAuthenticator,
+        Self::NoMessageAuthenticator,
+        Self::NoStatus,
+        Self::NoSessionId,
+    ];
+
+    /// The name of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::BadLength => "bad_length",
+            Self::NotAccounting => "not_accounting",
+            Self::BadAttribute => "bad_attribute",
+            Self::BadVendorAttribute => "bad_vendor_attribute",
+            Self::BadAuthenticator => "bad_authenticator",
+            Self::BadMessageAuthenticator => "bad_message_authenticator",
+            Self::NoMessageAuthenticator => "no_message_authenticator",
+            Self::NoStatus => "no_status",
+            Self::NoSessionId => "no_session_id",
+        }
+    }
 }
 
 /// Acct-Status-Type (40).
@@ -38,48 +82,47 @@ pub enum AcctStatus {
     Interim,
     On,
     Off,
+    /// 15: a login that was refused, as servers forward it.
+    Failed,
 }
 
-/// A request whose authenticator was verified.
+/// Whether a request must prove its origin by Message-Authenticator too; one that is there must fit in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Demand {
+    #[default]
+    Authenticator,
+    MessageAuthenticator,
+}
+
+/// A packet whose authenticators fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub enum Packet {
+    Accounting(Box<Request>),
+    /// Somebody asks whether we are there (RFC 5997).
+    StatusServer(Exchange),
+}
+
+/// What an answer needs of its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
     pub identifier: u8,
     pub authenticator: [u8; 16],
+    /// Values of Proxy-State, in order.
+    proxy_states: Vec<Vec<u8>>,
+}
+
+/// An Accounting-Request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub exchange: Exchange,
     pub status: AcctStatus,
     pub attributes: Attributes,
+    /// Equal for two requests that say the same, whoever forwarded them and however late they are.
+    pub content: [u8; 16],
 }
 
-/// What is read of a request. Text is UTF-8 with other bytes escaped as `\xNN`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
-    pub user_name: Option<String>,
-    pub nas_ip: Option<IpAddr>,
-    pub nas_identifier: Option<String>,
-    pub nas_port: Option<u32>,
-    pub nas_port_id: Option<String>,
-    pub framed_ips: Vec<IpAddr>,
-    pub framed_prefixes: Vec<(IpAddr, u8)>,
-    pub called_station: Option<String>,
-    pub calling_station: Option<String>,
-    pub session_id: Option<String>,
-    pub session_time_s: Option<u32>,
-    pub delay_s: Option<u32>,
-    pub event_timestamp_s: Option<u32>,
-    pub interim_interval_s: Option<u32>,
-    pub input_octets: Option<u32>,
-    pub input_gigawords: u32,
-    pub output_octets: Option<u32>,
-    pub output_gigawords: u32,
-    pub input_packets: u32,
-    pub output_packets: u32,
-    pub terminate_cause: Option<u32>,
-    /// Acct-Authentic: 1 RADIUS, 2 local, 3 remote, 4 Diameter.
-    pub authentic: Option<u32>,
-    pub chargeable_user: Option<String>,
-}
-
-/// Takes an Accounting-Request apart and verifies that somebody who knows the secret sent it.
-pub fn parse(datagram: &[u8], secret: &[u8]) -> Result<Request, Refused> {
+/// Takes a packet apart and verifies that somebody who knows the secret sent it.
+pub fn parse(datagram: &[u8], secret: &[u8], demand: Demand) -> Result<Packet, Refused> {
     let header = datagram.get(..HEADER_LEN).ok_or(Refused::Short)?;
     let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
     if !(HEADER_LEN..=LEN_MAX).contains(&len) {
@@ -87,151 +130,152 @@ pub fn parse(datagram: &[u8], secret: &[u8]) -> Result<Request, Refused> {
     }
     // Octets beyond the length are padding (RFC 2865 §3).
     let packet = datagram.get(..len).ok_or(Refused::Short)?;
-    if packet[0] != ACCOUNTING_REQUEST {
-        return Err(Refused::NotAccounting);
+    let is_accounting = match packet[0] {
+        ACCOUNTING_REQUEST => true,
+        STATUS_SERVER => false,
+        _ => return Err(Refused::NotAccounting),
+    };
+    // Nothing but lengths is read before it is known who wrote it. The authenticator of a Status-Server is random.
+    if is_accounting && !bool::from(authenticator(packet, secret).ct_eq(&packet[4..HEADER_LEN])) {
+        return Err(Refused::BadAuthenticator);
     }
-    verify(packet, secret)?;
-    let mut attributes = Attributes::default();
-    let mut status = None;
-    let mut rest = &packet[HEADER_LEN..];
-    while !rest.is_empty() {
-        let [kind, attribute_len, ..] = *rest else { return Err(Refused::BadAttribute) };
-        let value = rest.get(2..usize::from(attribute_len)).ok_or(Refused::BadAttribute)?;
-        if kind == 40 {
-            status = status_of(value);
-        } else {
-            attributes.learn(kind, value);
+    let attributes = || Walk { rest: &packet[HEADER_LEN..] };
+    let mut proof = None;
+    for attribute in attributes() {
+        let (kind, value) = attribute?;
+        if kind == MESSAGE_AUTHENTICATOR && proof.is_none() {
+            proof = Some(value);
         }
-        rest = &rest[usize::from(attribute_len)..];
     }
-    let status = status.ok_or(Refused::NoStatus)?;
-    if attributes.session_id.is_none() && !matches!(status, AcctStatus::On | AcctStatus::Off) {
-        return Err(Refused::NoSessionId);
+    match proof {
+        Some(proof) => verify_message(packet, proof, is_accounting, secret)?,
+        None if is_accounting && demand == Demand::Authenticator => {}
+        None => return Err(Refused::NoMessageAuthenticator),
     }
-    let authenticator = packet[4..HEADER_LEN].try_into().map_err(|_| Refused::Short)?;
-    Ok(Request { identifier: packet[1], authenticator, status, attributes })
+    let exchange = Exchange {
+        identifier: packet[1],
+        authenticator: packet[4..HEADER_LEN].try_into().map_err(|_| Refused::Short)?,
+        proxy_states: attributes()
+            .flatten()
+            .filter(|(kind, _)| *kind == PROXY_STATE)
+            .map(|(_, v)| v.to_vec())
+            .collect(),
+    };
+    if is_accounting {
+        let read = attributes().flatten();
+        Request::read(exchange, read).map(Box::new).map(Packet::Accounting)
+    } else {
+        Ok(Packet::StatusServer(exchange))
+    }
+}
+
+/// Attributes one after the other; an error is the last.
+struct Walk<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Result<(u8, &'a [u8]), Refused>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let kind = *self.rest.first()?;
+        let len = self.rest.get(1).copied().map_or(0, usize::from);
+        let Some(value) = self.rest.get(2..len) else {
+            self.rest = &[];
+            return Some(Err(Refused::BadAttribute));
+        };
+        self.rest = &self.rest[len..];
+        Some(Ok((kind, value)))
+    }
 }
 
 /// Request Authenticator: MD5 over code, identifier, length, sixteen zeros, attributes and secret (RFC 2866 §3).
-fn verify(packet: &[u8], secret: &[u8]) -> Result<(), Refused> {
+fn authenticator(packet: &[u8], secret: &[u8]) -> [u8; 16] {
     let mut hash = Md5::new();
     hash.update(&packet[..4]);
     hash.update([0; 16]);
     hash.update(&packet[HEADER_LEN..]);
     hash.update(secret);
-    let expected = hash.finalize();
-    if bool::from(expected.as_slice().ct_eq(&packet[4..HEADER_LEN])) { Ok(()) } else { Err(Refused::BadAuthenticator) }
+    hash.finalize().into()
 }
 
-/// The Accounting-Response to a request; its authenticator covers the request's (RFC 2866 §3).
-#[must_use]
-pub fn response(identifier: u8, request_authenticator: &[u8; 16], secret: &[u8]) -> [u8; 20] {
-    let mut packet = [0; HEADER_LEN];
-    packet[..4].copy_from_slice(&[ACCOUNTING_RESPONSE, identifier, 0, 20]);
-    let mut hash = Md5::new();
-    hash.update(&packet[..4]);
-    hash.update(request_authenticator);
-    hash.update(secret);
-    packet[4..].copy_from_slice(&hash.finalize());
-    packet
+/// Message-Authenticator: HMAC-MD5 over the packet with zeros in its place (RFC 3579 §3.2), and in an Accounting-Request also
+/// in the authenticator's, which covers it and is computed after it (as RFC 5176 §2.3 has it for requests of that kind).
+fn verify_message(packet: &[u8], proof: &[u8], is_accounting: bool, secret: &[u8]) -> Result<(), Refused> {
+    let at = proof.as_ptr() as usize - packet.as_ptr() as usize;
+    let authenticator = if is_accounting { &[0; 16] } else { &packet[4..HEADER_LEN] };
+    let mut mac = Hmac::<Md5>::new_from_slice(secret).map_err(|_| Refused::BadMessageAuthenticator)?;
+    mac.update(&packet[..4]);
+    mac.update(authenticator);
+    mac.update(&packet[HEADER_LEN..at]);
+    mac.update(&vec![0; proof.len()]);
+    mac.update(&packet[at + proof.len()..]);
+    mac.verify_slice(proof).map_err(|_| Refused::BadMessageAuthenticator)
+}
+
+/// Puts the authenticator into an Accounting-Request that fits the rest, as a NAS does; what is no packet stays as it is.
+pub fn sign(packet: &mut [u8], secret: &[u8]) {
+    if packet.len() >= HEADER_LEN {
+        let authenticator = authenticator(packet, secret);
+        packet[4..HEADER_LEN].copy_from_slice(&authenticator);
+    }
+}
+
+impl Exchange {
+    /// The Accounting-Response; its authenticator covers the request's (RFC 2866 §3), and every Proxy-State comes back in its
+    /// place (RFC 2865 §5.33).
+    #[must_use]
+    pub fn response(&self, secret: &[u8]) -> Vec<u8> {
+        let mut packet = vec![ACCOUNTING_RESPONSE, self.identifier, 0, 0];
+        packet.extend(self.authenticator);
+        for state in &self.proxy_states {
+            packet.push(PROXY_STATE);
+            // No longer than it was in the request.
+            packet.push(u8::try_from(state.len() + 2).unwrap_or(u8::MAX));
+            packet.extend(state);
+        }
+        let len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        let mut hash = Md5::new();
+        hash.update(&packet);
+        hash.update(secret);
+        packet[4..HEADER_LEN].copy_from_slice(&hash.finalize());
+        packet
+    }
+}
+
+impl Request {
+    fn read<'a>(exchange: Exchange, read: impl Iterator<Item = (u8, &'a [u8])>) -> Result<Self, Refused> {
+        let (mut attributes, mut status, mut content) = (Attributes::default(), None, Md5::new());
+        for (kind, value) in read {
+            if !matches!(kind, PROXY_STATE | ACCT_DELAY_TIME | MESSAGE_AUTHENTICATOR) {
+                content.update([kind, u8::try_from(value.len()).unwrap_or(u8::MAX)]);
+                content.update(value);
+            }
+            if kind == ACCT_STATUS_TYPE {
+                status = status.or(status_of(value));
+            } else {
+                attributes.learn(kind, value)?;
+            }
+        }
+        let status = status.ok_or(Refused::NoStatus)?;
+        let needs_id = matches!(status, AcctStatus::Start | AcctStatus::Stop | AcctStatus::Interim);
+        if needs_id && attributes.session_id.is_none() {
+            return Err(Refused::NoSessionId);
+        }
+        Ok(Self { exchange, status, attributes, content: content.finalize().into() })
+    }
 }
 
 fn status_of(value: &[u8]) -> Option<AcctStatus> {
-    match number(value)? {
-        1 => Some(AcctStatus::Start),
-        2 => Some(AcctStatus::Stop),
-        3 => Some(AcctStatus::Interim),
-        7 => Some(AcctStatus::On),
-        8 => Some(AcctStatus::Off),
+    match value {
+        [0, 0, 0, 1] => Some(AcctStatus::Start),
+        [0, 0, 0, 2] => Some(AcctStatus::Stop),
+        [0, 0, 0, 3] => Some(AcctStatus::Interim),
+        [0, 0, 0, 7] => Some(AcctStatus::On),
+        [0, 0, 0, 8] => Some(AcctStatus::Off),
+        [0, 0, 0, 15] => Some(AcctStatus::Failed),
         _ => None,
-    }
-}
-
-impl Attributes {
-    /// Numbers are those of the IANA registry "RADIUS Types".
-    fn learn(&mut self, kind: u8, value: &[u8]) {
-        match kind {
-            1 => self.user_name = Some(text(value)),
-            4 => self.nas_ip = self.nas_ip.or(ipv4(value)),
-            5 => self.nas_port = number(value),
-            8 => self.framed_ips.extend(ipv4(value).filter(|ip| is_assigned(*ip))),
-            30 => self.called_station = Some(text(value)),
-            31 => self.calling_station = Some(text(value)),
-            32 => self.nas_identifier = Some(text(value)),
-            41 => self.delay_s = number(value),
-            42 => self.input_octets = number(value),
-            43 => self.output_octets = number(value),
-            44 => self.session_id = Some(text(value)),
-            45 => self.authentic = number(value),
-            46 => self.session_time_s = number(value),
-            47 => self.input_packets = number(value).unwrap_or(0),
-            48 => self.output_packets = number(value).unwrap_or(0),
-            49 => self.terminate_cause = number(value),
-            52 => self.input_gigawords = number(value).unwrap_or(0),
-            53 => self.output_gigawords = number(value).unwrap_or(0),
-            55 => self.event_timestamp_s = number(value),
-            85 => self.interim_interval_s = number(value),
-            87 => self.nas_port_id = Some(text(value)),
-            89 => self.chargeable_user = Some(text(value)),
-            95 => self.nas_ip = self.nas_ip.or(ipv6(value)),
-            97 => self.framed_prefixes.extend(prefix(value)),
-            168 => self.framed_ips.extend(ipv6(value)),
-            _ => {}
-        }
-    }
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.try_into().ok().map(u32::from_be_bytes)
-}
-
-fn ipv4(value: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(value).ok().map(|octets| Ipv4Addr::from(octets).into())
-}
-
-fn ipv6(value: &[u8]) -> Option<IpAddr> {
-    <[u8; 16]>::try_from(value).ok().map(|octets| Ipv6Addr::from(octets).into())
-}
-
-/// RFC 2865 §5.8: all ones and all ones but one mean that the address is still to be chosen.
-fn is_assigned(ip: IpAddr) -> bool {
-    ip != IpAddr::from([255, 255, 255, 255]) && ip != IpAddr::from([255, 255, 255, 254]) && !ip.is_unspecified()
-}
-
-/// Framed-IPv6-Prefix: a reserved octet, the length in bits, and up to 16 octets (RFC 3162 §2.3).
-fn prefix(value: &[u8]) -> Option<(IpAddr, u8)> {
-    let (&[_, len], octets) = value.split_first_chunk::<2>()?;
-    if len > 128 || octets.len() > 16 || octets.len() * 8 < usize::from(len) {
-        return None;
-    }
-    let mut address = [0; 16];
-    address[..octets.len()].copy_from_slice(octets);
-    Some((Ipv6Addr::from(address).into(), len))
-}
-
-/// Octets as text; a backslash is doubled and what is not UTF-8 or a control character is written `\xNN`, so nothing is lost.
-fn text(value: &[u8]) -> String {
-    let mut text = String::with_capacity(value.len());
-    for chunk in value.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                c if c.is_control() => escape(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
-                c => text.push(c),
-            }
-        }
-        escape(&mut text, chunk.invalid());
-    }
-    text
-}
-
-const HEX: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"];
-
-fn escape(text: &mut String, octets: &[u8]) {
-    for octet in octets {
-        for part in ["\\x", HEX[usize::from(octet >> 4)], HEX[usize::from(octet & 15)]] {
-            text.push_str(part);
-        }
     }
 }
 
@@ -242,6 +286,7 @@ pub(super) mod tests {
     use super::*;
 
     const SECRET: &[u8] = b"xyzzy5461";
+    const START: (u8, &[u8]) = (40, &[0, 0, 0, 1]);
 
     /// Made with Python: `head = bytes([4, 42]) + length`, the attributes as asserted below, and
     /// `hashlib.md5(head + bytes(16) + attributes + secret)` between them.
@@ -251,17 +296,8 @@ pub(super) mod tests {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
-    /// Puts the authenticator in that fits the rest.
-    fn sign(packet: &mut [u8]) {
-        packet[4..20].fill(0);
-        let mut hash = Md5::new();
-        hash.update(&*packet);
-        hash.update(SECRET);
-        packet[4..20].copy_from_slice(&hash.finalize());
-    }
-
-    pub(crate) fn request(attributes: &[(u8, &[u8])]) -> Vec<u8> {
-        let mut packet = vec![ACCOUNTING_REQUEST, 7, 0, 0];
+    pub(crate) fn packet(code: u8, attributes: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut packet = vec![code, 7, 0, 0];
         packet.extend([0; 16]);
         for (kind, value) in attributes {
             packet.extend([*kind, u8::try_from(value.len() + 2).unwrap()]);
@@ -269,18 +305,47 @@ pub(super) mod tests {
         }
         let len = u16::try_from(packet.len()).unwrap();
         packet[2..4].copy_from_slice(&len.to_be_bytes());
-        sign(&mut packet);
         packet
     }
 
+    pub(crate) fn request(attributes: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut packet = packet(ACCOUNTING_REQUEST, attributes);
+        sign(&mut packet, SECRET);
+        packet
+    }
+
+    fn read(datagram: &[u8]) -> Result<Packet, Refused> {
+        parse(datagram, SECRET, Demand::Authenticator)
+    }
+
+    fn accounting(datagram: &[u8]) -> Request {
+        let Packet::Accounting(request) = read(datagram).unwrap() else { panic!("another kind") };
+        *request
+    }
+
     pub(crate) fn parsed(attributes: &[(u8, &[u8])]) -> Request {
-        parse(&request(attributes), SECRET).unwrap()
+        accounting(&request(attributes))
+    }
+
+    /// Puts a Message-Authenticator in where sixteen zeros wait for it at the end.
+    fn prove(packet: &mut [u8]) {
+        let at = packet.len() - 16;
+        let mut mac = Hmac::<Md5>::new_from_slice(SECRET).unwrap();
+        mac.update(packet);
+        packet[at..].copy_from_slice(&mac.finalize().into_bytes());
+    }
+
+    #[test]
+    fn every_reason_has_its_place() {
+        for (position, reason) in Refused::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, position, "{}", reason.label());
+        }
     }
 
     #[test]
     fn a_request_made_elsewhere_is_understood() {
-        let request = parse(&hex(FROM_PYTHON), SECRET).unwrap();
-        assert_eq!((request.identifier, request.status), (42, AcctStatus::Start));
+        let request = accounting(&hex(FROM_PYTHON));
+        assert_eq!((request.exchange.identifier, request.status), (42, AcctStatus::Start));
         assert_eq!(request.attributes.session_id.as_deref(), Some("001a"));
         assert_eq!(request.attributes.user_name.as_deref(), Some("b\\xe9a}\\\\"), "what is not UTF-8 is escaped");
     }
@@ -289,50 +354,95 @@ pub(super) mod tests {
     fn a_request_cut_or_flipped_anywhere_is_refused() {
         let whole = hex(FROM_PYTHON);
         for len in 0..whole.len() {
-            assert!(parse(&whole[..len], SECRET).is_err(), "cut to {len}");
+            assert!(read(&whole[..len]).is_err(), "cut to {len}");
         }
         for bit in 0..whole.len() * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(parse(&flipped, SECRET).is_err(), "bit {bit}");
+            assert!(read(&flipped).is_err(), "bit {bit}");
         }
-        assert_eq!(parse(&whole, b"other"), Err(Refused::BadAuthenticator));
+        assert_eq!(parse(&whole, b"other", Demand::Authenticator), Err(Refused::BadAuthenticator));
         let padded = [whole, vec![0; 9]].concat();
-        assert!(parse(&padded, SECRET).is_ok(), "octets beyond the length are padding");
+        assert!(read(&padded).is_ok(), "octets beyond the length are padding");
     }
 
     #[test]
-    fn attributes_of_length_zero_and_one_are_refused() {
-        for len in [0, 1] {
-            let mut packet = request(&[(40, &[0, 0, 0, 1]), (44, b"1")]);
+    fn lengths_that_lie_are_refused_though_the_secret_is_known() {
+        for len in [0, 1, 255] {
+            let mut packet = request(&[START, (44, b"1")]);
             packet[21] = len;
-            sign(&mut packet);
-            assert_eq!(parse(&packet, SECRET), Err(Refused::BadAttribute));
+            sign(&mut packet, SECRET);
+            assert_eq!(read(&packet), Err(Refused::BadAttribute), "{len}");
         }
+        let mut one_octet_left = [request(&[START, (44, b"1")]), vec![44]].concat();
+        one_octet_left[3] += 1;
+        sign(&mut one_octet_left, SECRET);
+        assert_eq!(read(&one_octet_left), Err(Refused::BadAttribute));
+        let mut too_long = vec![0; 5000];
+        too_long[..4].copy_from_slice(&[ACCOUNTING_REQUEST, 1, 0x10, 0x01]);
+        sign(&mut too_long, SECRET);
+        assert_eq!(read(&too_long), Err(Refused::BadLength));
     }
 
     #[test]
     fn what_a_session_needs_must_be_there() {
-        let status: (u8, &[u8]) = (40, &[0, 0, 0, 1]);
-        assert_eq!(parse(&request(&[(44, b"1")]), SECRET), Err(Refused::NoStatus));
-        assert_eq!(parse(&request(&[status]), SECRET), Err(Refused::NoSessionId));
+        assert_eq!(read(&request(&[(44, b"1")])), Err(Refused::NoStatus));
+        assert_eq!(read(&request(&[START])), Err(Refused::NoSessionId));
+        assert_eq!(read(&request(&[START, (44, b"")])), Err(Refused::NoSessionId));
+        assert_eq!(read(&request(&[(40, &[0, 0, 0, 9]), (44, b"1")])), Err(Refused::NoStatus));
         assert_eq!(parsed(&[(40, &[0, 0, 0, 7])]).status, AcctStatus::On);
+        assert_eq!(parsed(&[(40, &[0, 0, 0, 15])]).status, AcctStatus::Failed);
     }
 
     #[test]
-    fn addresses_and_prefixes_are_read() {
-        let prefix = [0, 64, 0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2];
-        let given: [(u8, &[u8]); 5] =
-            [(40, &[0, 0, 0, 1]), (44, b"1"), (8, &[10, 0, 0, 1]), (8, &[255; 4]), (97, &prefix)];
-        let attributes = parsed(&given).attributes;
-        assert_eq!(attributes.framed_ips, [IpAddr::from([10, 0, 0, 1])]);
-        assert_eq!(attributes.framed_prefixes, [("2001:db8:1:2::".parse().unwrap(), 64)]);
+    fn a_message_authenticator_must_fit_where_it_is() {
+        let mut proven = packet(ACCOUNTING_REQUEST, &[START, (44, b"1"), (80, &[0; 16])]);
+        prove(&mut proven);
+        sign(&mut proven, SECRET);
+        assert!(parse(&proven, SECRET, Demand::MessageAuthenticator).is_ok());
+        *proven.last_mut().unwrap() ^= 1;
+        sign(&mut proven, SECRET);
+        assert_eq!(read(&proven), Err(Refused::BadMessageAuthenticator));
+        assert_eq!(read(&request(&[START, (44, b"1"), (80, &[0; 15])])), Err(Refused::BadMessageAuthenticator));
+        let without = request(&[START, (44, b"1")]);
+        assert_eq!(parse(&without, SECRET, Demand::MessageAuthenticator), Err(Refused::NoMessageAuthenticator));
+    }
+
+    #[test]
+    fn a_status_server_proves_itself_by_message_authenticator_alone() {
+        let mut probe = packet(STATUS_SERVER, &[(80, &[0; 16])]);
+        probe[4..20].fill(0xa5);
+        prove(&mut probe);
+        assert!(matches!(read(&probe), Ok(Packet::StatusServer(_))));
+        probe[4] ^= 1;
+        assert_eq!(read(&probe), Err(Refused::BadMessageAuthenticator));
+        assert_eq!(read(&packet(STATUS_SERVER, &[])), Err(Refused::NoMessageAuthenticator));
+    }
+
+    #[test]
+    fn an_answer_gives_back_every_proxy_state_in_order() {
+        let asked = parsed(&[(33, b"inner"), START, (44, b"1"), (33, b""), (33, b"outer")]);
+        let answer = asked.exchange.response(SECRET);
+        assert_eq!(answer[20..], [&[33, 7][..], b"inner", &[33, 2, 33, 7], b"outer"].concat());
+        assert_eq!(usize::from(answer[3]), answer.len());
+        let mut covered = answer.clone();
+        covered[4..20].copy_from_slice(&asked.exchange.authenticator);
+        covered.extend(SECRET);
+        assert_eq!(answer[4..20], *Md5::digest(covered));
+    }
+
+    #[test]
+    fn the_content_is_the_same_however_late_and_by_whomever_it_comes() {
+        let first = parsed(&[START, (44, b"1"), (8, &[10, 0, 0, 1])]);
+        let later = parsed(&[START, (44, b"1"), (8, &[10, 0, 0, 1]), (41, &[0, 0, 0, 9]), (33, b"proxy")]);
+        assert_eq!(first.content, later.content);
+        assert_ne!(first.content, parsed(&[START, (44, b"1"), (8, &[10, 0, 0, 2])]).content);
     }
 
     proptest! {
         #[test]
         fn no_datagram_makes_it_panic(datagram in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&datagram, SECRET);
+            let _ = read(&datagram);
         }
 
         #[test]
@@ -340,7 +450,7 @@ pub(super) mod tests {
             values in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..30)), 0..20)
         ) {
             let attributes: Vec<(u8, &[u8])> = values.iter().map(|(kind, value)| (*kind, value.as_slice())).collect();
-            let _ = parse(&request(&attributes), SECRET);
+            let _ = read(&request(&attributes));
         }
     }
 }

@@ -180,6 +180,7 @@ fn fact(operation: Operation, body: Body, received_ns: WallNs) -> Result<Session
         }),
         end_cause: body.end_cause,
         interim_interval_s: body.interim_interval_s,
+        details: None,
     })
 }
 
