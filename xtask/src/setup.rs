@@ -18,7 +18,7 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DUCKDB: &str = "duckdb==2.0.0";
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 25] = [
+const PROGRAMS: [(&str, &str); 24] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("cc", "gcc"),
@@ -34,7 +34,6 @@ const PROGRAMS: [(&str, &str); 25] = [
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
-    ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("python3", "python3-venv"),
     ("radclient", "freeradius-utils"),
