@@ -326,12 +326,17 @@ fn hold(life: &mut Session, report: &SessionFact) {
 }
 
 fn reset_between(life: &Session, report: &SessionFact, resets: &[SessionFact]) -> bool {
-    resets.iter().any(|reset| reset.nas == life.nas && reset.at_ns > life.started_ns && reset.at_ns <= report.at_ns)
+    resets.iter().any(|reset| resets_this(reset, life) && reset.at_ns <= report.at_ns)
+}
+
+/// Whether a reset ended this life. hostapd reports one for each of its networks, by Called-Station-Id: the others go on.
+fn resets_this(reset: &SessionFact, life: &Session) -> bool {
+    let is_elsewhere = reset.ap_mac.is_some() && life.ap_mac.is_some() && reset.ap_mac != life.ap_mac;
+    reset.nas == life.nas && reset.at_ns > life.started_ns && !is_elsewhere
 }
 
 fn end(life: &mut Session, resets: &[SessionFact], timeouts: &SessionTimeouts, now_ns: WallNs) {
-    let reset =
-        resets.iter().find(|reset| reset.nas == life.nas && reset.at_ns > life.started_ns).map(|reset| reset.at_ns);
+    let reset = resets.iter().find(|reset| resets_this(reset, life)).map(|reset| reset.at_ns);
     if let Some(at_ns) = reset.filter(|at_ns| life.ended_ns.is_none_or(|end| end > *at_ns)) {
         life.ended_ns = Some(at_ns);
         life.end_cause = Some("NAS-Reboot".to_owned());
@@ -479,6 +484,15 @@ pub(crate) mod tests {
         let found = sessions([report(SessionEvent::Start, "a", 10), reset, report(SessionEvent::Start, "a", 60)], 70);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].ended_ns, found[1].ended_ns), (Some(50 * SECOND), None));
+    }
+
+    #[test]
+    fn a_network_that_comes_up_ends_no_session_of_another_on_the_same_access_point() {
+        let at = |mac: u8| Some(MacAddr([2, 0, 0, 0, 0xff, mac]));
+        let reset = SessionFact { session_id: String::new(), ap_mac: at(2), ..report(SessionEvent::NasReset, "", 50) };
+        let on = |id: &str, mac| SessionFact { ap_mac: at(mac), ..report(SessionEvent::Start, id, 10) };
+        let found = sessions([on("a", 1), on("b", 2), reset], 70);
+        assert_eq!((found[0].ended_ns, found[1].ended_ns), (None, Some(50 * SECOND)));
     }
 
     #[test]
