@@ -12,6 +12,7 @@ pub mod hooks;
 mod interfaces;
 pub mod layout;
 pub mod memory;
+mod notices;
 pub mod object;
 mod pinned;
 mod pins;
@@ -36,6 +37,7 @@ use crate::locks::LockError;
 
 pub use drain::{Evictions, GenerationRead, RingRead, note_eviction};
 pub use hooks::HookChoice;
+pub use notices::NoticesRead;
 pub use object::Dimensions;
 
 use clock::{ClockReading, tick_ns};
@@ -135,6 +137,7 @@ pub struct Capture {
     evictions: Vec<Evictions>,
     /// By the monotonic clock.
     generation_began: u64,
+    notices: notices::Notices,
 }
 
 impl Capture {
@@ -197,6 +200,7 @@ impl Capture {
             occupied_half: None,
             evictions: Vec::new(),
             generation_began: clock.monotonic_ns,
+            notices: notices::Notices::default(),
         }
     }
 
@@ -274,8 +278,12 @@ impl Capture {
     }
 
     /// What the journal of an earlier agent already holds: ring positions, and the evictions of generations not yet read.
-    /// `last_ns` is when the last generation that is on disk was read, 0 if that is not known.
-    pub fn resume_from(&mut self, positions: &[(u32, u64)], evictions: Vec<Evictions>, last_ns: i64) {
+    /// `notices` is the position in the ring of notices; `last_ns` when the last generation that is on disk was read, 0 if that is not
+    /// known.
+    pub fn resume_from(&mut self, positions: &[(u32, u64)], notices: u64, evictions: Vec<Evictions>, last_ns: i64) {
+        if let Some(ring) = &mut self.maps.notices {
+            ring.skip_to(notices);
+        }
         if last_ns != 0 {
             self.generation_began = ClockReading::now().monotonic(last_ns);
         }

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::capture::clock::ClockReading;
-use crate::capture::{Capture, CaptureError, GenerationRead};
+use crate::capture::{Capture, CaptureError, GenerationRead, RingRead};
 use crate::recorder::{NotRecorded, Submission};
 use crate::sealer::{SealJob, chain};
 
@@ -219,7 +219,7 @@ impl Carrier {
             let entries: Vec<Entry> = entries.collect();
             let rings = read_rings.then(|| self.capture.read_rings());
             if let (Some(journal), Some(rings)) = (self.journal.as_mut(), &rings) {
-                rings.batches.iter().try_for_each(|batch| journal.append(&Entry::Ring(batch.clone())))?;
+                rings.entries().try_for_each(|entry| journal.append(&entry))?;
             }
             let mark = self.journal.as_ref().map_or(0, JournalWriter::mark);
             let written = self.write(entries.iter())?;
@@ -247,7 +247,7 @@ impl Carrier {
     }
 
     fn record(&mut self, read: &GenerationRead) -> Result<(), CarrierError> {
-        let mut entries: Vec<Entry> = read.rings.batches.iter().cloned().map(Entry::Ring).collect();
+        let mut entries: Vec<Entry> = read.rings.entries().collect();
         entries.extend(read.parts.iter().cloned().map(Entry::Part));
         for row in read.done.coverage.iter().filter(|row| !row.balances()) {
             error!(?row, "packets seen are not packets accounted for; a gap is recorded");

@@ -84,6 +84,9 @@ pub struct RunArguments {
     /// File of fixed sessions, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub sessions: Option<PathBuf>,
+    /// Table of the makers of devices, instead of the one built in (see docs/devices.md for how it is made and brought up to date)
+    #[arg(long, value_name = "FILE")]
+    pub vendor_table: Option<PathBuf>,
     /// Do not watch address translation
     #[arg(long)]
     pub no_nat: bool,

@@ -4,6 +4,7 @@
 pub mod capture;
 pub mod carrier;
 pub mod cli;
+pub mod devices;
 pub mod identity;
 pub mod locks;
 pub mod nat;
@@ -12,3 +13,4 @@ pub mod recorder;
 pub mod run;
 pub mod sealer;
 pub mod seldom;
+pub mod vendors;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hotspot_archive::entry::{Entry, JournalHeader};
@@ -11,6 +12,7 @@ use hotspot_archive::layout::{DataDir, is_name};
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
 use hotspot_common::control::Control;
 use hotspot_core::fact::{NatWatch, NatWatchFact};
+use hotspot_core::vendor::VendorTable;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,6 +30,7 @@ use crate::locks::{Lock, LockError};
 use crate::nat::{NatError, NatWatcher};
 use crate::recorder::{NotRecorded, Recorder};
 use crate::sealer::Sealer;
+use crate::vendors::{self, VendorsError};
 
 /// How long the sources may take for what came last.
 const SOURCES_END_WITHIN: Duration = Duration::from_secs(2);
@@ -64,6 +67,8 @@ pub enum RunError {
     #[error(transparent)]
     Sessions(#[from] SessionsFileError),
     #[error(transparent)]
+    Vendors(#[from] VendorsError),
+    #[error(transparent)]
     Nat(#[from] NatError),
     #[error(transparent)]
     NotRecorded(#[from] NotRecorded),
@@ -82,6 +87,7 @@ impl RunError {
         match self {
             Self::Name { .. }
             | Self::Sessions(_)
+            | Self::Vendors(_)
             | Self::Capture(CaptureError::UnknownInterface { .. })
             | Self::Portal(PortalError::NoSecrets { .. })
             | Self::PortalSecrets(PortalSecretsError::Line { .. } | PortalSecretsError::Empty { .. })
@@ -133,9 +139,10 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
         .build()
         .map_err(|source| RunError::System { what: "threads", source })?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    let vendors = vendors::load(arguments.vendor_table.as_deref())?;
     let capture = Capture::start(&settings(arguments))?;
     let recovered = recover(arguments, &data, &manifest, &boot_id, capture)?;
-    runtime.block_on(serve(arguments, data, manifest, boot_id, recovered, radius))
+    runtime.block_on(serve(arguments, data, Sealing { manifest, boot_id, vendors }, recovered, radius))
 }
 
 fn make_dirs(data: &DataDir) -> Result<(), RunError> {
@@ -179,6 +186,8 @@ struct Recovered {
 #[derive(Default)]
 struct Found {
     positions: Vec<(u32, u64)>,
+    /// In the ring of notices.
+    notices: u64,
     evictions: Vec<Evictions>,
     drained: u64,
     last_ns: i64,
@@ -205,6 +214,7 @@ impl Found {
                     );
                 }
             }
+            Entry::Devices(batch) if batch.capture == capture => self.notices = batch.end_position,
             Entry::Done(done) if done.capture == capture => {
                 self.drained = self.drained.max(done.generation);
                 self.evictions.retain(|evicted| u64::from(evicted.generation) != done.generation & u64::from(u32::MAX));
@@ -222,6 +232,8 @@ impl Found {
             | Entry::Session(_)
             | Entry::Nat(_)
             | Entry::NatWatch(_)
+            | Entry::Devices(_)
+            | Entry::DeviceState(_)
             | Entry::OpenFlows(_) => {}
         }
     }
@@ -280,7 +292,8 @@ fn recover(
         note_absence(&mut journal, &capture, &found, arguments.no_nat)?;
     }
     journal.commit()?;
-    capture.resume_from(&found.positions, found.evictions, if capture.resumed() { found.last_ns } else { 0 });
+    let last_ns = if capture.resumed() { found.last_ns } else { 0 };
+    capture.resume_from(&found.positions, found.notices, found.evictions, last_ns);
     if capture.resumed() && found.drained + 1 < control.generation {
         let read = capture.read_generation(control.generation - 1)?;
         keep(&mut journal, &read)?;
@@ -288,16 +301,16 @@ fn recover(
         info!(generation = read.generation, "read the generation that an earlier agent left");
     }
     for (remains, (_, found)) in capture.take_earlier().into_iter().zip(earlier) {
-        let Found { drained, positions, evictions, last_ns, .. } = found;
-        remains.read_remains(drained, &positions, evictions, last_ns, |read| keep(&mut journal, read))?;
+        let Found { drained, positions, notices, evictions, last_ns, .. } = found;
+        remains.read_remains(drained, &positions, notices, evictions, last_ns, |read| keep(&mut journal, read))?;
     }
     Ok(Recovered { capture, journal, header, closed: waiting })
 }
 
 /// Puts a generation on disk.
 fn keep(journal: &mut JournalWriter, read: &GenerationRead) -> Result<(), RunError> {
-    for batch in &read.rings.batches {
-        journal.append(&Entry::Ring(batch.clone()))?;
+    for entry in read.rings.entries() {
+        journal.append(&entry)?;
     }
     for part in &read.parts {
         journal.append(&Entry::Part(part.clone()))?;
@@ -318,14 +331,21 @@ fn note_absence(journal: &mut JournalWriter, capture: &Capture, found: &Found, n
     Ok(())
 }
 
+/// What the sealer is made of.
+struct Sealing {
+    manifest: Manifest,
+    boot_id: String,
+    vendors: Arc<VendorTable>,
+}
+
 async fn serve(
     arguments: &RunArguments,
     data: DataDir,
-    manifest: Manifest,
-    boot_id: String,
+    sealing: Sealing,
     recovered: Recovered,
     radius: Option<RadiusSettings>,
 ) -> Result<(), RunError> {
+    let Sealing { manifest, boot_id, vendors } = sealing;
     let system = |what| move |source| RunError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
@@ -337,7 +357,8 @@ async fn serve(
         // The queue is read as long as this function runs.
         let _ = jobs.send(crate::sealer::SealJob::Closed { sequence: *sequence });
     }
-    let sealer = Sealer::new(data.clone(), manifest, boot_id, Duration::from_secs(arguments.grace.into()));
+    let grace = Duration::from_secs(arguments.grace.into());
+    let sealer = Sealer::new(data.clone(), manifest, boot_id, grace, vendors);
     let sealer = std::thread::Builder::new()
         .name("sealer".into())
         .spawn(move || sealer.run(&queue))

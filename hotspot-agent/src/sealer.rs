@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use hotspot_archive::state;
 use hotspot_core::WallNs;
 use hotspot_core::assembly::{Assembled, Assembly, Ending, Params, State};
 use hotspot_core::record::CoverageRecord;
+use hotspot_core::vendor::VendorTable;
 use tracing::{error, info, warn};
 
 use crate::capture::clock::ClockReading;
@@ -56,6 +58,7 @@ pub struct Sealer {
     manifest: Manifest,
     boot_id: String,
     grace: Duration,
+    vendors: Arc<VendorTable>,
 }
 
 /// A journal as it was replayed.
@@ -68,8 +71,8 @@ struct Journal {
 
 impl Sealer {
     #[must_use]
-    pub fn new(data: DataDir, manifest: Manifest, boot_id: String, grace: Duration) -> Self {
-        Self { data, manifest, boot_id, grace }
+    pub fn new(data: DataDir, manifest: Manifest, boot_id: String, grace: Duration, vendors: Arc<VendorTable>) -> Self {
+        Self { data, manifest, boot_id, grace, vendors }
     }
 
     /// Seals what it is told, until [`SealJob::Finish`].
@@ -130,6 +133,7 @@ impl Sealer {
                 sequence,
                 flows = assembled.flows.len(),
                 sessions = assembled.sessions.len(),
+                devices = assembled.devices.len(),
                 ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "sealed"
             );
@@ -158,12 +162,14 @@ impl Sealer {
                 Entry::Session(fact) => state.sessions.apply(fact),
                 Entry::Nat(facts) => facts.iter().for_each(|fact| state.nat.apply(fact)),
                 Entry::NatWatch(fact) => state.nat.apply_watch(fact),
+                Entry::DeviceState(devices) => devices.into_iter().for_each(|device| state.devices.restore(device)),
                 Entry::OpenFlows(flows) => state.open_flows.extend(flows),
                 Entry::Header(_)
                 | Entry::Ring(_)
                 | Entry::Part(_)
                 | Entry::Done(_)
                 | Entry::Gap(_)
+                | Entry::Devices(_)
                 | Entry::Closed { .. } => {}
             }
         }
@@ -179,7 +185,8 @@ impl Sealer {
             if let Entry::Header(found) = &entry
                 && let Some(state) = state.take()
             {
-                *assembly = Some(Assembly::new(Params::default(), found.opened_ns, state));
+                let fresh = Assembly::new(Params::default(), found.opened_ns, state);
+                *assembly = Some(fresh.with_vendors(Arc::clone(&self.vendors)));
                 last_ns = found.opened_ns;
                 header = Some(found.clone());
             }
@@ -208,12 +215,14 @@ impl Sealer {
             replay(&next, |entry| match entry {
                 Entry::Session(fact) => assembly.later_session(fact),
                 Entry::Nat(facts) => facts.into_iter().for_each(|fact| assembly.later_nat(fact)),
+                Entry::Devices(batch) => batch.facts.into_iter().for_each(|fact| assembly.later_device(fact)),
                 Entry::Header(_)
                 | Entry::Interface(_)
                 | Entry::Ring(_)
                 | Entry::Part(_)
                 | Entry::Done(_)
                 | Entry::Gap(_)
+                | Entry::DeviceState(_)
                 | Entry::NatWatch(_)
                 | Entry::OpenFlows(_)
                 | Entry::Closed { .. } => {}
@@ -241,6 +250,9 @@ impl Sealer {
         let (nat, watch) = state.nat.facts();
         entries.extend(nat.chunks(ITEMS_PER_ENTRY).map(|facts| Entry::Nat(facts.to_vec())));
         entries.extend(watch.into_iter().map(Entry::NatWatch));
+        entries.extend(
+            state.devices.devices().chunks(DEVICES_PER_ENTRY).map(|devices| Entry::DeviceState(devices.to_vec())),
+        );
         entries.extend(state.open_flows.chunks(ITEMS_PER_ENTRY).map(|flows| Entry::OpenFlows(flows.to_vec())));
         state::write(&self.data.state(header.sequence), header, &entries)?;
         let sealing = Sealing {
@@ -250,6 +262,7 @@ impl Sealer {
             sealed_ns: ClockReading::now().wall_now(),
             flows: &assembled.flows,
             sessions: &assembled.sessions,
+            devices: &assembled.devices,
             coverage: &assembled.coverage,
         };
         self.manifest.seal(&sealing)?;
@@ -258,6 +271,8 @@ impl Sealer {
 }
 
 const ITEMS_PER_ENTRY: usize = 32_768;
+/// A device with all it may hold is some 16 KiB as JSON.
+const DEVICES_PER_ENTRY: usize = 512;
 
 /// Hands an entry to the assembly; returns the latest moment it is about.
 fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
@@ -303,7 +318,12 @@ fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
             assembly.nat_watch(fact);
             0
         }
-        Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
+        Entry::Devices(batch) => {
+            let last_ns = batch.facts.iter().map(|fact| fact.at_ns).max().unwrap_or(0);
+            assembly.devices(batch.capture, batch.end_position, &batch.facts);
+            last_ns
+        }
+        Entry::DeviceState(_) | Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
     }
 }
 

@@ -4,7 +4,8 @@
 //! generation it stands for. Which entries count is decided by whoever replays the journal (see `docs/formats/journal.md`).
 
 use hotspot_core::WallNs;
-use hotspot_core::fact::{FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
+use hotspot_core::device::Device;
+use hotspot_core::fact::{DeviceFact, FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
 use hotspot_core::merge::OpenFlow;
 use hotspot_core::record::CoverageRecord;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,15 @@ pub struct GenerationDone {
     pub boot_offset_ns: i64,
 }
 
+/// What the ring of notices held up to a position, as far as it was news.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceBatch {
+    pub capture: CaptureId,
+    /// Consumer position after this batch; as in [`RingBatch`].
+    pub end_position: u64,
+    pub facts: Vec<DeviceFact>,
+}
+
 /// One frame's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -81,6 +91,9 @@ pub enum Entry {
     Session(SessionFact),
     Nat(Vec<NatFact>),
     NatWatch(NatWatchFact),
+    Devices(DeviceBatch),
+    /// Only in state files.
+    DeviceState(Vec<Device>),
     /// Only in state files.
     OpenFlows(Vec<OpenFlow>),
     /// The last entry of a journal that was closed in order, with the moment of closing.

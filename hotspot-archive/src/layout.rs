@@ -9,17 +9,19 @@ use hotspot_core::WallNs;
 pub enum Class {
     Flows,
     Sessions,
+    Devices,
     Coverage,
 }
 
 impl Class {
-    pub const ALL: [Self; 3] = [Self::Flows, Self::Sessions, Self::Coverage];
+    pub const ALL: [Self; 4] = [Self::Flows, Self::Sessions, Self::Devices, Self::Coverage];
 
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Flows => "flows",
             Self::Sessions => "sessions",
+            Self::Devices => "devices",
             Self::Coverage => "coverage",
         }
     }

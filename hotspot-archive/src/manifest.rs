@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hotspot_core::WallNs;
-use hotspot_core::record::{CoverageRecord, FlowRecord, SessionRecord};
+use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, SessionRecord};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -198,6 +198,7 @@ pub struct Sealing<'a> {
     pub sealed_ns: WallNs,
     pub flows: &'a [FlowRecord],
     pub sessions: &'a [SessionRecord],
+    pub devices: &'a [DeviceRecord],
     pub coverage: &'a [CoverageRecord],
 }
 
@@ -293,6 +294,7 @@ impl Manifest {
             let rows = match class {
                 Class::Flows => sealing.flows.len(),
                 Class::Sessions => sealing.sessions.len(),
+                Class::Devices => sealing.devices.len(),
                 Class::Coverage => sealing.coverage.len(),
             };
             if rows == 0 {
@@ -302,6 +304,7 @@ impl Manifest {
             match class {
                 Class::Flows => segment::write_flows(&path, origin, key.as_ref(), sealing.flows)?,
                 Class::Sessions => segment::write_sessions(&path, origin, key.as_ref(), sealing.sessions)?,
+                Class::Devices => segment::write_devices(&path, origin, key.as_ref(), sealing.devices)?,
                 Class::Coverage => segment::write_coverage(&path, origin, key.as_ref(), sealing.coverage)?,
             }
             let entry = file_entry(class.label(), &self.archive, &relative, rows as u64)?;
@@ -418,6 +421,7 @@ mod tests {
             sealed_ns: 3,
             flows: &[],
             sessions: &[],
+            devices: &[],
             coverage: &[],
         })
     }

@@ -121,7 +121,7 @@ impl Archive {
                 Err(error) => damage.push(error),
                 Ok(records) => rows.extend(records.into_iter().filter_map(|records| match records {
                     Records::Coverage(rows) => Some(rows),
-                    Records::Flows(_) | Records::Sessions(_) => None,
+                    Records::Flows(_) | Records::Sessions(_) | Records::Devices(_) => None,
                 })),
             }
         }

@@ -5,6 +5,7 @@
 
 mod columns;
 mod coverage;
+mod devices;
 mod flows;
 pub mod schema;
 mod sessions;
@@ -15,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
-use hotspot_core::record::{CoverageRecord, FlowRecord, SessionRecord};
+use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, SessionRecord};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
@@ -68,6 +69,7 @@ pub struct Origin {
 pub enum Records {
     Flows(Vec<FlowRecord>),
     Sessions(Vec<SessionRecord>),
+    Devices(Vec<DeviceRecord>),
     Coverage(Vec<CoverageRecord>),
 }
 
@@ -89,6 +91,11 @@ pub fn write_sessions(
     rows: &[SessionRecord],
 ) -> Result<(), SegmentError> {
     write(path, Class::Sessions, origin, key, rows.chunks(BATCH_ROWS).map(|rows| sessions::to_batch(origin, rows)))
+}
+
+/// Writes `devices`.
+pub fn write_devices(path: &Path, origin: &Origin, rows: &[DeviceRecord]) -> Result<(), SegmentError> {
+    write(path, Class::Devices, origin, rows.chunks(BATCH_ROWS).map(|rows| devices::to_batch(origin, rows)))
 }
 
 /// Writes `coverage`.
@@ -248,6 +255,7 @@ impl SegmentReader {
             match class {
                 Class::Flows => flows::from_batch(&path, &batch).map(Records::Flows),
                 Class::Sessions => sessions::from_batch(&path, &batch).map(Records::Sessions),
+                Class::Devices => devices::from_batch(&path, &batch).map(Records::Devices),
                 Class::Coverage => coverage::from_batch(&path, &batch).map(Records::Coverage),
             }
         }))
@@ -260,7 +268,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use hotspot_core::MacAddr;
-    use hotspot_core::fact::{IdentitySource, SessionCounters, SessionDetails};
+    use hotspot_core::fact::{DeviceSource, IdentitySource, SessionCounters, SessionDetails};
     use hotspot_core::record::{Attribution, EndReason, Identity, NatState, PublicEndpoint, SessionStatus, Tallied};
 
     use super::*;
@@ -340,7 +348,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn sessions_and_coverage_are_read_back_as_they_were_written() {
+    fn sessions_devices_and_coverage_are_read_back_as_they_were_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.parquet");
         let session = SessionRecord {
@@ -364,6 +372,22 @@ pub(crate) mod tests {
         };
         write_sessions(&path, &origin(), None, std::slice::from_ref(&session)).unwrap();
         assert_eq!(read_all(&path), [Records::Sessions(vec![session])]);
+        let path = dir.path().join("d.parquet");
+        let device = DeviceRecord {
+            client_mac: MacAddr([0, 0x1b, 0x21, 0, 0, 1]),
+            random_mac: false,
+            device_vendor: Some("Intel Corporate".into()),
+            hostname: Some("tv\\xff".into()),
+            vendor_class: None,
+            dhcp_fingerprint: Some("1,3,6".into()),
+            client_id: Some("01001b21000001".into()),
+            ips: vec![[10, 0, 0, 1].into(), "2001:db8::1".parse().unwrap()],
+            first_seen_ns: 1_000,
+            last_seen_ns: 2_000,
+            sources: vec![DeviceSource::Dhcp, DeviceSource::Nd],
+        };
+        write_devices(&path, &origin(), std::slice::from_ref(&device)).unwrap();
+        assert_eq!(read_all(&path), [Records::Devices(vec![device])]);
         let path = dir.path().join("c.parquet");
         let coverage = CoverageRecord {
             interface: "lan".into(),

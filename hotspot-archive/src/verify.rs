@@ -282,6 +282,7 @@ mod tests {
             sealed_ns: 1_795_392_310_000_000_000,
             flows: &[],
             sessions: &[],
+            devices: &[],
             coverage: &coverage,
         };
         manifest.seal(&sealing).unwrap();

@@ -2,8 +2,8 @@
 
 use hotspot_archive::search::Hit;
 use hotspot_archive::segment::Origin;
-use hotspot_core::fact::IdentitySource;
-use hotspot_core::record::{CoverageRecord, FlowRecord, NatState, SessionRecord};
+use hotspot_core::fact::{DeviceSource, IdentitySource};
+use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, NatState, SessionRecord};
 use serde_json::{Map, Value, json};
 
 use crate::time::utc;
@@ -89,6 +89,25 @@ pub(crate) fn of_session(origin: &Origin, session: &SessionRecord) -> Map<String
         ("calling_station", json!(details.calling_station)),
         ("called_station", json!(details.called_station)),
         ("status", json!(session.status.label())),
+    ])
+}
+
+pub(crate) fn of_device(origin: &Origin, device: &DeviceRecord) -> Map<String, Value> {
+    let sources: Vec<&str> = device.sources.iter().map(|source: &DeviceSource| source.label()).collect();
+    object([
+        ("client_mac", json!(device.client_mac)),
+        ("random_mac", json!(device.random_mac)),
+        ("device_vendor", json!(device.device_vendor)),
+        ("hostname", json!(device.hostname)),
+        ("vendor_class", json!(device.vendor_class)),
+        ("dhcp_fingerprint", json!(device.dhcp_fingerprint)),
+        ("client_id", json!(device.client_id)),
+        ("ips", json!(device.ips)),
+        ("site", json!(origin.site)),
+        ("gateway", json!(origin.gateway)),
+        ("first_seen", json!(utc(device.first_seen_ns))),
+        ("last_seen", json!(utc(device.last_seen_ns))),
+        ("source", json!(sources)),
     ])
 }
 

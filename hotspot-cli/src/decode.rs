@@ -80,6 +80,9 @@ fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl W
         Records::Sessions(rows) => {
             rows.iter().try_for_each(|row| printer.print("session", columns::of_session(origin, row)))
         }
+        Records::Devices(rows) => {
+            rows.iter().try_for_each(|row| printer.print("device", columns::of_device(origin, row)))
+        }
         Records::Coverage(rows) => rows.iter().try_for_each(|row| printer.print("coverage", columns::of_coverage(row))),
     }
 }
@@ -159,6 +162,14 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
         }),
         Entry::NatWatch(fact) => {
             printer.print("nat_watch", object(json!({"watch": fact.watch, "at": utc(fact.at_ns)})))
+        }
+        Entry::Devices(batch) => {
+            let position = json!({"capture": batch.capture, "end_position": batch.end_position});
+            printer.print("notices", object(position))?;
+            batch.facts.iter().try_for_each(|fact| printer.print("device_fact", object(json!(fact))))
+        }
+        Entry::DeviceState(devices) => {
+            devices.iter().try_for_each(|device| printer.print("device_state", object(json!(device))))
         }
         Entry::OpenFlows(flows) => flows.iter().try_for_each(|flow| {
             let mut values = key(&flow.key);

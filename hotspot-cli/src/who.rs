@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use hotspot_archive::filter::{self, Filter};
 use hotspot_archive::search::{Hit, Interval};
-use hotspot_core::record::{Attribution, NatState};
+use hotspot_core::record::{Attribution, FlowRecord, NatState};
 
 use crate::arguments::WhoArguments;
 use crate::find::{conclude, endpoint, open, protocol};
@@ -79,14 +79,24 @@ fn describe(to: &mut impl Write, hit: &Hit, zone: &Zone) -> io::Result<()> {
             line("attached", &attached.join(", "))?;
         }
     }
-    let random = if flow.client_mac.is_random() { " (a random address)" } else { "" };
-    line("device", &format!("{}{random}", flow.client_mac))?;
+    line("device", &device(flow))?;
     line("client", &endpoint(Some(flow.client_ip), flow.client_port))?;
     line("public", &translation(hit))?;
     line("peer", &format!("{} {}", protocol(flow), endpoint(flow.peer_ip, flow.peer_port)))?;
     line("from", &zone.show(flow.start_ns))?;
     line("to", &zone.show(flow.end_ns))?;
     line("venue", &format!("site {}, gateway {}, interface {}", hit.origin.site, hit.origin.gateway, flow.interface))
+}
+
+/// Name, address and maker, as far as they are known.
+fn device(flow: &FlowRecord) -> String {
+    let name = flow.hostname.as_deref().map(|name| format!("{name}, ")).unwrap_or_default();
+    let maker = match (&flow.device_vendor, flow.client_mac.is_random()) {
+        (Some(vendor), _) => format!(" ({vendor})"),
+        (None, true) => " (a random address)".to_owned(),
+        (None, false) => String::new(),
+    };
+    format!("{name}{}{maker}", flow.client_mac)
 }
 
 fn sureness(attribution: Attribution) -> &'static str {

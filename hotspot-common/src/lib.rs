@@ -9,9 +9,11 @@
 
 pub mod control;
 pub mod flow;
+pub mod notice;
 pub mod outcome;
 
 pub use flow::{Birth, Direction, EventKind, FlowEvent, FlowKey, OverflowKey, OverflowTotal, Slot};
+pub use notice::{NOTICE_PAYLOAD_MAX, NOTICE_RING_BYTES, Notice, NoticeHeader, NoticeKind};
 pub use outcome::{Count, Happening, Outcome, Tally};
 
 /// Version of everything in this crate; part of the path the maps are pinned under, so that two layouts never meet.
@@ -25,3 +27,6 @@ pub const INTERFACES_MAX: u32 = 64;
 
 /// Clients told apart, per CPU, when their shares of the detail are counted.
 pub const SHARES: u32 = 1 << 12;
+
+/// Devices told apart, per CPU, when their share of the notices is counted.
+pub const NOTICE_SHARES: u32 = 1 << 10;

@@ -76,6 +76,10 @@ counted_enum! {
         /// A packet that would have opened a flow, or a slot that had to begin anew, was added to its client's overflow total: the
         /// ring was full, or the client had had its share of it.
         ToOverflow = "to_overflow",
+        /// A frame of DHCP, ARP or neighbour discovery was copied to the agent; it is counted in its flow or outcome too.
+        Noticed = "noticed",
+        /// Such a frame was not copied: its device had had its share of the generation, or the ring was full.
+        NoticeSkipped = "notice_skipped",
     }
 }
 
@@ -101,4 +105,4 @@ impl Default for Tally {
     }
 }
 
-const _: () = assert!(size_of::<Tally>() == 16 + 16 * 16 + 4 * 8);
+const _: () = assert!(size_of::<Tally>() == 16 + 16 * 16 + 6 * 8);

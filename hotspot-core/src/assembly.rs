@@ -13,11 +13,13 @@ use hotspot_common::flow::ICMP_NOT_KNOWN;
 use hotspot_common::{Direction, FlowKey};
 
 use crate::attribute::Attributor;
-use crate::fact::{FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
+use crate::device::{DeviceTable, DeviceTimeouts, Labels};
+use crate::fact::{DeviceFact, FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
 use crate::merge::{Flow, IdleTimeouts, Merger, OpenFlow, flow_key, has_ended};
 use crate::nat::{NatTable, Tuple};
-use crate::record::{Attribution, CoverageRecord, EndReason, FlowRecord, SessionRecord};
+use crate::record::{Attribution, CoverageRecord, DeviceRecord, EndReason, FlowRecord, SessionRecord};
 use crate::sessions::{SessionTable, SessionTimeouts};
+use crate::vendor::VendorTable;
 use crate::{MacAddr, WallNs};
 
 const ICMP: u8 = 1;
@@ -32,6 +34,7 @@ const NAT_KEEP_NS: WallNs = 600 * 1_000_000_000;
 pub struct Params {
     pub idle: IdleTimeouts,
     pub sessions: SessionTimeouts,
+    pub devices: DeviceTimeouts,
 }
 
 /// Why a journal ended.
@@ -51,6 +54,7 @@ pub struct State {
     pub interfaces: BTreeMap<u8, Arc<str>>,
     pub sessions: SessionTable,
     pub nat: NatTable,
+    pub devices: DeviceTable,
     pub open_flows: Vec<OpenFlow>,
 }
 
@@ -59,6 +63,7 @@ pub struct State {
 pub struct Assembled {
     pub flows: Vec<FlowRecord>,
     pub sessions: Vec<SessionRecord>,
+    pub devices: Vec<DeviceRecord>,
     pub coverage: Vec<CoverageRecord>,
     pub state: State,
 }
@@ -84,9 +89,13 @@ pub struct Assembly {
     done: HashSet<(u64, u64), RandomState>,
     /// Position of each ring up to which it counted.
     rings: HashMap<(u64, u32), u64, RandomState>,
-    /// Identity and NAT facts of the time after this journal.
+    /// Position of the ring of notices up to which it counted.
+    notices: HashMap<u64, u64, RandomState>,
+    vendors: Arc<VendorTable>,
+    /// Identity, device and NAT facts of the time after this journal.
     later_sessions: Vec<SessionFact>,
     later_nat: Vec<NatFact>,
+    later_devices: Vec<DeviceFact>,
 }
 
 impl Assembly {
@@ -103,9 +112,18 @@ impl Assembly {
             pending: HashMap::default(),
             done: HashSet::default(),
             rings: HashMap::default(),
+            notices: HashMap::default(),
+            vendors: Arc::default(),
             later_sessions: Vec::new(),
             later_nat: Vec::new(),
+            later_devices: Vec::new(),
         }
+    }
+
+    /// Makers of devices, by their addresses.
+    #[must_use]
+    pub fn with_vendors(self, vendors: Arc<VendorTable>) -> Self {
+        Self { vendors, ..self }
     }
 
     pub fn interface(&mut self, number: u8, name: &str) {
@@ -171,6 +189,15 @@ impl Assembly {
         self.state.nat.apply(fact);
     }
 
+    /// What notices up to a position of their ring said; a batch that was written before counts once.
+    pub fn devices(&mut self, capture: u64, end_position: u64, facts: &[DeviceFact]) {
+        let applied = self.notices.entry(capture).or_default();
+        if end_position > *applied {
+            *applied = end_position;
+            facts.iter().for_each(|fact| self.state.devices.apply(fact));
+        }
+    }
+
     pub fn nat_watch(&mut self, fact: NatWatchFact) {
         self.state.nat.apply_watch(fact);
     }
@@ -185,6 +212,11 @@ impl Assembly {
         self.later_nat.push(fact);
     }
 
+    /// A device fact of the time after this journal.
+    pub fn later_device(&mut self, fact: DeviceFact) {
+        self.later_devices.push(fact);
+    }
+
     /// Packets and bytes of everything that counts so far.
     #[must_use]
     pub fn merged_len(&self) -> usize {
@@ -194,8 +226,8 @@ impl Assembly {
     /// Decides: rows, and the state for the next segment.
     #[must_use]
     pub fn finish(self, sequence: u64, ended_ns: WallNs, ending: Ending) -> Assembled {
-        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, later_sessions, later_nat, .. } =
-            self;
+        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, vendors, .. } = self;
+        let (later_sessions, later_nat, later_devices) = (self.later_sessions, self.later_nat, self.later_devices);
         let announced = if ending == Ending::PowerLost { unread(&opened, &merger) } else { Vec::new() };
         let mut sessions_known = state.sessions.clone();
         for fact in later_sessions {
@@ -205,11 +237,14 @@ impl Assembly {
         for fact in &later_nat {
             nat_known.apply(fact);
         }
+        let mut devices_known = state.devices.clone();
+        later_devices.iter().for_each(|fact| devices_known.apply(fact));
         let sessions = sessions_known.sessions(&params.sessions, ended_ns);
         let mut rows = Rows {
             interfaces: &state.interfaces,
             nat: &nat_known,
             attributor: Attributor::new(&sessions),
+            labels: Labels::new(&devices_known, &vendors),
             idle: params.idle,
             ended_ns,
             ending,
@@ -228,10 +263,13 @@ impl Assembly {
         number(&mut flows, sequence);
         let carried = open_after(&flows, &open, &merged, &params.idle, ended_ns, ending);
         let records = SessionTable::records(&state.sessions.sessions(&params.sessions, ended_ns), began_ns);
+        let devices = state.devices.records(began_ns, |mac| vendors.of(mac).map(str::to_owned));
+        state.devices.forget(&params.devices, ended_ns);
         state.sessions.forget(&params.sessions, ended_ns);
         state.nat.forget(ended_ns - NAT_KEEP_NS);
         state.open_flows = carried;
-        Assembled { flows: flows.into_iter().map(|(row, _)| row).collect(), sessions: records, coverage, state }
+        let flows = flows.into_iter().map(|(row, _)| row).collect();
+        Assembled { flows, sessions: records, devices, coverage, state }
     }
 }
 
@@ -337,6 +375,7 @@ struct Rows<'a> {
     interfaces: &'a BTreeMap<u8, Arc<str>>,
     nat: &'a NatTable,
     attributor: Attributor<'a>,
+    labels: Labels<'a>,
     idle: IdleTimeouts,
     ended_ns: WallNs,
     ending: Ending,
@@ -400,6 +439,7 @@ impl Rows<'_> {
         };
         let (nat, public) = self.nat.lookup(&tuple, start_ns, end_ns);
         let (attribution, identity) = self.attributor.attribute(client_mac, client_ip, start_ns, end_ns);
+        let (hostname, device_vendor) = self.labels.of(client_mac, start_ns);
         debug_assert!(attribution != Attribution::Unknown || identity.is_none());
         let port = |port: u16| (!is_icmp && port != 0).then_some(port);
         let vlan = |tag: u16| (tag != 0).then_some(tag);
@@ -435,8 +475,8 @@ impl Rows<'_> {
             end_reason: EndReason::Idle,
             attribution,
             identity,
-            hostname: None,
-            device_vendor: None,
+            hostname,
+            device_vendor,
         }
     }
 }

@@ -222,3 +222,83 @@ pub struct NatWatchFact {
     pub watch: NatWatch,
     pub at_ns: WallNs,
 }
+
+/// How something about a device was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceSource {
+    Dhcp,
+    Dhcpv6,
+    Arp,
+    /// IPv6 neighbour discovery.
+    Nd,
+}
+
+impl DeviceSource {
+    pub const ALL: [Self; 4] = [Self::Dhcp, Self::Dhcpv6, Self::Arp, Self::Nd];
+
+    /// The text in the archive's column.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Dhcp => "dhcp",
+            Self::Dhcpv6 => "dhcpv6",
+            Self::Arp => "arp",
+            Self::Nd => "nd",
+        }
+    }
+
+    /// The inverse of [`Self::label`].
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.label() == label)
+    }
+}
+
+/// What a device said of itself when it asked for an address; text with escapes ([`crate::text::escaped`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceNames {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor_class: Option<String>,
+    /// DHCP option 55 in the device's order: `1,3,6,15`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_fingerprint: Option<String>,
+    /// DHCP client identifier or DUID, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+}
+
+/// What is said about a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceEvent {
+    /// It said its names.
+    Named(DeviceNames),
+    /// A server gave it an address for so long.
+    Leased { ip: IpAddr, lease_s: u32 },
+    /// It gave an address back, or found it taken.
+    Released { ip: IpAddr },
+    /// It said that an address is its own.
+    Uses { ip: IpAddr },
+}
+
+/// One thing learnt about a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceFact {
+    pub at_ns: WallNs,
+    pub client_mac: MacAddr,
+    /// Outer and inner VLAN identifier, 0 for none: the same address in two VLANs is two addresses.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vlan: u16,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inner_vlan: u16,
+    pub source: DeviceSource,
+    pub event: DeviceEvent,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(tag: &u16) -> bool {
+    *tag == 0
+}

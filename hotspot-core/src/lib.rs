@@ -8,13 +8,20 @@
 
 pub mod assembly;
 pub mod attribute;
+pub mod device;
+pub mod dhcp;
+pub mod dhcpv6;
 pub mod fact;
 pub mod mac;
 pub mod merge;
 pub mod nat;
+pub mod neighbour;
+pub mod notice;
 pub mod radius;
 pub mod record;
 pub mod sessions;
+pub mod text;
+pub mod vendor;
 
 pub use mac::MacAddr;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fact::{IdentitySource, SessionCounters, SessionDetails};
+use crate::fact::{DeviceSource, IdentitySource, SessionCounters, SessionDetails};
 use crate::{MacAddr, WallNs};
 
 macro_rules! labelled_enum {
@@ -169,6 +169,25 @@ pub struct SessionRecord {
     pub counters: Option<SessionCounters>,
     pub details: Option<Arc<SessionDetails>>,
     pub status: SessionStatus,
+}
+
+/// A row of `devices`: what was learnt about one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRecord {
+    pub client_mac: MacAddr,
+    /// The U/L bit: not the address the device was made with.
+    pub random_mac: bool,
+    /// Who made it, by the registry of MAC addresses; `None` for random addresses and unregistered prefixes.
+    pub device_vendor: Option<String>,
+    pub hostname: Option<String>,
+    pub vendor_class: Option<String>,
+    pub dhcp_fingerprint: Option<String>,
+    pub client_id: Option<String>,
+    /// Addresses it held while the segment was written.
+    pub ips: Vec<IpAddr>,
+    pub first_seen_ns: WallNs,
+    pub last_seen_ns: WallNs,
+    pub sources: Vec<DeviceSource>,
 }
 
 /// Packets and wire bytes.

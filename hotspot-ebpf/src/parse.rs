@@ -78,6 +78,16 @@ pub fn parse(frame: &Frame, hook: Hook) -> Result<Parsed, Outcome> {
     Ok(Parsed { key, tcp_flags: transport.tcp_flags, headers_len: transport.headers_len })
 }
 
+/// Client and place of the ARP packet in a frame that [`parse`] found to be one.
+#[inline(always)]
+pub fn arp(frame: &Frame) -> Option<(FlowKey, usize)> {
+    let start = if settings::decapsulate() == 0 { 0 } else { tunnel::inner_frame(frame) };
+    let found = ethernet::arp(frame, start)?;
+    let origin = FlowKey::origin(settings::interface() as u8, Direction::Out);
+    let words = [0, 0, 0, 0, found.source | found.vlan << 48, found.inner_vlan | (origin as u64) << 56];
+    Some((FlowKey::from_words(words), found.payload))
+}
+
 #[inline(always)]
 fn network(frame: &Frame, ethernet: &Ethernet) -> Result<Network, Outcome> {
     match ethernet.version {

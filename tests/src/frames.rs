@@ -90,3 +90,24 @@ pub fn tcp(flags: u8) -> Vec<u8> {
     header.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 64, 0, 0, 0, 0]);
     header
 }
+
+/// A datagram with a payload.
+#[must_use]
+pub fn udp_with(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(8 + payload.len()).unwrap_or(u16::MAX);
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &len.to_be_bytes(), &[0, 0], payload].concat()
+}
+
+/// A DHCP message of a type (option 53), from or to a device; `options` follow the type.
+#[must_use]
+pub fn dhcp_message(kind: u8, client: [u8; 6], your_ip: [u8; 4], options: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; 236];
+    message[0] = if matches!(kind, 2 | 5 | 6) { 2 } else { 1 };
+    (message[1], message[2]) = (1, 6);
+    message[16..20].copy_from_slice(&your_ip);
+    message[28..34].copy_from_slice(&client);
+    message.extend([99, 130, 83, 99, 53, 1, kind]);
+    message.extend(options);
+    message.push(255);
+    message
+}

@@ -257,8 +257,13 @@ pub struct WebRequest {
 }
 
 impl Client {
-    /// Gets a lease from the real server, and waits for an IPv6 address.
+    /// Gets a lease from the real server under the client's name, and waits for an IPv6 address.
     pub fn connect(&self, lab: &Lab) -> Result<()> {
+        self.connect_with(lab, &["-x", &format!("hostname:{}-phone", self.name)])
+    }
+
+    /// The same, with options of `udhcpc`.
+    pub fn connect_with(&self, lab: &Lab, options: &[&str]) -> Result<()> {
         let script = lab.dir().join("udhcpc.sh");
         // The lease only touches this namespace, never the machine's resolv.conf.
         fs::write(
@@ -267,7 +272,7 @@ impl Client {
         )?;
         run(Command::new("chmod").arg("755").arg(&script))?;
         let mut udhcpc = self.namespace.command("udhcpc");
-        udhcpc.args(["-f", "-q", "-n", "-t", "10", "-T", "1", "-i", "eth0", "-s"]).arg(&script);
+        udhcpc.args(["-f", "-q", "-n", "-t", "10", "-T", "1", "-i", "eth0", "-s"]).arg(&script).args(options);
         run(&mut udhcpc).with_context(|| format!("{} got no lease", self.name))?;
         wait_until("an IPv6 address", Duration::from_secs(20), || {
             self.addresses().is_ok_and(|addresses| addresses.iter().any(|address| address.starts_with("2001:db8:20:")))

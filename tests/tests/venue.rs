@@ -32,6 +32,13 @@ fn a_venue_is_recorded_and_every_question_about_it_answered() {
     demo.findings.check().unwrap();
     let archive = demo.data_dir.join("archive");
 
+    // Devices have names; these make up their addresses, so nobody made them.
+    for (position, client) in demo.lab.clients.iter().enumerate() {
+        let flows = ask("find", &archive, &["mac", &client.mac, "and", "proto", "tcp"]).unwrap();
+        let name = format!("c{}-phone", position + 1);
+        assert!(!flows.is_empty() && flows.iter().all(|flow| flow["hostname"] == *name), "{name}: {flows:?}");
+    }
+
     // Every engine reads the segments as they lie.
     let flows = ask("find", &archive, &[]).unwrap();
     let sum = |name: &str| flows.iter().map(|flow| flow[name].as_u64().unwrap()).sum::<u64>();

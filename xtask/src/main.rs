@@ -3,6 +3,7 @@
 mod fuzz;
 mod setup;
 mod steps;
+mod vendors;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,15 @@ enum Task {
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         seconds: u32,
     },
+    /// Makes the table of the makers of devices from the registry of the IEEE: oui.csv, mam.csv and oui36.csv
+    Vendors {
+        /// Where these files lie: Debian's package ieee-data puts them here, and its `update-ieee-data` gets newer ones
+        #[arg(long, default_value = "/usr/share/ieee-data", value_name = "DIR")]
+        registry: std::path::PathBuf,
+        /// The table; this one is built into the agent
+        #[arg(long, default_value = "hotspot-agent/data/vendors.zst", value_name = "FILE")]
+        table: std::path::PathBuf,
+    },
     /// Formatting and lints
     Lint,
     /// Measures: `cargo xtask bench capture --json FILE`. Needs root
@@ -87,6 +97,7 @@ fn run(task: Task) -> Result<()> {
             steps::compare(&options)
         }
         Task::Fuzz { target, seconds } => fuzz::run(&target, seconds),
+        Task::Vendors { registry, table } => vendors::make(&registry, &table),
         Task::Lint => {
             setup::run()?;
             steps::lint()

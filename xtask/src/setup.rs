@@ -18,12 +18,13 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DUCKDB: &str = "duckdb==2.0.0";
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 24] = [
+const PROGRAMS: [(&str, &str); 27] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
+    ("dhclient", "isc-dhcp-client"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
@@ -31,6 +32,8 @@ const PROGRAMS: [(&str, &str); 24] = [
     ("hostapd", "hostapd"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("kea-dhcp4", "kea-dhcp4-server"),
+    ("kea-dhcp6", "kea-dhcp6-server"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),

@@ -3,7 +3,7 @@
 //! Nothing is cleared and no ring position moves until the caller says that what was read is on disk. The order is: clear the
 //! half that is on disk already, flip, wait, read the rings, read the half that ended.
 
-use hotspot_archive::entry::{GenerationDone, GenerationPart, RingBatch};
+use hotspot_archive::entry::{Entry, GenerationDone, GenerationPart, RingBatch};
 use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Tally};
 use hotspot_core::WallNs;
 use hotspot_core::fact::{FlowDelta, FlowOpened, Overflow};
@@ -11,6 +11,7 @@ use hotspot_core::record::{CoverageRecord, Tallied};
 
 use super::barrier::{Waited, wait_for_programs};
 use super::clock::ClockReading;
+use super::notices::NoticesRead;
 use super::pins::PodKey;
 use super::{Capture, CaptureError};
 
@@ -22,6 +23,15 @@ pub struct RingRead {
     pub batches: Vec<RingBatch>,
     /// Position per CPU to release after the commit.
     positions: Vec<u64>,
+    notices: NoticesRead,
+}
+
+impl RingRead {
+    /// What has to be on disk before the rings' room is given back.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        let devices = self.notices.batch.iter().cloned().map(Entry::Devices);
+        self.batches.iter().cloned().map(Entry::Ring).chain(devices)
+    }
 }
 
 /// One generation, read but not yet cleared.
@@ -61,7 +71,8 @@ impl Capture {
         let tick = self.tick_ns;
         let capture = self.control().capture;
         let active = self.control().generation;
-        let mut read = RingRead { batches: Vec::new(), positions: Vec::with_capacity(self.maps.rings.len()) };
+        let notices = self.read_notices(&clock);
+        let mut read = RingRead { batches: Vec::new(), positions: Vec::with_capacity(self.maps.rings.len()), notices };
         for (cpu, ring) in self.maps.rings.iter_mut().enumerate() {
             let before = ring.position();
             let mut batch = RingBatch {
@@ -87,6 +98,9 @@ impl Capture {
     pub fn release_rings(&mut self, read: &RingRead) {
         for (ring, position) in self.maps.rings.iter().zip(&read.positions) {
             ring.release(*position);
+        }
+        if let Some(ring) = &mut self.maps.notices {
+            ring.release(read.notices.end_position);
         }
     }
 
@@ -125,8 +139,12 @@ impl Capture {
             overflow.add(total.key.interface(), total.packets, total.bytes);
         }
         parts.push(part);
-        let coverage = self.coverage(generation, &clock, &flows, &overflow, &waited);
+        let mut coverage = self.coverage(generation, &clock, &flows, &overflow, &waited);
         self.generation_began = clock.monotonic_ns;
+        // Counted by the agent, for all interfaces together: it stands in the first row.
+        if let Some(row) = coverage.first_mut() {
+            row.happenings.extend(self.notices.take_counts());
+        }
         let done = GenerationDone {
             capture,
             generation,

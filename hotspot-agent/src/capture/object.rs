@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{Ebpf, EbpfLoader};
 use hotspot_common::control::Control;
-use hotspot_common::{INTERFACES_MAX, SHARES, Slot};
+use hotspot_common::{INTERFACES_MAX, NOTICE_SHARES, SHARES, Slot};
 
 use super::CaptureError;
 
@@ -17,8 +17,20 @@ static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ben
 const OVERFLOW_CLIENTS_MAX: u32 = 65_536;
 
 /// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
-pub const SHARED_MAPS: [&str; 9] =
-    ["CONTROL", "SLOTS", "BIRTHS", "TALLIES", "RINGS", "OVERFLOW", "CLIENT_NETS", "FRAGMENTS", "CLAIMED"];
+pub const SHARED_MAPS: [&str; 12] = [
+    "CONTROL",
+    "SLOTS",
+    "BIRTHS",
+    "TALLIES",
+    "RINGS",
+    "OVERFLOW",
+    "CLIENT_NETS",
+    "FRAGMENTS",
+    "CLAIMED",
+    "NOTICES",
+    "NOTICE_DRAFTS",
+    "NOTICE_SHARES_USED",
+];
 
 /// How large the maps are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +120,9 @@ pub fn load(
         .map_max_entries("TALLIES", dimensions.tallies())
         .map_max_entries("RINGS", dimensions.cpus)
         .map_max_entries("OVERFLOW", OVERFLOW_CLIENTS_MAX)
-        .map_max_entries("CLAIMED", dimensions.cpus * SHARES);
+        .map_max_entries("CLAIMED", dimensions.cpus * SHARES)
+        .map_max_entries("NOTICE_DRAFTS", dimensions.cpus)
+        .map_max_entries("NOTICE_SHARES_USED", dimensions.cpus * NOTICE_SHARES);
     for name in SHARED_MAPS {
         loader.map_pin_path(name, pins.join(name));
     }

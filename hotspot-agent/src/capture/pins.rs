@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use hotspot_common::control::Control;
-use hotspot_common::{Birth, Direction, OverflowKey, OverflowTotal, Slot};
+use hotspot_common::{Birth, Direction, NOTICE_RING_BYTES, OverflowKey, OverflowTotal, Slot};
 use rustix::fs::statfs;
 
 use super::CaptureError;
@@ -169,6 +169,8 @@ pub(super) struct Maps {
     pub(super) births: MappedArray<Birth>,
     pub(super) tallies: Tallies,
     pub(super) rings: Vec<RingReader>,
+    /// Layouts before 2 have none.
+    pub(super) notices: Option<RingReader>,
     pub(super) overflow: aya::maps::PerCpuHashMap<MapData, PodKey, PodTotal>,
     /// Whether an earlier agent made them.
     pub(super) resumed: bool,
@@ -209,10 +211,15 @@ impl Maps {
             births: MappedArray::new(open("BIRTHS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
             tallies: Tallies::new(open("TALLIES")?.fd(), dimensions.tallies() as usize, layout).map_err(mapped)?,
             rings: Vec::new(),
+            notices: None,
             overflow: Map::PerCpuHashMap(open("OVERFLOW")?).try_into().map_err(CaptureError::Map)?,
             resumed,
             pinned: Vec::new(),
         };
+        if pins.dir().join("NOTICES").exists() {
+            let fd = std::os::fd::AsFd::as_fd(open("NOTICES")?.fd()).try_clone_to_owned().map_err(mapped)?;
+            maps.notices = Some(RingReader::new(fd, u64::from(NOTICE_RING_BYTES)).map_err(mapped)?);
+        }
         let mut rings: ArrayOfMaps<MapData, MapData> =
             Map::ArrayOfMaps(open("RINGS")?).try_into().map_err(CaptureError::Map)?;
         for cpu in 0..dimensions.cpus {

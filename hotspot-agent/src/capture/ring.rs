@@ -57,10 +57,20 @@ impl RingReader {
         unsafe { self.producer.base().add(rustix::param::page_size() + offset) }
     }
 
-    /// Hands over every record that is complete, and returns the position after the last one.
+    /// Hands over every flow record that is complete, and returns the position after the last one.
+    pub fn read(&mut self, mut each: impl FnMut(&FlowEvent)) -> u64 {
+        self.read_bytes(|record| {
+            if record.len() == size_of::<FlowEvent>() {
+                // SAFETY: a record of this length, aligned to 8; every bit pattern is valid.
+                each(unsafe { NonNull::from(record).cast::<FlowEvent>().as_ref() });
+            }
+        })
+    }
+
+    /// Hands over the bytes of every record that is complete, and returns the position after the last one.
     ///
     /// Stops at a record that a program is still writing. Nothing is released to the kernel.
-    pub fn read(&mut self, mut each: impl FnMut(&FlowEvent)) -> u64 {
+    pub fn read_bytes(&mut self, mut each: impl FnMut(&[u8])) -> u64 {
         let produced = self.producer_position().load(Ordering::Acquire);
         while self.position < produced {
             // SAFETY: positions are multiples of 8; the kernel writes the header's first word atomically.
@@ -69,9 +79,10 @@ impl RingReader {
                 break;
             }
             let len = u64::from(header & !DISCARDED);
-            if header & DISCARDED == 0 && len == size_of::<FlowEvent>() as u64 {
-                // SAFETY: a submitted record of this length, aligned to 8, mapped without a break; every bit pattern is valid.
-                each(unsafe { self.at(self.position + HEADER_LEN).cast::<FlowEvent>().as_ref() });
+            if header & DISCARDED == 0 {
+                let start = self.at(self.position + HEADER_LEN);
+                // SAFETY: a submitted record of this length, aligned to 8, mapped without a break; nobody writes it any more.
+                each(unsafe { std::slice::from_raw_parts(start.as_ptr(), usize::try_from(len).unwrap_or(0)) });
             }
             self.position += HEADER_LEN + len.next_multiple_of(8);
         }

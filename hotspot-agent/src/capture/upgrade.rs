@@ -86,16 +86,17 @@ impl Capture {
 
     /// Reads every generation after `drained` to the end. `keep` puts each on disk; then the pins are removed.
     ///
-    /// `positions`, `evictions` and `last_ns` as in [`Self::resume_from`].
+    /// `positions`, `notices`, `evictions` and `last_ns` as in [`Self::resume_from`].
     pub fn read_remains<E: From<CaptureError>>(
         mut self,
         drained: u64,
         positions: &[(u32, u64)],
+        notices: u64,
         evictions: Vec<Evictions>,
         last_ns: i64,
         mut keep: impl FnMut(&GenerationRead) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.resume_from(positions, evictions, last_ns);
+        self.resume_from(positions, notices, evictions, last_ns);
         for generation in drained + 1..=self.control().generation {
             let read = self.read_generation(generation)?;
             keep(&read)?;

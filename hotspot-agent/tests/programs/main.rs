@@ -6,6 +6,7 @@
 mod cache;
 mod exits;
 mod fragments;
+mod notices;
 mod parsing;
 mod quotes;
 mod rig;

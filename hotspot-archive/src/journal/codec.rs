@@ -21,6 +21,8 @@ const NAT: u8 = 8;
 const NAT_WATCH: u8 = 9;
 const OPEN_FLOWS: u8 = 10;
 const CLOSED: u8 = 11;
+const DEVICES: u8 = 12;
+const DEVICE_STATE: u8 = 13;
 
 #[derive(Serialize, Deserialize)]
 struct Closed {
@@ -40,6 +42,8 @@ pub(super) fn encode(entry: &Entry) -> (u8, Vec<u8>) {
         Entry::Session(session) => (SESSION, json(session)),
         Entry::Nat(facts) => (NAT, encode_list(facts, put_nat)),
         Entry::NatWatch(watch) => (NAT_WATCH, json(watch)),
+        Entry::Devices(batch) => (DEVICES, json(batch)),
+        Entry::DeviceState(devices) => (DEVICE_STATE, json(devices)),
         Entry::OpenFlows(flows) => (OPEN_FLOWS, encode_list(flows, put_open_flow)),
         Entry::Closed { at_ns, shutdown } => (CLOSED, json(&Closed { at_ns: *at_ns, shutdown: *shutdown })),
     }
@@ -56,6 +60,8 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Option<Entry> {
         GAP => return serde_json::from_slice(payload).ok().map(Entry::Gap),
         SESSION => return serde_json::from_slice(payload).ok().map(Entry::Session),
         NAT_WATCH => return serde_json::from_slice(payload).ok().map(Entry::NatWatch),
+        DEVICES => return serde_json::from_slice(payload).ok().map(Entry::Devices),
+        DEVICE_STATE => return serde_json::from_slice(payload).ok().map(Entry::DeviceState),
         CLOSED => {
             let Closed { at_ns, shutdown } = serde_json::from_slice(payload).ok()?;
             return Some(Entry::Closed { at_ns, shutdown });

@@ -100,6 +100,26 @@ static SESSIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+static DEVICES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        required("client_mac", DataType::Utf8),
+        required("random_mac", DataType::Boolean),
+        text("device_vendor"),
+        text("hostname"),
+        text("vendor_class"),
+        text("dhcp_fingerprint"),
+        text("client_id"),
+        // Addresses separated by one space.
+        required("ips", DataType::Utf8),
+        required("site", DataType::Utf8),
+        required("gateway", DataType::Utf8),
+        required("first_seen", time()),
+        required("last_seen", time()),
+        // Separated by one space.
+        required("source", DataType::Utf8),
+    ]))
+});
+
 static COVERAGE: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         required("site", DataType::Utf8),
@@ -130,6 +150,7 @@ pub fn of(class: Class) -> SchemaRef {
     match class {
         Class::Flows => FLOWS.clone(),
         Class::Sessions => SESSIONS.clone(),
+        Class::Devices => DEVICES.clone(),
         Class::Coverage => COVERAGE.clone(),
     }
 }

@@ -83,6 +83,42 @@ pub(super) fn parse(frame: &Frame, start: usize) -> Result<Ethernet, Outcome> {
     })
 }
 
+/// What [`parse`] leaves out of an ARP packet: who sent it, and where it starts.
+pub(super) struct Arp {
+    pub(super) source: u64,
+    pub(super) vlan: u64,
+    pub(super) inner_vlan: u64,
+    pub(super) payload: usize,
+}
+
+#[inline(always)]
+pub(super) fn arp(frame: &Frame, start: usize) -> Option<Arp> {
+    let header = frame.bytes::<HEADER_LEN>(start)?;
+    let mut ethertype = header.number::<ADDRESSES_LEN>();
+    let mut tags = Tags::default();
+    if start == 0
+        && let Some(tag) = frame.metadata_tag()
+    {
+        tags.push(tag).ok()?;
+    }
+    let mut offset = start + ADDRESSES_LEN;
+    for _ in 0..2 {
+        if !is_tag(ethertype) {
+            break;
+        }
+        let tag = frame.bytes::<TAG_LEN>(offset + 2)?;
+        tags.push(tag.number::<0>()).ok()?;
+        ethertype = tag.number::<2>();
+        offset += TAG_LEN;
+    }
+    Some(Arp {
+        source: mac(header.read::<u32, 6>(), header.read::<u16, 10>()),
+        vlan: tags.outer,
+        inner_vlan: tags.inner,
+        payload: frame.anywhere(offset + 2),
+    })
+}
+
 /// IP in a PPPoE session (RFC 2516 §4), in PPP, whose protocol field may be compressed to its last byte (RFC 1661 §2, §6.5); and
 /// how long both headers are. Everything else of PPP is an outcome.
 #[inline(always)]
