@@ -13,9 +13,11 @@ use crate::rig::{Drained, Rig};
 const ANYBODY: [u8; 4] = [255; 4];
 
 fn facts(drained: &Drained) -> Vec<DeviceFact> {
-    let batches = drained.read.rings.entries().filter_map(|entry| {
-        if let Entry::Devices(batch) = entry { Some(batch.facts) } else { None }
-    });
+    let batches = drained
+        .read
+        .rings
+        .entries()
+        .filter_map(|entry| if let Entry::Devices(batch) = entry { Some(batch.facts) } else { None });
     batches.flatten().collect()
 }
 
