@@ -94,8 +94,13 @@ pub fn write_sessions(
 }
 
 /// Writes `devices`.
-pub fn write_devices(path: &Path, origin: &Origin, rows: &[DeviceRecord]) -> Result<(), SegmentError> {
-    write(path, Class::Devices, origin, rows.chunks(BATCH_ROWS).map(|rows| devices::to_batch(origin, rows)))
+pub fn write_devices(
+    path: &Path,
+    origin: &Origin,
+    key: Option<&DataKey>,
+    rows: &[DeviceRecord],
+) -> Result<(), SegmentError> {
+    write(path, Class::Devices, origin, key, rows.chunks(BATCH_ROWS).map(|rows| devices::to_batch(origin, rows)))
 }
 
 /// Writes `coverage`.
@@ -386,7 +391,7 @@ pub(crate) mod tests {
             last_seen_ns: 2_000,
             sources: vec![DeviceSource::Dhcp, DeviceSource::Nd],
         };
-        write_devices(&path, &origin(), std::slice::from_ref(&device)).unwrap();
+        write_devices(&path, &origin(), None, std::slice::from_ref(&device)).unwrap();
         assert_eq!(read_all(&path), [Records::Devices(vec![device])]);
         let path = dir.path().join("c.parquet");
         let coverage = CoverageRecord {
