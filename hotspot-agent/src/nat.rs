@@ -1,7 +1,8 @@
 //! NAT bindings, from the kernel's connection tracking over netlink.
 //!
 //! Subscribes before it dumps, so that no binding falls between the two. A receive buffer that overflowed is recorded as lost
-//! and followed by a new dump. Only translated connections are recorded; that the others are not is said by the watch.
+//! and followed by a new dump. Only translated connections are recorded; that the others are not is said by the watch. Times are the
+//! kernel's where it gives them (`net.netfilter.nf_conntrack_timestamp`), else those of reading.
 
 mod message;
 mod socket;
@@ -22,12 +23,16 @@ use tracing::{info, warn};
 use crate::capture::clock::ClockReading;
 use crate::recorder::{NotRecorded, Recorder};
 use message::Message;
-use socket::{ConntrackSocket, Received};
+use socket::{ConntrackSocket, ReadBuffer, Received};
 
 /// Facts in one journal entry.
 const BATCH_MAX: usize = 2048;
 /// Facts are submitted this often while there are any.
 const BATCH_EVERY: Duration = Duration::from_millis(50);
+/// Messages read in a row before anything else is looked at.
+const READS_MAX: usize = 256;
+/// How far the kernel's times may be from that of reading: further off, the clock was set in between.
+const AGE_MAX_NS: WallNs = 60 * 1_000_000_000;
 /// How long to wait after the journal refused.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Facts held while the journal cannot be written, about 100 MiB. Then nothing is read, the kernel's buffer overflows in the end,
@@ -50,11 +55,18 @@ pub enum NatError {
 /// A subscribed watcher.
 pub struct NatWatcher {
     events: AsyncFd<ConntrackSocket>,
+    reading: Reading,
     /// From when on every translation is reported.
     subscribed_ns: WallNs,
+    overruns: u64,
+}
+
+/// What was read, and how far.
+struct Reading {
+    buffer: ReadBuffer,
+    pending: Pending,
     /// The last moment of which it is known that no report had been lost: a read says so before it gives anything else.
     whole_until_ns: WallNs,
-    pending: Pending,
     /// Messages about connections that could not be parsed.
     unreadable: u64,
 }
@@ -72,13 +84,19 @@ impl NatWatcher {
         // SAFETY: the socket owns its descriptor, and keeps it until it is dropped.
         let events =
             unsafe { AsyncFd::register(socket) }.map_err(|refused| NatError::Socket(refused.into_parts().1))?;
-        Ok(Self { events, subscribed_ns, whole_until_ns: subscribed_ns, pending: Pending::default(), unreadable: 0 })
+        let reading = Reading {
+            buffer: socket::read_buffer(),
+            pending: Pending::default(),
+            whole_until_ns: subscribed_ns,
+            unreadable: 0,
+        };
+        Ok(Self { events, reading, subscribed_ns, overruns: 0 })
     }
 
     /// Records the bindings there are; events meanwhile wait in the socket.
     pub async fn dump_first(&mut self, recorder: &Recorder) -> Result<(), NatError> {
         self.dump().await?;
-        recorder.record(self.pending.take()).await?;
+        recorder.record(self.reading.pending.take()).await?;
         Ok(())
     }
 
@@ -93,24 +111,24 @@ impl NatWatcher {
                 outcome = poll_fn(|context| poll_commit(&mut commit, context)), if commit.is_some() => {
                     match (outcome, commit.take()) {
                         (Err(NotRecorded::Journal(_)), Some(refused)) => {
-                            self.pending.put_back(refused.entries);
+                            self.reading.pending.put_back(refused.entries);
                             next = Instant::now() + RETRY_EVERY;
                         }
                         (outcome, _) => outcome?,
                     }
                 }
-                () = tokio::time::sleep_until(next.into()), if commit.is_none() && !self.pending.is_empty() => {
-                    commit = Some(Commit::new(&recorder, self.pending.take()));
+                () = tokio::time::sleep_until(next.into()), if commit.is_none() && !self.reading.pending.is_empty() => {
+                    commit = Some(Commit::new(&recorder, self.reading.pending.take()));
                     next = Instant::now() + BATCH_EVERY;
                 }
-                ready = self.events.readable(), if self.pending.facts < PENDING_MAX => {
+                ready = self.events.readable(), if self.reading.pending.facts < PENDING_MAX => {
                     let mut ready = ready.map_err(NatError::Socket)?;
-                    let received = ready.get_inner().receive().map_err(NatError::Socket)?;
-                    if matches!(received, Received::Nothing) {
+                    let received = self.reading.read_some(ready.get_inner())?;
+                    if received == Received::Nothing {
                         ready.clear_ready();
                     }
                     drop(ready);
-                    if self.learn(&received) {
+                    if received == Received::Overrun {
                         self.resync().await?;
                     }
                 }
@@ -118,69 +136,35 @@ impl NatWatcher {
             }
         }
         self.read_to_the_end()?;
-        self.pending.add_watch(NatWatch::Stopped, ClockReading::now().wall_now());
+        self.reading.pending.add_watch(NatWatch::Stopped, ClockReading::now().wall_now());
         if let Some(commit) = commit
             && commit.outcome.await.is_err()
         {
-            self.pending.put_back(commit.entries);
+            self.reading.pending.put_back(commit.entries);
         }
-        recorder.record(self.pending.take()).await?;
+        recorder.record(self.reading.pending.take()).await?;
         Ok(())
     }
 
-    /// Adds what a read gave; true where something was lost before it.
-    fn learn(&mut self, received: &Received) -> bool {
-        let now_ns = ClockReading::now().wall_now();
-        match received {
-            Received::Messages(bytes) => {
-                let facts = self.parse(bytes, now_ns);
-                self.pending.add(facts);
-            }
-            Received::Nothing => {}
-            Received::Overrun => return true,
-        }
-        self.whole_until_ns = now_ns;
-        false
-    }
-
-    fn parse(&mut self, bytes: &[u8], now_ns: WallNs) -> Vec<NatFact> {
-        let mut facts = Vec::new();
-        for message in message::parse(bytes) {
-            if let Some(message) = message {
-                facts.extend(fact(&message, now_ns));
-            } else {
-                self.unreadable += 1;
-                if self.unreadable.is_power_of_two() {
-                    warn!(
-                        so_far = self.unreadable,
-                        "conntrack sent a message that cannot be read; its translation is not known"
-                    );
-                }
-            }
-        }
-        facts
-    }
-
     async fn resync(&mut self) -> Result<(), NatError> {
-        warn!("conntrack events were lost (the receive buffer overflowed); reading all bindings again");
-        let lost_ns = self.whole_until_ns;
+        self.overruns += 1;
+        warn!(
+            overruns = self.overruns,
+            "conntrack events were lost (the receive buffer overflowed); reading all bindings again"
+        );
+        let lost_ns = self.reading.whole_until_ns;
         // After an overrun the kernel drops every report until the socket is empty, and says so only once
         // (NETLINK_S_CONGESTED in net/netlink/af_netlink.c): only from then on is everything reported again.
         self.read_to_the_end()?;
         self.subscribed_ns = ClockReading::now().wall_now();
-        self.pending.add_watch(NatWatch::Lost, lost_ns);
+        self.reading.pending.add_watch(NatWatch::Lost, lost_ns);
         self.dump().await
     }
 
     /// Reads until the socket is empty.
     fn read_to_the_end(&mut self) -> Result<(), NatError> {
-        loop {
-            let received = self.events.get_ref().receive().map_err(NatError::Socket)?;
-            self.learn(&received);
-            if matches!(received, Received::Nothing) {
-                return Ok(());
-            }
-        }
+        while self.reading.read_one(self.events.get_ref())? != Received::Nothing {}
+        Ok(())
     }
 
     /// Adds the bindings there are, then that from the subscription on all are reported.
@@ -190,14 +174,42 @@ impl NatWatcher {
         let answers = answers.unwrap_or_else(|failed| Err(failed.into())).map_err(NatError::Socket)?;
         let mut bindings = 0;
         for bytes in answers {
-            let mut found = self.parse(&bytes, now_ns);
-            found.iter_mut().for_each(|fact| fact.event = NatEvent::Found);
-            bindings += found.len();
-            self.pending.add(found);
+            let Reading { pending, unreadable, .. } = &mut self.reading;
+            parse(&bytes, unreadable, |message| {
+                let facts = found(message, now_ns);
+                bindings += usize::from(facts[0].is_some());
+                pending.extend(facts.into_iter().flatten());
+            });
         }
-        info!(bindings, "watching translations");
-        self.pending.add_watch(NatWatch::Started, now_ns);
+        let took_ms = (ClockReading::now().wall_now() - now_ns) / 1_000_000;
+        info!(bindings, took_ms, "watching translations");
+        self.reading.pending.add_watch(NatWatch::Started, now_ns);
         Ok(())
+    }
+}
+
+impl Reading {
+    /// Reads until there is nothing more, something was lost, or it is time to look at the rest; says how it ended.
+    fn read_some(&mut self, socket: &ConntrackSocket) -> Result<Received, NatError> {
+        for _ in 0..READS_MAX {
+            let received = self.read_one(socket)?;
+            if !matches!(received, Received::Messages(_)) {
+                return Ok(received);
+            }
+        }
+        Ok(Received::Messages(0))
+    }
+
+    fn read_one(&mut self, socket: &ConntrackSocket) -> Result<Received, NatError> {
+        let received = socket.receive(&mut self.buffer).map_err(NatError::Socket)?;
+        let now_ns = ClockReading::now().wall_now();
+        if let Received::Messages(len) = received {
+            parse(&self.buffer[..len], &mut self.unreadable, |message| self.pending.extend(event(message, now_ns)));
+        }
+        if received != Received::Overrun {
+            self.whole_until_ns = now_ns;
+        }
+        Ok(received)
     }
 }
 
@@ -213,14 +225,13 @@ impl Pending {
         self.entries.is_empty()
     }
 
-    fn add(&mut self, facts: Vec<NatFact>) {
-        if facts.is_empty() {
-            return;
-        }
-        self.facts += facts.len();
-        match self.entries.last_mut() {
-            Some(Entry::Nat(batch)) if batch.len() + facts.len() <= BATCH_MAX => batch.extend(facts),
-            _ => self.entries.push(Entry::Nat(facts)),
+    fn extend(&mut self, facts: impl IntoIterator<Item = NatFact>) {
+        for fact in facts {
+            self.facts += 1;
+            match self.entries.last_mut() {
+                Some(Entry::Nat(batch)) if batch.len() < BATCH_MAX => batch.push(fact),
+                _ => self.entries.push(Entry::Nat(vec![fact])),
+            }
         }
     }
 
@@ -259,13 +270,41 @@ fn poll_commit(commit: &mut Option<Commit>, context: &mut Context<'_>) -> Poll<R
     commit.as_mut().map_or(Poll::Pending, |commit| commit.outcome.as_mut().poll(context))
 }
 
-/// What a message says about a translation; `None` for a connection whose client address is not translated.
-fn fact(message: &Message, now_ns: WallNs) -> Option<NatFact> {
+/// Every connection in a datagram; those that cannot be read are counted.
+fn parse(bytes: &[u8], unreadable: &mut u64, mut each: impl FnMut(&Message)) {
+    for message in message::parse(bytes) {
+        if let Some(message) = message {
+            each(&message);
+            continue;
+        }
+        *unreadable += 1;
+        if unreadable.is_power_of_two() {
+            warn!(so_far = unreadable, "conntrack sent a message that cannot be read; its translation is not known");
+        }
+    }
+}
+
+/// What an event says about a translation; `None` for a connection whose client address is not translated.
+fn event(message: &Message, now_ns: WallNs) -> Option<NatFact> {
+    let told_ns = if message.is_destroyed { message.ended_ns } else { message.began_ns };
+    let at_ns = message.happened_ns.or(told_ns).filter(|at_ns| (now_ns - at_ns).abs() <= AGE_MAX_NS).unwrap_or(now_ns);
+    let event = if message.is_destroyed { NatEvent::Destroyed } else { NatEvent::Created };
+    translation(message, event, at_ns)
+}
+
+/// What a dump from `now_ns` on says: that it was found, and when it began where that is known.
+fn found(message: &Message, now_ns: WallNs) -> [Option<NatFact>; 2] {
+    let began_ns = message.began_ns.filter(|began_ns| *began_ns < now_ns);
+    let began = began_ns.and_then(|began_ns| translation(message, NatEvent::Created, began_ns));
+    [translation(message, NatEvent::Found, now_ns), began]
+}
+
+fn translation(message: &Message, event: NatEvent, at_ns: WallNs) -> Option<NatFact> {
     let (original, reply) = (&message.original, &message.reply);
     let is_translated = original.source != reply.destination || original.source_port != reply.destination_port;
     is_translated.then_some(NatFact {
-        event: if message.is_destroyed { NatEvent::Destroyed } else { NatEvent::Created },
-        at_ns: now_ns,
+        event,
+        at_ns,
         protocol: original.protocol,
         client_ip: original.source,
         client_port: original.source_port,

@@ -213,8 +213,9 @@ impl Sealer {
         let next = self.data.journal(sequence + 1);
         if next.exists() {
             replay(&next, |entry| match entry {
-                Entry::Session(fact) => assembly.later_session(fact),
-                Entry::Nat(facts) => facts.into_iter().for_each(|fact| assembly.later_nat(fact)),
+                Entry::Session(fact) => assembly.session(fact),
+                Entry::Nat(facts) => facts.iter().for_each(|fact| assembly.nat(fact)),
+                Entry::NatWatch(fact) => assembly.nat_watch(fact),
                 Entry::Devices(batch) => batch.facts.into_iter().for_each(|fact| assembly.later_device(fact)),
                 Entry::Header(_)
                 | Entry::Interface(_)
@@ -223,7 +224,6 @@ impl Sealer {
                 | Entry::Done(_)
                 | Entry::Gap(_)
                 | Entry::DeviceState(_)
-                | Entry::NatWatch(_)
                 | Entry::OpenFlows(_)
                 | Entry::Closed { .. } => {}
             })?;

@@ -91,6 +91,10 @@ pub(crate) struct WhoArguments {
     /// Only this protocol
     #[arg(long, value_name = "NAME|NUMBER")]
     pub(crate) proto: Option<String>,
+    /// Port blocks and rules of a translator that reports no single translation, as TOML: whoever they give the address and port
+    /// to is asked for too (docs/formats/nat-map.md)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nat_map: Option<PathBuf>,
     /// Time zone of a time without one, and of the answer
     #[arg(long, value_name = "ZONE")]
     pub(crate) tz: Option<String>,

@@ -6,6 +6,7 @@ mod columns;
 mod coverage;
 mod decode;
 mod find;
+mod nat_map;
 mod output;
 mod time;
 mod verify;

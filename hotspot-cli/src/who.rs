@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use hotspot_archive::filter::{self, Filter};
+use hotspot_archive::filter::{self, Filter, Side};
 use hotspot_archive::search::{Hit, Interval};
 use hotspot_core::record::{Attribution, FlowRecord, NatState};
 
 use crate::arguments::WhoArguments;
 use crate::find::{conclude, endpoint, open, protocol};
+use crate::nat_map::{Mapped, NatMap};
 use crate::output::{json_line, stdout};
 use crate::time::Zone;
 use crate::{Failure, Outcome, columns};
@@ -18,18 +19,25 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     let tolerance_ns = i64::from(arguments.tolerance) * 1_000_000_000;
     let interval = Interval { from_ns: at_ns - tolerance_ns, to_ns: at_ns + tolerance_ns + 1 };
     let public = Filter::Public(arguments.public.ip().to_canonical(), Some(arguments.public.port()));
+    let map = arguments.nat_map.as_deref().map(|path| NatMap::read(path, &zone)).transpose()?;
+    let mapped = map.map(|map| map.decode(arguments.public, at_ns)).unwrap_or_default();
+    let whoever = mapped.iter().fold(public.clone(), |filter, mapped| {
+        Filter::Or(Box::new(filter), Box::new(Filter::Ip(Side::Source, mapped.client)))
+    });
     let filter = match &arguments.proto {
-        None => public,
+        None => whoever,
         Some(name) => {
             let protocol =
                 filter::parse(&format!("proto {name}")).map_err(|error| Failure::Usage(error.to_string()))?;
-            Filter::And(Box::new(public), Box::new(protocol))
+            Filter::And(Box::new(whoever), Box::new(protocol))
         }
     };
     let archive = open(&arguments.archive, &arguments.identity)?;
     let mut candidates: Vec<Hit> = Vec::new();
     let seen = archive.search(interval, &filter, |hit| {
-        candidates.push(hit);
+        if public.matches(&hit.flow) || mapped.iter().any(|mapped| may_be(&hit.flow, *mapped)) {
+            candidates.push(hit);
+        }
         true
     });
     // Nearest first: a flow that was going on at that very moment before one that had just ended.
@@ -40,20 +48,30 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     if arguments.json {
         candidates.iter().try_for_each(|hit| json_line(&mut to, &columns::of_hit(hit)))?;
     } else if !candidates.is_empty() {
-        explain(&mut to, arguments, &candidates, at_ns, &zone)?;
+        explain(&mut to, arguments, &candidates, &mapped, at_ns, &zone)?;
     }
     to.flush()?;
     Ok(conclude(candidates.len(), &seen))
+}
+
+/// Whether a flow may be one of those the map gives to a client: of which no other translation was reported.
+fn may_be(flow: &FlowRecord, mapped: Mapped) -> bool {
+    let is_elsewhere = flow.public.is_some() && flow.nat == Some(NatState::Exact);
+    flow.client_ip == mapped.client && !is_elsewhere && mapped.port.is_none_or(|port| flow.client_port == Some(port))
 }
 
 fn explain(
     to: &mut impl Write,
     arguments: &WhoArguments,
     candidates: &[Hit],
+    mapped: &[Mapped],
     at_ns: i64,
     zone: &Zone,
 ) -> io::Result<()> {
     writeln!(to, "{} at {}", arguments.public, zone.show(at_ns))?;
+    for mapped in mapped {
+        writeln!(to, "  by the NAT map it was {}", endpoint(Some(mapped.client), mapped.port))?;
+    }
     for (position, hit) in candidates.iter().enumerate() {
         if candidates.len() > 1 {
             writeln!(to, "\ncandidate {} of {}", position + 1, candidates.len())?;

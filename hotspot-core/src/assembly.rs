@@ -16,7 +16,7 @@ use crate::attribute::Attributor;
 use crate::device::{DeviceTable, DeviceTimeouts, Labels};
 use crate::fact::{DeviceFact, FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
 use crate::merge::{Flow, IdleTimeouts, Merger, OpenFlow, flow_key, has_ended};
-use crate::nat::{NatTable, Tuple};
+use crate::nat::{self, NatTable, Tuple};
 use crate::record::{Attribution, CoverageRecord, DeviceRecord, EndReason, FlowRecord, SessionRecord};
 use crate::sessions::{SessionTable, SessionTimeouts};
 use crate::vendor::VendorTable;
@@ -25,9 +25,6 @@ use crate::{MacAddr, WallNs};
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
-
-/// Bindings that ended this long before a segment cannot matter to it.
-const NAT_KEEP_NS: WallNs = 600 * 1_000_000_000;
 
 /// Policies of sealing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,9 +89,7 @@ pub struct Assembly {
     /// Position of the ring of notices up to which it counted.
     notices: HashMap<u64, u64, RandomState>,
     vendors: Arc<VendorTable>,
-    /// Identity, device and NAT facts of the time after this journal.
-    later_sessions: Vec<SessionFact>,
-    later_nat: Vec<NatFact>,
+    /// Device facts of the time after this journal.
     later_devices: Vec<DeviceFact>,
 }
 
@@ -114,8 +109,6 @@ impl Assembly {
             rings: HashMap::default(),
             notices: HashMap::default(),
             vendors: Arc::default(),
-            later_sessions: Vec::new(),
-            later_nat: Vec::new(),
             later_devices: Vec::new(),
         }
     }
@@ -181,10 +174,12 @@ impl Assembly {
         self.coverage.push(gap);
     }
 
+    /// What is known of sessions, also of the time after this journal: it comes again with the next one, and counts once.
     pub fn session(&mut self, fact: SessionFact) {
         self.state.sessions.apply(fact);
     }
 
+    /// What is known of translations, likewise.
     pub fn nat(&mut self, fact: &NatFact) {
         self.state.nat.apply(fact);
     }
@@ -198,18 +193,9 @@ impl Assembly {
         }
     }
 
+    /// What was lost after this journal may have been lost in it.
     pub fn nat_watch(&mut self, fact: NatWatchFact) {
         self.state.nat.apply_watch(fact);
-    }
-
-    /// A session fact of the time after this journal: joined now, and applied again with the next.
-    pub fn later_session(&mut self, fact: SessionFact) {
-        self.later_sessions.push(fact);
-    }
-
-    /// A NAT fact of the time after this journal.
-    pub fn later_nat(&mut self, fact: NatFact) {
-        self.later_nat.push(fact);
     }
 
     /// A device fact of the time after this journal.
@@ -226,23 +212,14 @@ impl Assembly {
     /// Decides: rows, and the state for the next segment.
     #[must_use]
     pub fn finish(self, sequence: u64, ended_ns: WallNs, ending: Ending) -> Assembled {
-        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, vendors, .. } = self;
-        let (later_sessions, later_nat, later_devices) = (self.later_sessions, self.later_nat, self.later_devices);
+        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, vendors, later_devices, .. } = self;
         let announced = if ending == Ending::PowerLost { unread(&opened, &merger) } else { Vec::new() };
-        let mut sessions_known = state.sessions.clone();
-        for fact in later_sessions {
-            sessions_known.apply(fact);
-        }
-        let mut nat_known = state.nat.clone();
-        for fact in &later_nat {
-            nat_known.apply(fact);
-        }
         let mut devices_known = state.devices.clone();
         later_devices.iter().for_each(|fact| devices_known.apply(fact));
-        let sessions = sessions_known.sessions(&params.sessions, ended_ns);
+        let sessions = state.sessions.sessions(&params.sessions, ended_ns);
         let mut rows = Rows {
             interfaces: &state.interfaces,
-            nat: &nat_known,
+            nat: &state.nat,
             attributor: Attributor::new(&sessions),
             labels: Labels::new(&devices_known, &vendors),
             idle: params.idle,
@@ -262,11 +239,11 @@ impl Assembly {
         flows.sort_unstable_by(|(left, _), (right, _)| order(left).cmp(&order(right)));
         number(&mut flows, sequence);
         let carried = open_after(&flows, &open, &merged, &params.idle, ended_ns, ending);
-        let records = SessionTable::records(&state.sessions.sessions(&params.sessions, ended_ns), began_ns);
+        let records = SessionTable::records(&sessions, began_ns, ended_ns);
         let devices = state.devices.records(began_ns, |mac| vendors.of(mac).map(str::to_owned));
         state.devices.forget(&params.devices, ended_ns);
-        state.sessions.forget(&params.sessions, ended_ns);
-        state.nat.forget(ended_ns - NAT_KEEP_NS);
+        state.sessions.forget(&sessions, &params.sessions, ended_ns);
+        state.nat.forget(ended_ns - nat::KEEP_NS);
         state.open_flows = carried;
         let flows = flows.into_iter().map(|(row, _)| row).collect();
         Assembled { flows, sessions: records, devices, coverage, state }
@@ -555,10 +532,12 @@ mod tests {
         let mut assembly = assembly(State::default());
         assembly.part(1, 1, [delta(1, 5, 0x10)], []);
         assembly.done(1, 1, Vec::new());
-        assembly.later_session(report(SessionEvent::Start, "a", 4));
+        assembly.session(report(SessionEvent::Start, "a", 4));
         let rows = assembly.finish(1, 10 * S, Ending::Rotation);
         assert_eq!(rows.flows[0].attribution, Attribution::Authenticated);
-        assert!(rows.state.sessions.facts().is_empty(), "the fact belongs to the next journal");
+        let mut second = Assembly::new(Params::default(), 10 * S, rows.state);
+        second.session(report(SessionEvent::Start, "a", 4));
+        assert_eq!(second.finish(2, 20 * S, Ending::Rotation).sessions.len(), 1, "it comes again, and counts once");
     }
 
     #[test]

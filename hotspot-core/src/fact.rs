@@ -71,7 +71,7 @@ pub struct SessionCounters {
 }
 
 /// What a NAS tells about a session beside who, where and when. `None` is what it did not say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SessionDetails {
     /// By name (RFC 2865 §5.41): `Wireless-802.11`, `Ethernet`; else the number.

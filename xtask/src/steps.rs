@@ -47,8 +47,11 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
 /// The long tests.
 pub(crate) fn soak() -> Result<()> {
     build()?;
-    let tests = ["test", "--release", "--locked", "-p", "hotspot-tests", "--test", "soak", "--no-fail-fast"];
-    run_command(cargo(&tests).args(["--", "--ignored", "--test-threads=1"]))
+    for (package, test) in [("hotspot-core", "join"), ("hotspot-tests", "soak")] {
+        let tests = ["test", "--release", "--locked", "-p", package, "--test", test, "--no-fail-fast"];
+        run_command(cargo(&tests).args(["--", "--ignored", "--test-threads=1"]))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn lint() -> Result<()> {

@@ -17,6 +17,12 @@ const TYPE_MASK: u16 = 0x3fff;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+/// When the connection began and ended; only where `net.netfilter.nf_conntrack_timestamp` was on when it began.
+const CTA_TIMESTAMP: u16 = 20;
+const CTA_TIMESTAMP_START: u16 = 1;
+const CTA_TIMESTAMP_STOP: u16 = 2;
+/// When what the event tells of happened; on the same condition, since Linux 6.14.
+const CTA_TIMESTAMP_EVENT: u16 = 27;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -45,6 +51,10 @@ pub(super) struct Message {
     pub(super) is_destroyed: bool,
     pub(super) original: Tuple,
     pub(super) reply: Tuple,
+    /// Wall-clock times of the kernel's, where it gives them.
+    pub(super) began_ns: Option<i64>,
+    pub(super) ended_ns: Option<i64>,
+    pub(super) happened_ns: Option<i64>,
 }
 
 /// Every connection a datagram tells about; `None` for one that cannot be read.
@@ -63,7 +73,20 @@ fn connection(body: &[u8], is_destroyed: bool) -> Option<Message> {
     let attributes = body.get(NFGEN_LEN..)?;
     let original = tuple(find(attributes, CTA_TUPLE_ORIG)?, false)?;
     let reply = tuple(find(attributes, CTA_TUPLE_REPLY)?, true)?;
-    Some(Message { is_destroyed, original, reply })
+    let times = find(attributes, CTA_TIMESTAMP).unwrap_or_default();
+    Some(Message {
+        is_destroyed,
+        original,
+        reply,
+        began_ns: time(times, CTA_TIMESTAMP_START),
+        ended_ns: time(times, CTA_TIMESTAMP_STOP),
+        happened_ns: time(attributes, CTA_TIMESTAMP_EVENT),
+    })
+}
+
+fn time(bytes: &[u8], kind: u16) -> Option<i64> {
+    let value = find(bytes, kind)?;
+    i64::try_from(u64::from_be_bytes(value.try_into().ok()?)).ok().filter(|at_ns| *at_ns != 0)
 }
 
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -155,6 +178,21 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].original.source_port, found[0].reply.destination_port), (1000, 45678));
         assert_eq!(found[0].reply.destination, IpAddr::from([203, 0, 113, 7]));
+    }
+
+    #[test]
+    fn times_of_the_kernel_are_read_where_they_are() {
+        let stamp = |kind, at_ns: u64| attribute(kind, &at_ns.to_be_bytes());
+        let mut bytes = datagram();
+        let times = [stamp(CTA_TIMESTAMP_START, 5), stamp(CTA_TIMESTAMP_STOP, 0)].concat();
+        bytes.extend(attribute(0x8000 | CTA_TIMESTAMP, &times));
+        bytes.extend(stamp(CTA_TIMESTAMP_EVENT, 7));
+        let len = u32::try_from(bytes.len()).unwrap();
+        bytes[..4].copy_from_slice(&len.to_ne_bytes());
+        let found: Vec<_> = parse(&bytes).flatten().collect();
+        assert_eq!((found[0].began_ns, found[0].ended_ns, found[0].happened_ns), (Some(5), None, Some(7)));
+        let without = parse(&datagram()).flatten().next().unwrap();
+        assert_eq!((without.began_ns, without.ended_ns, without.happened_ns), (None, None, None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use tracing::warn;
 
 use crate::netlink::messages;
 
@@ -23,11 +24,20 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const DUMPS_MAX: u32 = 5;
 
 /// What one read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    Messages(Vec<u8>),
+    /// So many bytes of messages.
+    Messages(usize),
     Nothing,
     /// Messages were dropped because the buffer was full.
     Overrun,
+}
+
+/// Where messages are read into.
+pub(super) type ReadBuffer = Box<[u8; MESSAGE_MAX]>;
+
+pub(super) fn read_buffer() -> ReadBuffer {
+    Box::new([0; MESSAGE_MAX])
 }
 
 /// A socket subscribed to new and destroyed connections.
@@ -40,17 +50,22 @@ impl ConntrackSocket {
         if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES).is_err() {
             sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES)?;
         }
+        let granted = sockopt::socket_recv_buffer_size(&socket)?;
+        if granted < BUFFER_BYTES {
+            warn!(
+                granted,
+                wanted = BUFFER_BYTES,
+                "the receive buffer for translations is small, and bursts will overrun it; \
+                 run with CAP_NET_ADMIN, or raise net.core.rmem_max"
+            );
+        }
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
         Ok(Self(socket))
     }
 
-    pub(super) fn receive(&self) -> io::Result<Received> {
-        let mut buffer = vec![0; MESSAGE_MAX];
-        match rustix::net::recv(&self.0, &mut buffer, RecvFlags::DONTWAIT) {
-            Ok((len, _)) => {
-                buffer.truncate(len);
-                Ok(Received::Messages(buffer))
-            }
+    pub(super) fn receive(&self, buffer: &mut ReadBuffer) -> io::Result<Received> {
+        match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((len, _)) => Ok(Received::Messages(len)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Received::Nothing),
             Err(rustix::io::Errno::NOBUFS) => Ok(Received::Overrun),
             Err(error) => Err(error.into()),

@@ -1,0 +1,334 @@
+//! Folding: from the reports of one session id to the lives they tell of.
+//!
+//! A *life* is one user on one device. A report begins a new life where the one before had ended, where it names another user or
+//! device, or where it says that it began after its NAS was reset. What a report does not say is taken from the others of its life.
+//! A life ends with its first stop; with a reset of its NAS after which nothing was heard of it; where the next life of its id, or
+//! its successor on the device, began; or by silence.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use foldhash::fast::RandomState;
+
+use super::{Attachment, Holding, SECOND, Session, SessionTimeouts, host_len};
+use crate::fact::{IdentitySource, SessionDetails, SessionEvent, SessionFact};
+use crate::record::SessionStatus;
+use crate::{MacAddr, WallNs};
+
+/// A report this long after a stop or a reset shows that the session goes on; sooner it may have been under way.
+const STRAGGLER_NS: WallNs = 60 * SECOND;
+
+/// Adds the lives of one id, by time. Failed logins are lives of their own, which hold nothing.
+pub(super) fn fold(
+    reports: &[SessionFact],
+    resets: &[SessionFact],
+    timeouts: &SessionTimeouts,
+    now_ns: WallNs,
+    lives: &mut Vec<Session>,
+) {
+    let first = lives.len();
+    let mut current: Option<usize> = None;
+    for (position, report) in reports.iter().enumerate() {
+        if report.event == SessionEvent::Rejected {
+            let mut rejected = begin(report, position);
+            learn(&mut rejected, report);
+            (rejected.status, rejected.ended_ns) = (SessionStatus::Rejected, Some(report.at_ns));
+            lives.push(rejected);
+            continue;
+        }
+        let before = current.map(|index| &lives[index]);
+        if before.is_none_or(|life| begins_anew(life, report, resets, timeouts)) {
+            let mut life = begin(report, position);
+            if let Some(before) = current.map(|index| &mut lives[index]) {
+                follow(before, &mut life, report, timeouts);
+            }
+            current = Some(lives.len());
+            lives.push(life);
+        }
+        if let Some(life) = current.map(|index| &mut lives[index]) {
+            learn(life, report);
+        }
+    }
+    for life in &mut lives[first..] {
+        if life.status != SessionStatus::Rejected {
+            hold_from_the_beginning(life);
+            end(life, resets, timeouts, now_ns);
+        }
+    }
+}
+
+fn begin(report: &SessionFact, position: usize) -> Session {
+    let started_ns = began(report);
+    Session {
+        session_id: report.session_id.clone(),
+        user: None,
+        auth_method: None,
+        source: report.source,
+        client_mac: None,
+        holdings: Vec::new(),
+        attachments: vec![Attachment { from_ns: started_ns, ap_mac: None, ssid: None, nas_port: None }],
+        nas: report.nas.clone(),
+        started_ns,
+        ended_ns: None,
+        end_cause: None,
+        counters: None,
+        details: None,
+        status: SessionStatus::Active,
+        until_ns: None,
+        last_heard_ns: report.at_ns,
+        interim_interval_s: None,
+        first_report: position,
+        floor_ns: WallNs::MIN,
+        is_cut: false,
+    }
+}
+
+/// When the session of a report began, as far as it says.
+fn began(report: &SessionFact) -> WallNs {
+    report.started_ns.map_or(report.at_ns, |started| started.min(report.at_ns))
+}
+
+fn begins_anew(life: &Session, report: &SessionFact, resets: &[SessionFact], timeouts: &SessionTimeouts) -> bool {
+    let says_when = report.event == SessionEvent::Start || report.started_ns.is_some();
+    let after_reset = says_when
+        && resets
+            .iter()
+            .any(|reset| resets_this(reset, life) && reset.at_ns > life.started_ns && reset.at_ns <= began(report));
+    names_another(life, report) || is_after_end(life, report) || after_reset || is_after_silence(life, report, timeouts)
+}
+
+fn names_another(life: &Session, report: &SessionFact) -> bool {
+    let another_user = life.user.is_some() && report.user.is_some() && life.user != report.user;
+    another_user || life.client_mac.is_some_and(|mac| report.client_mac.is_some_and(|named| named != mac))
+}
+
+/// After a stop a report begins another life, unless it may have been under way.
+fn is_after_end(life: &Session, report: &SessionFact) -> bool {
+    life.ended_ns.is_some_and(|end| {
+        report.event == SessionEvent::Start
+            || report.started_ns.is_some_and(|at| at > end)
+            || report.at_ns > end.saturating_add(STRAGGLER_NS)
+    })
+}
+
+/// Whether a life was over by silence when it was heard of again; a report that says it lasted all the while bridges it, unless
+/// the life may be forgotten by then.
+fn is_after_silence(life: &Session, report: &SessionFact, timeouts: &SessionTimeouts) -> bool {
+    let deadline = deadline_ns(life, timeouts);
+    let is_forgotten = report.at_ns > deadline.saturating_add(timeouts.keep_ns / 2);
+    life.ended_ns.is_none() && (began(report) > deadline || is_forgotten)
+}
+
+/// Lets a life begin no sooner than the one of its id before it was over, and ends that one.
+fn follow(before: &mut Session, life: &mut Session, report: &SessionFact, timeouts: &SessionTimeouts) {
+    if is_after_silence(before, report, timeouts) {
+        return;
+    }
+    // Without resets, which are forgotten first, the same reports must tell of the same lives.
+    life.is_cut = names_another(before, report) || is_after_end(before, report);
+    life.floor_ns = if let Some(ended) = before.ended_ns {
+        ended
+    } else if life.started_ns > before.last_heard_ns {
+        life.started_ns
+    } else {
+        // The life before was reported about since this one is told to have begun: it began with its own first report.
+        report.at_ns
+    };
+    life.started_ns = life.started_ns.max(life.floor_ns);
+    if before.ended_ns.is_none() {
+        before.ended_ns = Some(life.started_ns);
+        before.until_ns = Some(life.started_ns - 1);
+        before.end_cause = Some(SUPERSEDED.to_owned());
+        before.status = SessionStatus::Ended;
+    }
+}
+
+const SUPERSEDED: &str = "Superseded";
+
+fn learn(life: &mut Session, report: &SessionFact) {
+    fn newer<T: Clone>(known: &mut Option<T>, reported: Option<&T>) {
+        if let Some(reported) = reported {
+            known.clone_from(&Some(reported.clone()));
+        }
+    }
+    life.last_heard_ns = life.last_heard_ns.max(report.at_ns);
+    life.started_ns = life.started_ns.min(began(report)).max(life.floor_ns);
+    newer(&mut life.user, report.user.as_ref());
+    newer(&mut life.auth_method, report.auth_method.as_ref());
+    newer(&mut life.client_mac, report.client_mac.as_ref());
+    newer(&mut life.counters, report.counters.as_ref());
+    newer(&mut life.interim_interval_s, report.interim_interval_s.as_ref());
+    SessionDetails::merge(&mut life.details, report.details.as_ref());
+    attach(life, report);
+    hold(life, report);
+    // Of a stop that was sent again without saying so the first is nearest to the truth.
+    if report.event == SessionEvent::Stop && life.ended_ns.is_none() {
+        life.ended_ns = Some(report.at_ns);
+        life.until_ns = Some(last_moment(report.at_ns));
+        life.end_cause.clone_from(&report.end_cause);
+        life.status = SessionStatus::Ended;
+    }
+}
+
+/// A time in whole seconds stands for that second.
+const fn last_moment(at_ns: WallNs) -> WallNs {
+    if at_ns % SECOND == 0 { at_ns + SECOND - 1 } else { at_ns }
+}
+
+fn attach(life: &mut Session, report: &SessionFact) {
+    fn told<T: PartialEq + Clone>(known: &mut Option<T>, named: Option<&T>, moved: &mut bool) {
+        if named.is_some() && named != known.as_ref() {
+            *moved |= known.is_some();
+            *known = named.cloned();
+        }
+    }
+    let Some(now) = life.attachments.last_mut() else { return };
+    let (mut next, mut moved) = (now.clone(), false);
+    told(&mut next.ap_mac, report.ap_mac.as_ref(), &mut moved);
+    told(&mut next.ssid, report.ssid.as_ref(), &mut moved);
+    told(&mut next.nas_port, report.nas_port.as_ref(), &mut moved);
+    if moved {
+        life.attachments.push(Attachment { from_ns: report.at_ns, ..next });
+    } else {
+        // What was not said before was so all the while.
+        *now = next;
+    }
+}
+
+/// Notes the addresses a report names. An IPv4 address an earlier one named and this one, naming others, does not is given up.
+fn hold(life: &mut Session, report: &SessionFact) {
+    let hosts = report.client_ips.iter().map(|ip| (*ip, host_len(*ip)));
+    let named: Vec<(IpAddr, u8)> = hosts.chain(report.client_prefixes.iter().copied()).collect();
+    let names_v4 = named.iter().any(|(ip, _)| ip.is_ipv4());
+    for holding in life.holdings.iter_mut().filter(|holding| holding.to_ns.is_none()) {
+        if names_v4 && holding.ip.is_ipv4() && !named.contains(&(holding.ip, holding.prefix_len)) {
+            holding.to_ns = Some(report.at_ns);
+        }
+    }
+    let is_first = [false, true].map(|is_v4| !life.holdings.iter().any(|held| held.ip.is_ipv4() == is_v4));
+    for (ip, prefix_len) in named {
+        let is_held =
+            life.holdings.iter().any(|held| held.to_ns.is_none() && (held.ip, held.prefix_len) == (ip, prefix_len));
+        if !is_held {
+            let from_ns = if is_first[usize::from(ip.is_ipv4())] { FROM_THE_BEGINNING } else { report.at_ns };
+            life.holdings.push(Holding { ip, prefix_len, from_ns, to_ns: None });
+        }
+    }
+}
+
+/// The addresses that were named first, of each family, were held from the beginning: the NAS learnt them a little later.
+const FROM_THE_BEGINNING: WallNs = WallNs::MIN;
+
+/// Once it is known when a life began.
+fn hold_from_the_beginning(life: &mut Session) {
+    for holding in life.holdings.iter_mut().filter(|held| held.from_ns == FROM_THE_BEGINNING) {
+        holding.from_ns = life.started_ns;
+    }
+    life.attachments[0].from_ns = life.started_ns;
+}
+
+/// Whether a reset is one of this session's NAS: of the access point it names, where both name one.
+fn resets_this(reset: &SessionFact, life: &Session) -> bool {
+    let attached = life.attachments.last().and_then(|attachment| attachment.ap_mac);
+    let other_ap = reset.ap_mac.is_some_and(|ap| attached.is_some_and(|attached| attached != ap));
+    reset.nas == life.nas && reset.source == life.source && !other_ap
+}
+
+fn end(life: &mut Session, resets: &[SessionFact], timeouts: &SessionTimeouts, now_ns: WallNs) {
+    let deadline = deadline_ns(life, timeouts);
+    let reset = resets.iter().find(|reset| {
+        resets_this(reset, life)
+            && (life.started_ns + 1..=deadline).contains(&reset.at_ns)
+            && life.last_heard_ns < reset.at_ns.saturating_add(STRAGGLER_NS)
+    });
+    if let Some(at_ns) = reset.map(|reset| reset.at_ns).filter(|at_ns| life.ended_ns.is_none_or(|end| end > *at_ns)) {
+        life.ended_ns = Some(at_ns);
+        life.until_ns = Some(last_moment(at_ns));
+        life.end_cause = Some("NAS-Reboot".to_owned());
+        life.status = SessionStatus::Ended;
+    }
+    if life.ended_ns.is_none() && deadline < now_ns {
+        (life.ended_ns, life.until_ns) = (Some(deadline), Some(deadline));
+        life.status = SessionStatus::TimedOut;
+    }
+}
+
+/// When a session is over of which nothing more is heard. What stands in a file needs no reports.
+fn deadline_ns(life: &Session, timeouts: &SessionTimeouts) -> WallNs {
+    if life.source == IdentitySource::File {
+        return WallNs::MAX;
+    }
+    let silence = life
+        .interim_interval_s
+        .map_or(timeouts.silence_max_ns, |interval| 2 * WallNs::from(interval) * SECOND + timeouts.grace_ns);
+    life.last_heard_ns.saturating_add(silence)
+}
+
+/// What only one session can hold at a time: a device, or an address where no device is named.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Held {
+    Mac(MacAddr),
+    Ip(IpAddr),
+}
+
+/// Ends sessions whose stop was lost where their successor began: one that was not heard of since another took its device.
+pub(super) fn supersede(sessions: &mut [Session]) {
+    let mut holders: Vec<(Held, WallNs, usize)> = Vec::with_capacity(sessions.len());
+    for (position, session) in sessions.iter().enumerate() {
+        holders.extend(held(session).map(|held| (held, session.started_ns, position)));
+    }
+    holders.sort_unstable();
+    let mut ends: Vec<(usize, WallNs)> = Vec::new();
+    for (held, _, position) in &holders {
+        let session = &sessions[*position];
+        if !matches!(session.status, SessionStatus::TimedOut | SessionStatus::Active) {
+            continue;
+        }
+        let from = holders.partition_point(|(other, started_ns, _)| {
+            (other, *started_ns) <= (held, session.last_heard_ns.max(session.started_ns))
+        });
+        let mut later = holders[from..].iter().take_while(|(other, ..)| other == held);
+        if let Some((_, at_ns, _)) = later.find(|(.., other)| gives_way(session, &sessions[*other])) {
+            ends.push((*position, *at_ns));
+        }
+    }
+    for (position, at_ns) in ends {
+        let session = &mut sessions[position];
+        if session.ended_ns.is_none_or(|end| at_ns < end) {
+            (session.ended_ns, session.until_ns) = (Some(at_ns), Some(at_ns - 1));
+            session.end_cause = Some(SUPERSEDED.to_owned());
+            if session.status == SessionStatus::Active {
+                session.status = SessionStatus::Ended;
+            }
+        }
+    }
+}
+
+/// Whether a session that was silent since another began is over: at once where both are on one access point, which has a device once;
+/// else where silence has shown it, or where it never said how soon it would be heard of, and the other has come and gone.
+fn gives_way(session: &Session, later: &Session) -> bool {
+    let (ap, later_ap) = (session.attachments.last(), later.attachments.first());
+    let (ap, later_ap) = (ap.and_then(|place| place.ap_mac), later_ap.and_then(|place| place.ap_mac));
+    let is_same_place = later.source == session.source && later.nas == session.nas && ap.is_some() && ap == later_ap;
+    let is_outlived = session.interim_interval_s.is_none() && later.ended_ns.is_some();
+    is_same_place || session.status == SessionStatus::TimedOut || is_outlived
+}
+
+/// Of sessions that may yet prove to have been over: when the last was heard of, by what they hold. Their successors must be known then.
+pub(super) fn awaited(sessions: &[Session]) -> HashMap<Held, WallNs, RandomState> {
+    let mut awaited: HashMap<Held, WallNs, RandomState> = HashMap::default();
+    for session in sessions.iter().filter(|session| session.status == SessionStatus::Active) {
+        for held in held(session) {
+            let heard_ns = awaited.entry(held).or_insert(session.last_heard_ns);
+            *heard_ns = session.last_heard_ns.min(*heard_ns);
+        }
+    }
+    awaited
+}
+
+pub(super) fn held(session: &Session) -> impl Iterator<Item = Held> {
+    let device = session.client_mac.map(Held::Mac);
+    let addresses = session.holdings.iter().filter(|held| held.is_host()).map(|held| Held::Ip(held.ip));
+    let addresses = addresses.filter(move |_| device.is_none());
+    device.into_iter().chain(addresses).filter(|_| session.status != SessionStatus::Rejected)
+}
