@@ -1,12 +1,15 @@
 //! `cargo xtask bench …`: every figure is measured beside its twins in one run, and compared by ratio.
 
+mod archive;
 mod capture;
 mod forward;
 mod identity;
 mod load;
+mod nfdump;
 mod paths;
 mod peers;
 mod rig;
+mod traffic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,6 +96,17 @@ enum Bench {
         #[arg(long, default_value_t = 20)]
         seconds: u32,
     },
+    /// Bytes per flow of sealed segments beside nfdump's files of the same flows, and what sealing costs. Needs root.
+    Archive {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        options: archive::Options,
+    },
+    /// Seals a journal in this process; what `archive` starts.
+    #[command(hide = true)]
+    SealJournal { dir: PathBuf },
 }
 
 /// Writes figures to the file that was asked for.
@@ -109,5 +123,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Peers { json, rounds, seconds } => peers::run(json.as_deref(), rounds, seconds),
         Bench::Identity { json, radius_rate, seconds } => identity::run(json.as_deref(), radius_rate, seconds),
         Bench::Forward { json, rounds, seconds } => forward::run(json.as_deref(), rounds, seconds),
+        Bench::Archive { json, options } => archive::run(json.as_deref(), &options),
+        Bench::SealJournal { dir } => archive::journal::seal_here(dir),
     }
 }

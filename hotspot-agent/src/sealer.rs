@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use hotspot_archive::draft::Draft;
 use hotspot_archive::entry::{Entry, JournalHeader};
 use hotspot_archive::journal::{JournalError, Replayed, replay};
 use hotspot_archive::layout::DataDir;
@@ -127,11 +128,13 @@ impl Sealer {
             let mut assembly = None;
             let journal = self.read(sequence, state, &mut assembly)?;
             let assembly = assembly.ok_or_else(|| SealError::NoHeader { path: path.clone() })?;
-            let (assembled, closed_ns) = self.assemble(sequence, &journal, assembly)?;
-            self.write(&journal.header, &assembled, closed_ns)?;
+            let (assembly, closed_ns, ending) = self.complete(sequence, &journal, assembly)?;
+            let draft = self.manifest.draft(&origin_of(&journal.header), journal.header.opened_ns)?;
+            let (assembled, draft, flows) = write_flows(draft, assembly, sequence, closed_ns, ending)?;
+            self.write(&journal.header, draft, &assembled, closed_ns)?;
             info!(
                 sequence,
-                flows = assembled.flows.len(),
+                flows,
                 sessions = assembled.sessions.len(),
                 devices = assembled.devices.len(),
                 ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -200,12 +203,13 @@ impl Sealer {
         Ok(Journal { header, closed, last_ns, replayed })
     }
 
-    fn assemble(
+    /// Adds what the journal itself does not say: its damage, and identities and translations known since.
+    fn complete(
         &self,
         sequence: u64,
         journal: &Journal,
         mut assembly: Assembly,
-    ) -> Result<(Assembled, WallNs), SealError> {
+    ) -> Result<(Assembly, WallNs, Ending), SealError> {
         for damage in &journal.replayed.damage {
             let why = format!("journal {sequence} damaged from byte {} to {}", damage.from, damage.to);
             assembly.gap(CoverageRecord::gap("", journal.header.opened_ns, journal.last_ns, &why));
@@ -234,10 +238,16 @@ impl Sealer {
             None if journal.header.boot_id == self.boot_id => (journal.last_ns, Ending::Rotation),
             None => (journal.last_ns, Ending::PowerLost),
         };
-        Ok((assembly.finish(sequence, ended_ns, ending), ended_ns))
+        Ok((assembly, ended_ns, ending))
     }
 
-    fn write(&mut self, header: &JournalHeader, assembled: &Assembled, closed_ns: WallNs) -> Result<(), SealError> {
+    fn write(
+        &mut self,
+        header: &JournalHeader,
+        draft: Draft,
+        assembled: &Assembled,
+        closed_ns: WallNs,
+    ) -> Result<(), SealError> {
         let state = &assembled.state;
         let mut entries: Vec<Entry> = state
             .interfaces
@@ -256,16 +266,13 @@ impl Sealer {
         entries.extend(state.open_flows.chunks(ITEMS_PER_ENTRY).map(|flows| Entry::OpenFlows(flows.to_vec())));
         state::write(&self.data.state(header.sequence), header, &entries)?;
         let sealing = Sealing {
-            origin: Origin { site: header.site.clone(), gateway: header.gateway.clone(), sequence: header.sequence },
-            opened_ns: header.opened_ns,
             closed_ns,
             sealed_ns: ClockReading::now().wall_now(),
-            flows: &assembled.flows,
             sessions: &assembled.sessions,
             devices: &assembled.devices,
             coverage: &assembled.coverage,
         };
-        self.manifest.seal(&sealing)?;
+        self.manifest.seal(draft, &sealing)?;
         Ok(())
     }
 }
@@ -273,6 +280,29 @@ impl Sealer {
 const ITEMS_PER_ENTRY: usize = 32_768;
 /// A device with all it may hold is some 16 KiB as JSON.
 const DEVICES_PER_ENTRY: usize = 512;
+
+fn origin_of(header: &JournalHeader) -> Origin {
+    Origin { site: header.site.clone(), gateway: header.gateway.clone(), sequence: header.sequence }
+}
+
+/// Writes the flows as they are decided: they are never all in memory as rows.
+fn write_flows(
+    mut draft: Draft,
+    assembly: Assembly,
+    sequence: u64,
+    ended_ns: WallNs,
+    ending: Ending,
+) -> Result<(Assembled, Draft, u64), SealError> {
+    let (mut rows, mut written) = (0, Ok(()));
+    let assembled = assembly.finish_into(sequence, ended_ns, ending, |row| {
+        rows += 1;
+        if written.is_ok() {
+            written = draft.flow(&row);
+        }
+    });
+    written?;
+    Ok((assembled, draft, rows))
+}
 
 /// Hands an entry to the assembly; returns the latest moment it is about.
 fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {

@@ -25,18 +25,50 @@ pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A file that is written under a temporary name; without [`Self::commit`] nothing is left of it.
+pub(crate) struct Replacement {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+    is_committed: bool,
+}
+
+impl Replacement {
+    pub(crate) fn begin(path: &Path) -> io::Result<Self> {
+        let temporary = temporary_name(path);
+        let file = File::create(&temporary)?;
+        Ok(Self { path: path.to_path_buf(), temporary, file, is_committed: false })
+    }
+
+    /// The file, to write to.
+    pub(crate) fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Flushes what was written and gives the file its name.
+    pub(crate) fn commit(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        self.is_committed = true;
+        self.path.parent().map_or(Ok(()), sync_dir)
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // What is half written is of no use; that it could not be removed either would hide the first error.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
 /// Writes under a temporary name, flushes, and gives the file its name.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let temporary = temporary_name(path);
-    let mut file = File::create(&temporary)?;
-    let written = write(&mut file).and_then(|()| file.flush()).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        // What is half written is of no use; that it could not be removed either would hide the first error.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
+    let mut replacement = Replacement::begin(path)?;
+    write(&mut replacement.file)?;
+    replacement.file.flush()?;
+    replacement.commit()
 }
 
 /// Where a file is written before it has its name.

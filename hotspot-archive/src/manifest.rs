@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hotspot_core::WallNs;
-use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, SessionRecord};
+use hotspot_core::record::{CoverageRecord, DeviceRecord, SessionRecord};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::draft::Draft;
 use crate::durable;
 use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
 use crate::layout::{Class, segment_path};
@@ -190,13 +191,10 @@ pub fn read_public_key(path: &Path) -> Result<VerifyingKey, ManifestError> {
         .ok_or_else(|| ManifestError::NotAKey { path: path.to_path_buf() })
 }
 
-/// What is sealed together.
+/// What is sealed together with the flows of a [`Draft`].
 pub struct Sealing<'a> {
-    pub origin: Origin,
-    pub opened_ns: WallNs,
     pub closed_ns: WallNs,
     pub sealed_ns: WallNs,
-    pub flows: &'a [FlowRecord],
     pub sessions: &'a [SessionRecord],
     pub devices: &'a [DeviceRecord],
     pub coverage: &'a [CoverageRecord],
@@ -277,9 +275,8 @@ impl Manifest {
         self.last.as_ref().map_or(0, |(sequence, _)| *sequence)
     }
 
-    /// Writes the files of a sequence, then its line. Repeating it after a crash is harmless.
-    pub fn seal(&mut self, sealing: &Sealing<'_>) -> Result<Line, ManifestError> {
-        let origin = &sealing.origin;
+    /// Begins a sequence: its flows come first, row by row.
+    pub fn draft(&self, origin: &Origin, opened_ns: WallNs) -> Result<Draft, ManifestError> {
         if origin.sequence != self.last_sequence() + 1 {
             return Err(ManifestError::OutOfOrder {
                 path: self.path.clone(),
@@ -287,12 +284,17 @@ impl Manifest {
                 asked: origin.sequence,
             });
         }
-        let mut files = Vec::new();
+        Ok(Draft::new(&self.archive, origin, opened_ns, self.recipients.clone()))
+    }
+
+    /// Writes what else is in a sequence, then its line. Repeating it after a crash is harmless.
+    pub fn seal(&mut self, draft: Draft, sealing: &Sealing<'_>) -> Result<Line, ManifestError> {
+        let (origin, opened_ns) = (draft.origin().clone(), draft.opened_ns());
+        let mut files = draft.finish()?;
         for class in Class::ALL {
-            let relative = segment_path(class, &origin.site, &origin.gateway, origin.sequence, sealing.opened_ns);
-            let path = self.archive.join(&relative);
             let rows = match class {
-                Class::Flows => sealing.flows.len(),
+                // In the draft.
+                Class::Flows => 0,
                 Class::Sessions => sealing.sessions.len(),
                 Class::Devices => sealing.devices.len(),
                 Class::Coverage => sealing.coverage.len(),
@@ -300,25 +302,23 @@ impl Manifest {
             if rows == 0 {
                 continue;
             }
+            let relative = segment_path(class, &origin.site, &origin.gateway, origin.sequence, opened_ns);
+            let path = self.archive.join(&relative);
             let key = self.recipients.as_ref().map(|recipients| recipients.fresh_key(&path)).transpose()?;
             match class {
-                Class::Flows => segment::write_flows(&path, origin, key.as_ref(), sealing.flows)?,
-                Class::Sessions => segment::write_sessions(&path, origin, key.as_ref(), sealing.sessions)?,
-                Class::Devices => segment::write_devices(&path, origin, key.as_ref(), sealing.devices)?,
-                Class::Coverage => segment::write_coverage(&path, origin, key.as_ref(), sealing.coverage)?,
+                Class::Flows => {}
+                Class::Sessions => segment::write_sessions(&path, &origin, key.as_ref(), sealing.sessions)?,
+                Class::Devices => segment::write_devices(&path, &origin, key.as_ref(), sealing.devices)?,
+                Class::Coverage => segment::write_coverage(&path, &origin, key.as_ref(), sealing.coverage)?,
             }
-            let entry = file_entry(class.label(), &self.archive, &relative, rows as u64)?;
-            files.push(FileEntry { key: key.as_ref().map(DataKey::commitment), ..entry });
-            if key.is_some() {
-                files.push(file_entry(SIDECAR, &self.archive, &sidecar_path(&relative), 0)?);
-            }
+            files.extend(file_entries(class, &self.archive, &relative, rows as u64, key.as_ref())?);
         }
         let line = Line {
             format: FORMAT,
             gateway: origin.gateway.clone(),
             site: origin.site.clone(),
             sequence: origin.sequence,
-            from_ns: sealing.opened_ns,
+            from_ns: opened_ns,
             to_ns: sealing.closed_ns,
             sealed_ns: sealing.sealed_ns,
             files,
@@ -359,6 +359,22 @@ fn summarise(coverage: &[CoverageRecord]) -> CoverageSummary {
         balanced: coverage.iter().all(CoverageRecord::balances),
         gaps: coverage.iter().filter(|row| row.gap.is_some()).count() as u64,
     }
+}
+
+/// The entries of a segment and of the key it is under.
+pub(crate) fn file_entries(
+    class: Class,
+    archive: &Path,
+    relative: &Path,
+    rows: u64,
+    key: Option<&DataKey>,
+) -> Result<Vec<FileEntry>, ManifestError> {
+    let entry = file_entry(class.label(), archive, relative, rows)?;
+    let mut entries = vec![FileEntry { key: key.map(DataKey::commitment), ..entry }];
+    if key.is_some() {
+        entries.push(file_entry(SIDECAR, archive, &sidecar_path(relative), 0)?);
+    }
+    Ok(entries)
 }
 
 fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64) -> Result<FileEntry, ManifestError> {
@@ -414,16 +430,8 @@ mod tests {
     use crate::verify::verify;
 
     fn seal(manifest: &mut Manifest, sequence: u64) -> Result<Line, ManifestError> {
-        manifest.seal(&Sealing {
-            origin: Origin { site: "s".into(), gateway: "g".into(), sequence },
-            opened_ns: 1,
-            closed_ns: 2,
-            sealed_ns: 3,
-            flows: &[],
-            sessions: &[],
-            devices: &[],
-            coverage: &[],
-        })
+        let draft = manifest.draft(&Origin { site: "s".into(), gateway: "g".into(), sequence }, 1)?;
+        manifest.seal(draft, &Sealing { closed_ns: 2, sealed_ns: 3, sessions: &[], devices: &[], coverage: &[] })
     }
 
     #[test]

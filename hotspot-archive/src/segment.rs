@@ -6,9 +6,12 @@
 mod columns;
 mod coverage;
 mod devices;
+mod flow_columns;
 mod flows;
 pub mod schema;
 mod sessions;
+mod text_column;
+mod writer;
 
 use std::fs::File;
 use std::io;
@@ -17,25 +20,22 @@ use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, SessionRecord};
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaData};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::metadata::ParquetMetaData;
 
-use crate::durable;
 use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::Class;
 
-/// Version of the columns; in every file's metadata under `hotspot.format`.
-pub const FORMAT: &str = "1";
-/// Rows per row group: what a search that cannot skip has to read at once.
-const ROW_GROUP_ROWS: usize = 131_072;
-/// Rows turned into columns at once: bounds the memory of writing and reading.
+pub use writer::FlowWriter;
+use writer::SegmentWriter;
+
+/// Version of the columns that is written; in every file's metadata under `hotspot.format`.
+pub const FORMAT: &str = "2";
+/// Versions that are read.
+const FORMATS: [&str; 2] = ["1", FORMAT];
+/// Rows turned into records at once: bounds the memory of reading.
 const BATCH_ROWS: usize = 8192;
-/// zstd level of segments.
-const LEVEL: i32 = 3;
 
 /// What went wrong with a segment.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum SegmentError {
     Column { path: PathBuf, column: &'static str },
     #[error("{}: column {column} holds {value:?}", path.display())]
     Value { path: PathBuf, column: &'static str, value: String },
-    #[error("{}: no segment of format {FORMAT} (found {found:?})", path.display())]
+    #[error("{}: no segment of format 1 to {FORMAT} (found {found:?})", path.display())]
     Format { path: PathBuf, found: Option<String> },
     #[error("{} cannot be written", path.display())]
     Write { path: PathBuf, source: ParquetError },
@@ -80,7 +80,9 @@ pub fn write_flows(
     key: Option<&DataKey>,
     rows: &[FlowRecord],
 ) -> Result<(), SegmentError> {
-    write(path, Class::Flows, origin, key, rows.chunks(BATCH_ROWS).map(|rows| flows::to_batch(origin, rows)))
+    let mut writer = FlowWriter::create(path, origin, key)?;
+    rows.iter().try_for_each(|row| writer.push(row))?;
+    writer.finish().map(drop)
 }
 
 /// Writes `sessions`.
@@ -120,63 +122,11 @@ fn write(
     key: Option<&DataKey>,
     batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
 ) -> Result<(), SegmentError> {
-    let io_failed = |source| SegmentError::Io { operation: "written", path: path.to_path_buf(), source };
-    if let Some(dir) = path.parent() {
-        durable::make_dir(dir).map_err(io_failed)?;
-    }
-    let failed = |source| SegmentError::Write { path: path.to_path_buf(), source };
-    let mut broken = None;
-    let written = durable::replace(path, |file| {
-        let result = write_batches(file, class, origin, key, batches);
-        result.map_err(|error| {
-            let kind = io::Error::other(error.to_string());
-            broken = Some(error);
-            kind
-        })
-    });
-    match (written, broken) {
-        (Ok(()), _) => Ok(()),
-        (Err(_), Some(error)) => Err(failed(error)),
-        (Err(error), None) => Err(io_failed(error)),
-    }
-}
-
-fn write_batches(
-    file: &mut File,
-    class: Class,
-    origin: &Origin,
-    key: Option<&DataKey>,
-    batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
-) -> Result<(), ParquetError> {
-    let mut writer = ArrowWriter::try_new(file, schema::of(class), Some(properties(class, origin, key)?))?;
+    let mut writer = SegmentWriter::create(path, class, origin, key)?;
     for batch in batches {
-        writer.write(&batch?)?;
+        writer.write(batch)?;
     }
-    writer.close().map(drop)
-}
-
-/// How a segment is written: compression, row groups, statistics, what it says of itself, and encryption where there is a key.
-fn properties(class: Class, origin: &Origin, key: Option<&DataKey>) -> Result<WriterProperties, ParquetError> {
-    let metadata = [
-        ("hotspot.format", FORMAT.to_owned()),
-        ("hotspot.class", class.label().to_owned()),
-        ("hotspot.site", origin.site.clone()),
-        ("hotspot.gateway", origin.gateway.clone()),
-        ("hotspot.sequence", origin.sequence.to_string()),
-    ];
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_key_value_metadata(Some(
-            metadata.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect(),
-        ))
-        // The writer would leave Bloom filters in the clear in an encrypted file.
-        .set_bloom_filter_enabled(false);
-    Ok(match key {
-        Some(key) => properties.with_file_encryption_properties(key.encryption(origin, class)?).build(),
-        None => properties.build(),
-    })
+    writer.finish()
 }
 
 /// Whether a Parquet file has an encrypted footer: its magic says so, at its end.
@@ -214,7 +164,7 @@ impl SegmentReader {
             pairs.iter().find(|pair| pair.key == key)?.value.clone()
         };
         let format_error = || SegmentError::Format { path: path.to_path_buf(), found: value("hotspot.format") };
-        if value("hotspot.format").as_deref() != Some(FORMAT) {
+        if !value("hotspot.format").is_some_and(|format| FORMATS.contains(&&*format)) {
             return Err(format_error());
         }
         let class = value("hotspot.class").as_deref().and_then(Class::from_label).ok_or_else(format_error)?;

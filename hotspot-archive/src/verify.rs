@@ -275,17 +275,16 @@ mod tests {
             flows: Tallied { packets: 1, bytes: 60 },
             ..CoverageRecord::default()
         }];
+        let origin = Origin { site: "s".into(), gateway: "g".into(), sequence };
+        let draft = manifest.draft(&origin, 1_795_392_000_000_000_000).unwrap();
         let sealing = Sealing {
-            origin: Origin { site: "s".into(), gateway: "g".into(), sequence },
-            opened_ns: 1_795_392_000_000_000_000,
             closed_ns: 1_795_392_300_000_000_000,
             sealed_ns: 1_795_392_310_000_000_000,
-            flows: &[],
             sessions: &[],
             devices: &[],
             coverage: &coverage,
         };
-        manifest.seal(&sealing).unwrap();
+        manifest.seal(draft, &sealing).unwrap();
     }
 
     fn check(dir: &tempfile::TempDir) -> Report {

@@ -4,6 +4,8 @@
 //! already known of the time after it. Guarantees that the same facts make the same rows, that what is repeated in the journal
 //! after a crash counts once, and that every packet and byte counted is in a row.
 
+mod order;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use foldhash::fast::RandomState;
 use hotspot_common::flow::ICMP_NOT_KNOWN;
 use hotspot_common::{Direction, FlowKey};
 
+use self::order::{Material, hand_out};
 use crate::attribute::Attributor;
 use crate::device::{DeviceTable, DeviceTimeouts, Labels};
 use crate::fact::{DeviceFact, FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
@@ -209,11 +212,27 @@ impl Assembly {
         self.merger.len()
     }
 
-    /// Decides: rows, and the state for the next segment.
+    /// Decides, and collects the rows of flows; see [`Self::finish_into`].
     #[must_use]
     pub fn finish(self, sequence: u64, ended_ns: WallNs, ending: Ending) -> Assembled {
+        let mut flows = Vec::new();
+        let assembled = self.finish_into(sequence, ended_ns, ending, |row| flows.push(row));
+        Assembled { flows, ..assembled }
+    }
+
+    /// Decides: hands the rows of flows to `each` in the order of a segment, and returns all others and the state for the next
+    /// segment.
+    #[must_use]
+    pub fn finish_into(
+        self,
+        sequence: u64,
+        ended_ns: WallNs,
+        ending: Ending,
+        each: impl FnMut(FlowRecord),
+    ) -> Assembled {
         let Self { params, began_ns, mut state, merger, opened, overflow, coverage, vendors, later_devices, .. } = self;
         let announced = if ending == Ending::PowerLost { unread(&opened, &merger) } else { Vec::new() };
+        drop(opened);
         let mut devices_known = state.devices.clone();
         later_devices.iter().for_each(|fact| devices_known.apply(fact));
         let sessions = state.sessions.sessions(&params.sessions, ended_ns);
@@ -226,27 +245,20 @@ impl Assembly {
             ended_ns,
             ending,
         };
-        let open: HashMap<FlowKey, OpenFlow, RandomState> =
-            state.open_flows.drain(..).map(|open| (open.key, open)).collect();
-        let merged = merger.finish(&params.idle);
-        let mut flows: Vec<(FlowRecord, Option<OpenFlow>)> = Vec::with_capacity(merged.len());
-        for flow in &merged {
-            let before = open.get(&flow.key).filter(|open| flow.continues(open, &params.idle));
-            flows.push(rows.flow(flow, before));
-        }
-        flows.extend(announced.iter().map(|opened| (rows.announced(opened), None)));
-        flows.extend(join_directions(overflow).iter().map(|total| (rows.overflow(total), None)));
-        flows.sort_unstable_by(|(left, _), (right, _)| order(left).cmp(&order(right)));
-        number(&mut flows, sequence);
-        let carried = open_after(&flows, &open, &merged, &params.idle, ended_ns, ending);
+        let material = Material {
+            flows: merger.finish(&params.idle),
+            announced,
+            overflow: join_directions(overflow),
+            open: std::mem::take(&mut state.open_flows),
+        };
+        let carried = hand_out(&mut rows, material, sequence, each);
         let records = SessionTable::records(&sessions, began_ns, ended_ns);
         let devices = state.devices.records(began_ns, |mac| vendors.of(mac).map(str::to_owned));
         state.devices.forget(&params.devices, ended_ns);
         state.sessions.forget(&sessions, &params.sessions, ended_ns);
         state.nat.forget(ended_ns - nat::KEEP_NS);
         state.open_flows = carried;
-        let flows = flows.into_iter().map(|(row, _)| row).collect();
-        Assembled { flows, sessions: records, devices, coverage, state }
+        Assembled { flows: Vec::new(), sessions: records, devices, coverage, state }
     }
 }
 
@@ -262,70 +274,6 @@ fn unread(opened: &[FlowOpened], merger: &Merger) -> Vec<FlowOpened> {
         })
         .copied()
         .collect()
-}
-
-/// Flows that go on after this segment, by key.
-fn open_after(
-    flows: &[(FlowRecord, Option<OpenFlow>)],
-    before: &HashMap<FlowKey, OpenFlow, RandomState>,
-    merged: &[Flow],
-    idle: &IdleTimeouts,
-    ended_ns: WallNs,
-    ending: Ending,
-) -> Vec<OpenFlow> {
-    if ending != Ending::Rotation {
-        return Vec::new();
-    }
-    let touched: HashSet<FlowKey, RandomState> = merged.iter().map(|flow| flow.key).collect();
-    // A flow that was silent for the whole segment may still go on, if its time-out is longer.
-    let silent = before
-        .values()
-        .filter(|open| !touched.contains(&open.key) && ended_ns - open.last_ns < idle.of(open.key.protocol))
-        .copied();
-    let mut carried: Vec<OpenFlow> = flows
-        .iter()
-        .filter_map(|(row, open)| open.map(|open| OpenFlow { flow_id: row.flow_id, ..open }))
-        .chain(silent)
-        .collect();
-    carried.sort_unstable_by_key(|open| (*open.key.words(), open.last_ns));
-    carried.dedup_by_key(|open| open.key);
-    carried
-}
-
-type Order<'a> = (
-    MacAddr,
-    std::net::IpAddr,
-    WallNs,
-    Option<std::net::IpAddr>,
-    Option<u16>,
-    Option<u16>,
-    Option<u8>,
-    WallNs,
-    &'a str,
-);
-
-/// The order of rows in a segment: by client, then by time; total, so that it does not depend on how facts arrived.
-fn order(row: &FlowRecord) -> Order<'_> {
-    (
-        row.client_mac,
-        row.client_ip,
-        row.start_ns,
-        row.peer_ip,
-        row.client_port,
-        row.peer_port,
-        row.protocol,
-        row.end_ns,
-        &row.interface,
-    )
-}
-
-/// Gives every row that begins a flow its id.
-fn number(flows: &mut [(FlowRecord, Option<OpenFlow>)], sequence: u64) {
-    for (ordinal, (row, _)) in flows.iter_mut().enumerate() {
-        if row.flow_id == 0 {
-            row.flow_id = sequence << 32 | (ordinal as u64 & 0xffff_ffff);
-        }
-    }
 }
 
 /// MAC, address and interface of a client.
@@ -380,10 +328,16 @@ impl Rows<'_> {
             EndReason::Forced
         };
         // A connection that ended stays known: its last packets may come in the next generation.
-        let goes_on = matches!(row.end_reason, EndReason::Active | EndReason::EndOfFlow)
+        let goes_on = self.ending == Ending::Rotation
+            && matches!(row.end_reason, EndReason::Active | EndReason::EndOfFlow)
             && self.ended_ns - flow.last_ns < self.idle.of(key.protocol);
         let open = OpenFlow { flow_id: 0, key: *key, last_ns: flow.last_ns, flags_out: flags.0, flags_in: flags.1 };
         (row, goes_on.then_some(open))
+    }
+
+    /// Whether a flow of which this segment saw nothing is still within its time-out.
+    fn may_go_on(&self, open: &OpenFlow) -> bool {
+        self.ending == Ending::Rotation && self.ended_ns - open.last_ns < self.idle.of(open.key.protocol)
     }
 
     fn announced(&mut self, opened: &FlowOpened) -> FlowRecord {

@@ -1,7 +1,7 @@
 //! Merging: what CPUs, directions, generations and evictions counted apart becomes one flow again.
 //!
 //! Guarantees that packets and bytes of the rows are exactly those of the deltas, and that the result does not depend on the
-//! order in which deltas arrive. Holds one delta (104 bytes) per key, direction, CPU and generation until it is finished.
+//! order in which deltas arrive. Holds 88 bytes per key, direction, CPU and generation until it is finished.
 
 use hotspot_common::{Direction, FlowKey};
 
@@ -101,72 +101,83 @@ pub const fn has_ended(flags_out: u8, flags_in: u8) -> bool {
 }
 
 /// Whether a delta begins a new connection after one that said FIN or RST: the client's SYN is in it.
-const fn reopens(before: u8, delta: &FlowDelta) -> bool {
-    before & (FIN | RST) != 0 && delta.tcp_flags & SYN != 0 && matches!(delta.key.direction(), Direction::Out)
+const fn reopens(before: u8, part: &Part) -> bool {
+    before & (FIN | RST) != 0 && part.tcp_flags & SYN != 0 && matches!(part.direction, Direction::Out)
+}
+
+/// A delta under the key of its flow.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    key: FlowKey,
+    first_ns: WallNs,
+    last_ns: WallNs,
+    packets: u64,
+    bytes: u64,
+    tcp_flags: u8,
+    direction: Direction,
 }
 
 /// Collects deltas until [`Self::finish`].
 #[derive(Debug, Default)]
 pub struct Merger {
-    deltas: Vec<(FlowKey, FlowDelta)>,
+    parts: Vec<Part>,
 }
 
 impl Merger {
     pub fn add(&mut self, delta: FlowDelta) {
-        self.deltas.push((flow_key(&delta.key), delta));
+        self.parts.push(Part {
+            key: flow_key(&delta.key),
+            first_ns: delta.first_ns,
+            last_ns: delta.last_ns,
+            packets: delta.packets,
+            bytes: delta.bytes,
+            tcp_flags: delta.tcp_flags,
+            direction: delta.key.direction(),
+        });
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.deltas.len()
+        self.parts.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.deltas.is_empty()
+        self.parts.is_empty()
     }
 
     /// The keys of everything collected.
     pub fn keys(&self) -> impl Iterator<Item = FlowKey> {
-        self.deltas.iter().map(|(key, _)| *key)
+        self.parts.iter().map(|part| part.key)
     }
 
     /// The flows, by key and time.
     #[must_use]
     pub fn finish(mut self, timeouts: &IdleTimeouts) -> Vec<Flow> {
-        // Everything a delta holds takes part, so that equal input in any order gives equal output.
-        self.deltas.sort_unstable_by_key(|(key, delta)| {
-            (
-                *key.words(),
-                delta.first_ns,
-                delta.last_ns,
-                delta.key.origin,
-                delta.key.peer_port,
-                delta.tcp_flags,
-                delta.packets,
-                delta.bytes,
-            )
+        // Everything a part holds takes part, so that equal input in any order gives equal output.
+        self.parts.sort_unstable_by_key(|part| {
+            (*part.key.words(), part.first_ns, part.last_ns, part.direction, part.tcp_flags, part.packets, part.bytes)
         });
         let mut flows: Vec<Flow> = Vec::new();
-        for (key, delta) in &self.deltas {
+        for part in &self.parts {
             let goes_on = flows.last().is_some_and(|flow| {
-                flow.key == *key
-                    && delta.first_ns - flow.last_ns <= timeouts.of(key.protocol)
-                    && !(key.protocol == TCP
-                        && delta.first_ns >= flow.last_ns
-                        && reopens(flow.out.tcp_flags | flow.inward.tcp_flags, delta))
+                flow.key == part.key
+                    && part.first_ns - flow.last_ns <= timeouts.of(part.key.protocol)
+                    && !(part.key.protocol == TCP
+                        && part.first_ns >= flow.last_ns
+                        && reopens(flow.out.tcp_flags | flow.inward.tcp_flags, part))
             });
             match flows.last_mut() {
-                Some(flow) if goes_on => flow.join(delta),
+                Some(flow) if goes_on => flow.join(part),
                 Some(_) | None => {
                     let mut flow = Flow {
-                        key: *key,
-                        first_ns: delta.first_ns,
-                        last_ns: delta.last_ns,
+                        key: part.key,
+                        first_ns: part.first_ns,
+                        last_ns: part.last_ns,
                         out: Counted::default(),
                         inward: Counted::default(),
                     };
-                    flow.join(delta);
+                    flow.join(part);
                     flows.push(flow);
                 }
             }
@@ -176,16 +187,16 @@ impl Merger {
 }
 
 impl Flow {
-    fn join(&mut self, delta: &FlowDelta) {
-        self.first_ns = self.first_ns.min(delta.first_ns);
-        self.last_ns = self.last_ns.max(delta.last_ns);
-        let counted = match delta.key.direction() {
+    fn join(&mut self, part: &Part) {
+        self.first_ns = self.first_ns.min(part.first_ns);
+        self.last_ns = self.last_ns.max(part.last_ns);
+        let counted = match part.direction {
             Direction::Out => &mut self.out,
             Direction::In => &mut self.inward,
         };
-        counted.packets += delta.packets;
-        counted.bytes += delta.bytes;
-        counted.tcp_flags |= delta.tcp_flags;
+        counted.packets += part.packets;
+        counted.bytes += part.bytes;
+        counted.tcp_flags |= part.tcp_flags;
     }
 
     /// Whether this flow is the one that was open when the last segment was sealed.

@@ -15,10 +15,16 @@ const TOOLCHAIN_PACKAGES: [&str; 7] =
     ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
-const DUCKDB: &str = "duckdb==2.0.0";
+/// Python packages of the tests, by the directory each is imported from.
+const PYTHON: [(&str, &str); 4] = [
+    ("cryptography", "cryptography==50.0.2"),
+    ("duckdb", "duckdb==2.0.0"),
+    ("pyarrow", "pyarrow==26.0.1"),
+    ("pyspark", "pyspark==4.3.0"),
+];
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 27] = [
+const PROGRAMS: [(&str, &str); 29] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("cc", "gcc"),
@@ -32,8 +38,10 @@ const PROGRAMS: [(&str, &str); 27] = [
     ("hostapd", "hostapd"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("java", "openjdk-17-jre-headless"),
     ("kea-dhcp4", "kea-dhcp4-server"),
     ("kea-dhcp6", "kea-dhcp6-server"),
+    ("nfdump", "nfdump"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
@@ -63,7 +71,7 @@ enum Missing {
     Packages(Vec<&'static str>),
     Linker,
     Compiler,
-    DuckDb,
+    Python,
     Bpffs,
 }
 
@@ -77,7 +85,7 @@ impl Missing {
                 TOOLCHAIN_PACKAGES.join(" ")
             ),
             Self::Linker => format!("bpf-linker {BPF_LINKER_VERSION}"),
-            Self::DuckDb => format!("{DUCKDB} in target/venv"),
+            Self::Python => format!("Python packages in target/venv: {}", PYTHON.map(|(_, package)| package).join(" ")),
             Self::Bpffs => "a BPF file system on /sys/fs/bpf".to_owned(),
         }
     }
@@ -104,7 +112,7 @@ pub(crate) fn run() -> Result<()> {
             Missing::Packages(packages) => install(packages)?,
             Missing::Compiler => install_compiler()?,
             Missing::Linker => install_linker()?,
-            Missing::DuckDb => install_duckdb()?,
+            Missing::Python => install_python()?,
             Missing::Bpffs => run_command(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))?,
         }
     }
@@ -160,8 +168,8 @@ fn find_missing() -> Vec<Missing> {
         }
         Err(MissingToolchain::Linker) => missing.push(Missing::Linker),
     }
-    if !venv_dir().join("bin/python").exists() || !has_duckdb() {
-        missing.push(Missing::DuckDb);
+    if !venv_dir().join("bin/python").exists() || !has_python() {
+        missing.push(Missing::Python);
     }
     if !Path::new("/sys/fs/bpf").exists() || !is_bpffs() {
         missing.push(Missing::Bpffs);
@@ -178,9 +186,9 @@ fn is_bpffs() -> bool {
     })
 }
 
-fn has_duckdb() -> bool {
-    let packages = fs::read_dir(venv_dir().join("lib")).into_iter().flatten().flatten();
-    packages.into_iter().any(|python| python.path().join("site-packages/duckdb").exists())
+fn has_python() -> bool {
+    let mut pythons = fs::read_dir(venv_dir().join("lib")).into_iter().flatten().flatten();
+    pythons.any(|python| PYTHON.iter().all(|(import, _)| python.path().join("site-packages").join(import).exists()))
 }
 
 fn venv_dir() -> PathBuf {
@@ -221,9 +229,12 @@ fn install_linker() -> Result<()> {
     run_command(cargo.current_dir("/"))
 }
 
-fn install_duckdb() -> Result<()> {
+fn install_python() -> Result<()> {
     run_command(Command::new("python3").args(["-m", "venv"]).arg(venv_dir()))?;
-    run_command(Command::new(venv_dir().join("bin/pip")).args(["install", "-q", "--disable-pip-version-check", DUCKDB]))
+    // Not `bin/pip`, which belongs to wherever the directory was first.
+    let mut pip = Command::new(venv_dir().join("bin/python"));
+    pip.args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]).args(PYTHON.map(|(_, package)| package));
+    run_command(&mut pip)
 }
 
 /// While it lives, Debian packages do not start their services: nothing of the lab runs on the machine itself.

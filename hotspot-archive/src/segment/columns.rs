@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, TimestampMicrosecondType};
+use arrow_array::types::{ArrowPrimitiveType, Int64Type, TimestampMicrosecondType, UInt64Type};
 use arrow_array::{Array, ArrayRef, PrimitiveArray, RecordBatch, StringArray};
 use hotspot_core::WallNs;
 
@@ -29,6 +29,11 @@ pub(super) fn str_of<'a, T>(rows: &'a [T], mut value: impl FnMut(&'a T) -> Optio
 
 pub(super) fn number<P: ArrowPrimitiveType, T>(rows: &[T], value: impl FnMut(&T) -> Option<P::Native>) -> ArrayRef {
     Arc::new(rows.iter().map(value).collect::<PrimitiveArray<P>>())
+}
+
+/// A column of counts: signed, because not every engine has a type for more.
+pub(super) fn count<T>(rows: &[T], mut value: impl FnMut(&T) -> Option<u64>) -> ArrayRef {
+    number::<Int64Type, _>(rows, |row| value(row).map(|count| i64::try_from(count).unwrap_or(i64::MAX)))
 }
 
 pub(super) fn time<T>(rows: &[T], mut value: impl FnMut(&T) -> Option<WallNs>) -> ArrayRef {
@@ -53,11 +58,28 @@ impl<'a> Columns<'a> {
 
     pub(super) fn text(&self, column: &'static str) -> Result<Text<'a>, SegmentError> {
         let values = self.column(column)?.as_string_opt::<i32>().ok_or_else(|| self.missing(column))?;
-        Ok(Text { values, column, path: self.path })
+        Ok(Text { values: Some(values), column, path: self.path })
+    }
+
+    /// A column that files of earlier formats do not have: nothing is known there.
+    pub(super) fn text_if_any(&self, column: &'static str) -> Result<Text<'a>, SegmentError> {
+        if self.batch.column_by_name(column).is_none() {
+            return Ok(Text { values: None, column, path: self.path });
+        }
+        self.text(column)
     }
 
     pub(super) fn number<P: ArrowPrimitiveType>(&self, column: &'static str) -> Result<Numbers<'a, P>, SegmentError> {
         self.column(column)?.as_primitive_opt::<P>().map(Numbers).ok_or_else(|| self.missing(column))
+    }
+
+    /// Counts, which format 1 held without a sign.
+    pub(super) fn count(&self, column: &'static str) -> Result<Counts<'a>, SegmentError> {
+        let array = self.column(column)?;
+        if let Some(counts) = array.as_primitive_opt::<UInt64Type>() {
+            return Ok(Counts::Unsigned(counts));
+        }
+        array.as_primitive_opt::<Int64Type>().map(Counts::Signed).ok_or_else(|| self.missing(column))
     }
 
     pub(super) fn time(&self, column: &'static str) -> Result<Numbers<'a, TimestampMicrosecondType>, SegmentError> {
@@ -73,6 +95,20 @@ impl<P: ArrowPrimitiveType> Numbers<'_, P> {
     }
 }
 
+pub(super) enum Counts<'a> {
+    Unsigned(&'a PrimitiveArray<UInt64Type>),
+    Signed(&'a PrimitiveArray<Int64Type>),
+}
+
+impl Counts<'_> {
+    pub(super) fn get(&self, row: usize) -> Option<u64> {
+        match self {
+            Self::Unsigned(counts) => counts.is_valid(row).then(|| counts.value(row)),
+            Self::Signed(counts) => counts.is_valid(row).then(|| counts.value(row).unsigned_abs()),
+        }
+    }
+}
+
 impl Numbers<'_, TimestampMicrosecondType> {
     pub(super) fn ns(&self, row: usize) -> Option<WallNs> {
         self.get(row).map(|micros| micros.saturating_mul(1000))
@@ -80,14 +116,14 @@ impl Numbers<'_, TimestampMicrosecondType> {
 }
 
 pub(super) struct Text<'a> {
-    values: &'a StringArray,
+    values: Option<&'a StringArray>,
     column: &'static str,
     path: &'a Path,
 }
 
 impl<'a> Text<'a> {
     pub(super) fn get(&self, row: usize) -> Option<&'a str> {
-        self.values.is_valid(row).then(|| self.values.value(row))
+        self.values.filter(|values| values.is_valid(row)).map(|values| values.value(row))
     }
 
     pub(super) fn owned(&self, row: usize) -> Option<String> {

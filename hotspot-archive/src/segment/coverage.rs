@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow_array::RecordBatch;
-use arrow_array::types::{Int64Type, UInt64Type};
+use arrow_array::types::Int64Type;
 use arrow_schema::ArrowError;
 use hotspot_core::record::{CoverageRecord, Tallied};
 
-use super::columns::{Columns, number, str_of, text, time};
+use super::columns::{Columns, Counts, number, str_of, text, time};
 use super::{Origin, SegmentError, schema};
 use crate::layout::Class;
 
 pub(super) fn to_batch(origin: &Origin, rows: &[CoverageRecord]) -> Result<RecordBatch, ArrowError> {
     fn count(rows: &[CoverageRecord], value: impl Fn(&CoverageRecord) -> u64) -> arrow_array::ArrayRef {
-        number::<UInt64Type, _>(rows, |row| Some(value(row)))
+        super::columns::count(rows, |row| Some(value(row)))
     }
     RecordBatch::try_new(
         schema::of(Class::Coverage),
@@ -52,7 +52,7 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Coverag
     let (interface, hook, gap) = (columns.text("interface")?, columns.text("hook")?, columns.text("gap")?);
     let (outcomes, happenings) = (columns.text("outcomes")?, columns.text("happenings")?);
     let (from, to) = (columns.time("from")?, columns.time("to")?);
-    let count = |name| columns.number::<UInt64Type>(name);
+    let count = |name| columns.count(name);
     let generation = count("generation")?;
     let clock_offset = columns.number::<Int64Type>("clock_offset_ns")?;
     let seen = (count("seen_packets")?, count("seen_bytes")?);
@@ -60,11 +60,10 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Coverag
     let overflow = (count("overflow_packets")?, count("overflow_bytes")?);
     (0..batch.num_rows())
         .map(|row| {
-            let tallied =
-                |pair: &(super::columns::Numbers<'_, UInt64Type>, super::columns::Numbers<'_, UInt64Type>)| Tallied {
-                    packets: pair.0.get(row).unwrap_or_default(),
-                    bytes: pair.1.get(row).unwrap_or_default(),
-                };
+            let tallied = |pair: &(Counts<'_>, Counts<'_>)| Tallied {
+                packets: pair.0.get(row).unwrap_or_default(),
+                bytes: pair.1.get(row).unwrap_or_default(),
+            };
             let named: BTreeMap<String, [u64; 2]> = serde_json::from_str(outcomes.get(row).unwrap_or("{}"))
                 .map_err(|_| outcomes.unexpected(&outcomes.get(row).unwrap_or_default()))?;
             let counted: BTreeMap<String, u64> = serde_json::from_str(happenings.get(row).unwrap_or("{}"))

@@ -4,14 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_array::types::{UInt8Type, UInt16Type, UInt64Type};
-use arrow_schema::ArrowError;
+use arrow_array::types::{UInt8Type, UInt16Type};
 use hotspot_core::fact::IdentitySource;
 use hotspot_core::record::{Attribution, EndReason, FlowRecord, Identity, NatState, PublicEndpoint};
 
-use super::columns::{Columns, number, str_of, text, time};
-use super::{Origin, SegmentError, schema};
-use crate::layout::Class;
+use super::SegmentError;
+use super::columns::Columns;
 
 pub(super) const fn source_label(source: IdentitySource) -> &'static str {
     match source {
@@ -27,58 +25,10 @@ pub(super) fn source_from_label(label: &str) -> Option<IdentitySource> {
         .find(|source| source_label(*source) == label)
 }
 
-pub(super) fn to_batch(origin: &Origin, rows: &[FlowRecord]) -> Result<RecordBatch, ArrowError> {
-    fn who<'a, T: ?Sized>(row: &'a FlowRecord, value: impl Fn(&'a Identity) -> Option<&'a T>) -> Option<&'a T> {
-        row.identity.as_deref().and_then(value)
-    }
-    RecordBatch::try_new(
-        schema::of(Class::Flows),
-        vec![
-            number::<UInt64Type, _>(rows, |row| Some(row.flow_id)),
-            time(rows, |row| Some(row.start_ns)),
-            time(rows, |row| Some(row.end_ns)),
-            str_of(rows, |_| Some(&*origin.site)),
-            str_of(rows, |_| Some(&*origin.gateway)),
-            str_of(rows, |row| Some(&row.interface)),
-            number::<UInt16Type, _>(rows, |row| row.vlan),
-            number::<UInt16Type, _>(rows, |row| row.inner_vlan),
-            text(rows, |row| Some(row.client_mac.to_string())),
-            text(rows, |row| Some(row.client_ip.to_string())),
-            number::<UInt16Type, _>(rows, |row| row.client_port),
-            text(rows, |row| row.public.map(|public| public.ip.to_string())),
-            number::<UInt16Type, _>(rows, |row| row.public.and_then(|public| public.port)),
-            str_of(rows, |row| row.nat.map(NatState::label)),
-            text(rows, |row| row.peer_ip.map(|ip| ip.to_string())),
-            number::<UInt16Type, _>(rows, |row| row.peer_port),
-            number::<UInt8Type, _>(rows, |row| row.protocol),
-            number::<UInt8Type, _>(rows, |row| row.icmp_type),
-            number::<UInt8Type, _>(rows, |row| row.icmp_code),
-            number::<UInt64Type, _>(rows, |row| Some(row.packets_out)),
-            number::<UInt64Type, _>(rows, |row| Some(row.bytes_out)),
-            number::<UInt64Type, _>(rows, |row| Some(row.packets_in)),
-            number::<UInt64Type, _>(rows, |row| Some(row.bytes_in)),
-            number::<UInt8Type, _>(rows, |row| row.tcp_flags_out),
-            number::<UInt8Type, _>(rows, |row| row.tcp_flags_in),
-            str_of(rows, |row| Some(row.end_reason.label())),
-            str_of(rows, |row| Some(row.attribution.label())),
-            str_of(rows, |row| who(row, |who| who.user.as_deref())),
-            str_of(rows, |row| who(row, |who| Some(&*who.session_id))),
-            str_of(rows, |row| who(row, |who| who.auth_method.as_deref())),
-            str_of(rows, |row| who(row, |who| Some(source_label(who.source)))),
-            text(rows, |row| row.identity.as_deref().and_then(|who| who.ap_mac).map(|mac| mac.to_string())),
-            str_of(rows, |row| who(row, |who| who.ssid.as_deref())),
-            str_of(rows, |row| who(row, |who| who.nas.as_deref())),
-            str_of(rows, |row| row.hostname.as_deref()),
-            str_of(rows, |row| row.device_vendor.as_deref()),
-        ],
-    )
-}
-
 pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRecord>, SegmentError> {
     let columns = Columns { path, batch };
     let shared = |text: Option<&str>| text.map(Arc::<str>::from);
-    let (flow_id, start, end) =
-        (columns.number::<UInt64Type>("flow_id")?, columns.time("start")?, columns.time("end")?);
+    let (flow_id, start, end) = (columns.count("flow_id")?, columns.time("start")?, columns.time("end")?);
     let interface = columns.text("interface")?;
     let (vlan, inner_vlan) = (columns.number::<UInt16Type>("vlan")?, columns.number::<UInt16Type>("inner_vlan")?);
     let (client_mac, client_ip) = (columns.text("client_mac")?, columns.text("client_ip")?);
@@ -87,7 +37,7 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRec
     let (nat, peer_ip) = (columns.text("nat")?, columns.text("peer_ip")?);
     let (peer_port, protocol) = (columns.number::<UInt16Type>("peer_port")?, columns.number::<UInt8Type>("protocol")?);
     let (icmp_type, icmp_code) = (columns.number::<UInt8Type>("icmp_type")?, columns.number::<UInt8Type>("icmp_code")?);
-    let count = |name| columns.number::<UInt64Type>(name);
+    let count = |name| columns.count(name);
     let (packets_out, bytes_out) = (count("packets_out")?, count("bytes_out")?);
     let (packets_in, bytes_in) = (count("packets_in")?, count("bytes_in")?);
     let flags = |name| columns.number::<UInt8Type>(name);

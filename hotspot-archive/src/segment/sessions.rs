@@ -5,19 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_array::types::UInt64Type;
 use arrow_schema::ArrowError;
 use hotspot_core::fact::{SessionCounters, SessionDetails};
 use hotspot_core::record::{SessionRecord, SessionStatus};
 
-use super::columns::{Columns, Text, number, str_of, text, time};
+use super::columns::{Columns, Text, count, str_of, text, time};
 use super::flows::{source_from_label, source_label};
 use super::{Origin, SegmentError, schema};
 use crate::layout::Class;
 
 pub(super) fn to_batch(origin: &Origin, rows: &[SessionRecord]) -> Result<RecordBatch, ArrowError> {
     fn counted(rows: &[SessionRecord], value: impl Fn(&SessionCounters) -> u64) -> arrow_array::ArrayRef {
-        number::<UInt64Type, _>(rows, |row| row.counters.as_ref().map(&value))
+        count(rows, |row| row.counters.as_ref().map(&value))
     }
     fn told(rows: &[SessionRecord], value: impl Fn(&SessionDetails) -> &Option<String>) -> arrow_array::ArrayRef {
         str_of(rows, |row| row.details.as_deref().and_then(|details| value(details).as_deref()))
@@ -65,10 +64,10 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Session
     let (client_ips, ap_mac, ssid) = (columns.text("client_ips")?, columns.text("ap_mac")?, columns.text("ssid")?);
     let (nas, nas_port, end_cause) = (columns.text("nas")?, columns.text("nas_port")?, columns.text("end_cause")?);
     let (started, ended, status) = (columns.time("started")?, columns.time("ended")?, columns.text("status")?);
-    let count = |name| columns.number::<UInt64Type>(name);
+    let count = |name| columns.count(name);
     let (packets_out, bytes_out) = (count("packets_out")?, count("bytes_out")?);
     let (packets_in, bytes_in) = (count("packets_in")?, count("bytes_in")?);
-    let client_prefixes = columns.text("client_prefixes")?;
+    let client_prefixes = columns.text_if_any("client_prefixes")?;
     let details = DetailColumns::of(&columns)?;
     (0..batch.num_rows())
         .map(|row| {
@@ -132,13 +131,13 @@ struct DetailColumns<'a> {
 impl<'a> DetailColumns<'a> {
     fn of(columns: &Columns<'a>) -> Result<Self, SegmentError> {
         Ok(Self {
-            nas_port_type: columns.text("nas_port_type")?,
-            multi_session_id: columns.text("multi_session_id")?,
-            chargeable_user: columns.text("chargeable_user")?,
-            class: columns.text("class")?,
-            location: columns.text("location")?,
-            calling_station: columns.text("calling_station")?,
-            called_station: columns.text("called_station")?,
+            nas_port_type: columns.text_if_any("nas_port_type")?,
+            multi_session_id: columns.text_if_any("multi_session_id")?,
+            chargeable_user: columns.text_if_any("chargeable_user")?,
+            class: columns.text_if_any("class")?,
+            location: columns.text_if_any("location")?,
+            calling_station: columns.text_if_any("calling_station")?,
+            called_station: columns.text_if_any("called_station")?,
         })
     }
 

@@ -1,0 +1,237 @@
+//! Columns of text in the making: each distinct value of a batch is written once, rows refer to it.
+//!
+//! Rows of one client lie together, so most rows repeat the value before, which costs one comparison.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrow_array::types::Int32Type;
+use arrow_array::{ArrayRef, DictionaryArray, Int32Array, StringArray};
+use arrow_buffer::{Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use hotspot_core::MacAddr;
+
+/// The distinct values of a batch, one behind the other.
+#[derive(Debug)]
+struct Values {
+    text: Vec<u8>,
+    ends: Vec<i32>,
+}
+
+impl Values {
+    fn new() -> Self {
+        Self { text: Vec::new(), ends: vec![0] }
+    }
+
+    /// Ends the value whose text was appended; its number.
+    fn end(&mut self) -> i32 {
+        self.ends.push(i32::try_from(self.text.len()).unwrap_or(i32::MAX));
+        i32::try_from(self.ends.len()).unwrap_or(i32::MAX) - 2
+    }
+}
+
+/// Something that is written as text.
+pub(super) trait AsText {
+    fn append_to(&self, text: &mut Vec<u8>);
+}
+
+impl AsText for MacAddr {
+    fn append_to(&self, text: &mut Vec<u8>) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        for (position, byte) in self.0.into_iter().enumerate() {
+            if position > 0 {
+                text.push(b':');
+            }
+            text.push(DIGITS[usize::from(byte >> 4)]);
+            text.push(DIGITS[usize::from(byte & 0xf)]);
+        }
+    }
+}
+
+impl AsText for IpAddr {
+    fn append_to(&self, text: &mut Vec<u8>) {
+        match self {
+            Self::V4(ip) => {
+                for (position, byte) in ip.octets().into_iter().enumerate() {
+                    if position > 0 {
+                        text.push(b'.');
+                    }
+                    if byte >= 100 {
+                        text.push(b'0' + byte / 100);
+                    }
+                    if byte >= 10 {
+                        text.push(b'0' + byte / 10 % 10);
+                    }
+                    text.push(b'0' + byte % 10);
+                }
+            }
+            // RFC 5952 has enough corners to leave it to the library.
+            Self::V6(ip) => {
+                use std::io::Write as _;
+                // Writing to memory does not fail.
+                let _ = write!(text, "{ip}");
+            }
+        }
+    }
+}
+
+/// Text made from values of a type that is compared faster than its text.
+#[derive(Debug)]
+pub(super) struct TextColumn<K> {
+    values: Values,
+    known: std::collections::HashMap<K, i32, foldhash::fast::RandomState>,
+    last: Option<(K, i32)>,
+    keys: Vec<i32>,
+    nulls: NullBufferBuilder,
+}
+
+impl<K: Copy + Eq + Hash + AsText> TextColumn<K> {
+    pub(super) fn new(rows: usize) -> Self {
+        Self {
+            values: Values::new(),
+            known: std::collections::HashMap::default(),
+            last: None,
+            keys: Vec::with_capacity(rows),
+            nulls: NullBufferBuilder::new(rows),
+        }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, value: Option<K>) {
+        let Some(value) = value else {
+            self.keys.push(0);
+            self.nulls.append_null();
+            return;
+        };
+        let key = match self.last {
+            Some((last, key)) if last == value => key,
+            _ => {
+                let values = &mut self.values;
+                let key = *self.known.entry(value).or_insert_with(|| {
+                    value.append_to(&mut values.text);
+                    values.end()
+                });
+                self.last = Some((value, key));
+                key
+            }
+        };
+        self.keys.push(key);
+        self.nulls.append_non_null();
+    }
+
+    /// The column of what was pushed; begins anew.
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        let values = std::mem::replace(&mut self.values, Values::new());
+        self.known.clear();
+        self.last = None;
+        column(values, &mut self.keys, &mut self.nulls)
+    }
+}
+
+/// Text that is there already.
+#[derive(Debug)]
+pub(super) struct StrColumn {
+    values: Values,
+    known: std::collections::HashMap<Arc<str>, i32, foldhash::fast::RandomState>,
+    last: Option<i32>,
+    keys: Vec<i32>,
+    nulls: NullBufferBuilder,
+}
+
+impl StrColumn {
+    pub(super) fn new(rows: usize) -> Self {
+        Self {
+            values: Values::new(),
+            known: std::collections::HashMap::default(),
+            last: None,
+            keys: Vec::with_capacity(rows),
+            nulls: NullBufferBuilder::new(rows),
+        }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, value: Option<&str>) {
+        let Some(value) = value else {
+            self.keys.push(0);
+            self.nulls.append_null();
+            return;
+        };
+        let key = match self.last {
+            Some(last) if self.value(last) == value.as_bytes() => last,
+            _ => self.find(value),
+        };
+        self.last = Some(key);
+        self.keys.push(key);
+        self.nulls.append_non_null();
+    }
+
+    fn value(&self, key: i32) -> &[u8] {
+        let key = key.unsigned_abs() as usize;
+        let bound = |position: usize| self.values.ends[position].unsigned_abs() as usize;
+        &self.values.text[bound(key)..bound(key + 1)]
+    }
+
+    fn find(&mut self, value: &str) -> i32 {
+        if let Some(key) = self.known.get(value) {
+            return *key;
+        }
+        self.values.text.extend_from_slice(value.as_bytes());
+        let key = self.values.end();
+        self.known.insert(value.into(), key);
+        key
+    }
+
+    /// The column of what was pushed; begins anew.
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        let values = std::mem::replace(&mut self.values, Values::new());
+        self.known.clear();
+        self.last = None;
+        column(values, &mut self.keys, &mut self.nulls)
+    }
+}
+
+/// One of a few labels.
+#[derive(Debug)]
+pub(super) struct LabelColumn {
+    labels: ArrayRef,
+    keys: Vec<i32>,
+    nulls: NullBufferBuilder,
+}
+
+impl LabelColumn {
+    pub(super) fn new(rows: usize, labels: impl Iterator<Item = &'static str>) -> Self {
+        let labels = Arc::new(labels.map(Some).collect::<StringArray>());
+        Self { labels, keys: Vec::with_capacity(rows), nulls: NullBufferBuilder::new(rows) }
+    }
+
+    /// Appends the label at this position.
+    #[inline]
+    pub(super) fn push(&mut self, position: Option<usize>) {
+        self.keys.push(position.map_or(0, |position| i32::try_from(position).unwrap_or(i32::MAX)));
+        self.nulls.append(position.is_some());
+    }
+
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        dictionary(Arc::clone(&self.labels), &mut self.keys, &mut self.nulls)
+    }
+}
+
+/// The same text in every row.
+pub(super) fn constant(text: &str, rows: usize) -> ArrayRef {
+    let mut keys = vec![0; rows];
+    dictionary(Arc::new(StringArray::from(vec![text])), &mut keys, &mut NullBufferBuilder::new(0))
+}
+
+fn column(values: Values, keys: &mut Vec<i32>, nulls: &mut NullBufferBuilder) -> ArrayRef {
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(values.ends));
+    // Everything appended is the text of an address or was a `str`.
+    let values = StringArray::new(offsets, Buffer::from_vec(values.text), None);
+    dictionary(Arc::new(values), keys, nulls)
+}
+
+fn dictionary(values: ArrayRef, keys: &mut Vec<i32>, nulls: &mut NullBufferBuilder) -> ArrayRef {
+    let capacity = keys.capacity();
+    let keys = std::mem::replace(keys, Vec::with_capacity(capacity));
+    let keys = Int32Array::new(ScalarBuffer::from(keys), nulls.finish());
+    Arc::new(DictionaryArray::<Int32Type>::new(keys, values))
+}

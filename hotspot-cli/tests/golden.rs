@@ -1,0 +1,40 @@
+//! What `hotspot decode --json` says of the golden segments of every version (hotspot-archive/tests/golden.rs says what they are).
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn golden_segments_of_every_version_decode_to_the_same_text() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hotspot-archive/tests/golden");
+    for version in ["1", "2"] {
+        for class in ["flows", "sessions", "coverage"] {
+            let file = golden.join(version).join(format!("{class}.parquet"));
+            let output =
+                Command::new(env!("CARGO_BIN_EXE_hotspot")).args(["decode", "--json"]).arg(&file).output().unwrap();
+            assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8(output.stdout).unwrap();
+            let expected = fs::read_to_string(golden.join(format!("{class}.jsonl"))).unwrap();
+            assert_eq!(text.lines().count(), expected.lines().count(), "{}", file.display());
+            for (line, expected) in text.lines().zip(expected.lines()) {
+                check(line, expected, &file);
+            }
+        }
+    }
+}
+
+/// Every column there was has its value; columns that came later are not known.
+fn check(line: &str, expected: &str, file: &Path) {
+    let (found, expected): (Value, Value) =
+        (serde_json::from_str(line).unwrap(), serde_json::from_str(expected).unwrap());
+    for (name, value) in found.as_object().unwrap() {
+        let before = expected.get(name).unwrap_or(&Value::Null);
+        assert_eq!(value, before, "{name} in {}", file.display());
+    }
+    for name in expected.as_object().unwrap().keys() {
+        assert!(found.get(name).is_some(), "{name} is gone from {}", file.display());
+    }
+}
