@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use hotspot_archive::entry::{Entry, JournalHeader};
-use hotspot_archive::journal::{JournalError, JournalWriter};
+use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter};
 use hotspot_archive::layout::DataDir;
 use hotspot_core::record::CoverageRecord;
 use tokio::io::Interest;
@@ -63,6 +63,7 @@ pub struct Beginning {
     pub journal: JournalWriter,
     pub header: JournalHeader,
     pub data: DataDir,
+    pub keys: JournalKeys,
     pub submissions: mpsc::Receiver<Submission>,
     pub jobs: Sender<SealJob>,
     pub stop: watch::Receiver<Stop>,
@@ -76,6 +77,7 @@ pub struct Carrier {
     journal: Option<JournalWriter>,
     header: JournalHeader,
     data: DataDir,
+    keys: JournalKeys,
     submissions: mpsc::Receiver<Submission>,
     jobs: Sender<SealJob>,
     stop: watch::Receiver<Stop>,
@@ -92,13 +94,14 @@ pub struct Carrier {
 impl Carrier {
     #[must_use]
     pub fn new(beginning: Beginning) -> Self {
-        let Beginning { capture, journal, header, data, submissions, jobs, stop, rotate, generation } = beginning;
+        let Beginning { capture, journal, header, data, keys, submissions, jobs, stop, rotate, generation } = beginning;
         let now = Instant::now();
         Self {
             capture,
             journal: Some(journal),
             header,
             data,
+            keys,
             submissions,
             jobs,
             stop,
@@ -342,7 +345,7 @@ impl Carrier {
             return;
         }
         let header = self.next_header();
-        match JournalWriter::create(&self.data.journal(header.sequence), &header) {
+        match JournalWriter::create(&self.data.journal(header.sequence), &header, &self.keys) {
             Ok(journal) => self.begin(journal, header),
             Err(failure) => {
                 error!(error = %chain(&failure), "no new journal; the kernel keeps counting until there is one");

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use hotspot_archive::retention::Policy;
+
 use crate::capture::HookChoice;
 use crate::identity::portal::PortalAddress;
+use crate::upkeep::CheckpointTarget;
 
 /// Records who used a public Wi-Fi gateway: device, addresses, translation, time and person of every flow. Never payload.
 #[derive(Debug, Parser)]
@@ -87,6 +90,15 @@ pub struct RunArguments {
     /// Table of the makers of devices, instead of the one built in (see docs/devices.md for how it is made and brought up to date)
     #[arg(long, value_name = "FILE")]
     pub vendor_table: Option<PathBuf>,
+    /// Who may read the archive: a public key as `hotspot keys new` shows it. Given two times or more, so that one lost key
+    /// loses nothing. Without it nothing is encrypted
+    #[arg(long = "recipient", value_name = "age1…")]
+    pub recipients: Vec<String>,
+    /// Be content with one --recipient
+    #[arg(long, requires = "recipients")]
+    pub allow_one_recipient: bool,
+    #[command(flatten)]
+    pub upkeep: UpkeepArguments,
     /// Do not watch address translation
     #[arg(long)]
     pub no_nat: bool,
@@ -107,6 +119,39 @@ pub struct RunArguments {
     pub log_level: String,
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// What happens to the archive beside sealing.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UpkeepArguments {
+    /// How long records are kept, per class: `flows=365d,sessions=730d`. Classes not named are kept for ever
+    #[arg(long, value_name = "CLASS=DAYSd,…")]
+    pub retain: Option<Policy>,
+    /// Size of the archive from which on the log warns, in bytes or with K, M, G, T. Nothing is deleted for it
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub quota: Option<u64>,
+    /// Where the head of the chain is reported after each segment, so that a cut end is noticed: file:PATH, command:COMMAND
+    /// (by the shell, checkpoint on its standard input), syslog:HOST:PORT (UDP). May be given several times
+    #[arg(long = "checkpoint", value_name = "WHERE")]
+    pub checkpoints: Vec<CheckpointTarget>,
+    /// Hours after which a new signing key takes over; the old one is destroyed. 0: never
+    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    pub signing_epoch: u32,
+}
+
+/// Bytes, with a unit of 1024 if one is given.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        unit => return Err(format!("{unit:?} is no unit; K, M, G or T")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no size, such as 500G"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is too much".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

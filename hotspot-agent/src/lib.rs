@@ -13,4 +13,5 @@ pub mod recorder;
 pub mod run;
 pub mod sealer;
 pub mod seldom;
+pub mod upkeep;
 pub mod vendors;

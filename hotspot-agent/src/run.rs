@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotspot_archive::entry::{Entry, JournalHeader};
-use hotspot_archive::journal::{JournalError, JournalWriter, replay};
+use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter, replay};
+use hotspot_archive::keys::{KeyError, Recipients};
 use hotspot_archive::layout::{DataDir, is_name};
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
 use hotspot_common::control::Control;
@@ -30,6 +31,7 @@ use crate::locks::{Lock, LockError};
 use crate::nat::{NatError, NatWatcher};
 use crate::recorder::{NotRecorded, Recorder};
 use crate::sealer::Sealer;
+use crate::upkeep::Upkeep;
 use crate::vendors::{self, VendorsError};
 
 /// How long the sources may take for what came last.
@@ -76,6 +78,8 @@ pub enum RunError {
     Carrier(#[from] CarrierError),
     #[error("a part of the agent ended unexpectedly")]
     Ended,
+    #[error(transparent)]
+    Recipients(#[from] KeyError),
     #[error("the operating system refused {what}")]
     System { what: &'static str, source: io::Error },
 }
@@ -86,6 +90,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Name { .. }
+            | Self::Recipients(_)
             | Self::Sessions(_)
             | Self::Vendors(_)
             | Self::Capture(CaptureError::UnknownInterface { .. })
@@ -129,10 +134,15 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
         return Err(RunError::NotRoot);
     }
     let radius = RadiusSettings::of(arguments)?;
+    let recipients = recipients(arguments)?;
     let data = DataDir(arguments.data_dir.clone());
     make_dirs(&data)?;
     let _data_lock = Lock::data_dir(&data.lock(), &arguments.data_dir)?;
+    let keys = JournalKeys::new(data.journal_keys(), recipients.is_some());
+    let orphans = keys.forget_orphans(&[data.journals(), data.states()]);
+    orphans.map_err(|source| RunError::DataDir { path: data.journal_keys(), source })?;
     let manifest = Manifest::open(&data.archive(), &arguments.gateway, GatewayKey::open(&data.signing_key())?)?;
+    let manifest = manifest.encrypted_for(recipients);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -141,8 +151,17 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let vendors = vendors::load(arguments.vendor_table.as_deref())?;
     let capture = Capture::start(&settings(arguments))?;
-    let recovered = recover(arguments, &data, &manifest, &boot_id, capture)?;
-    runtime.block_on(serve(arguments, data, Sealing { manifest, boot_id, vendors }, recovered, radius))
+    let recovered = recover(arguments, &data, &keys, &manifest, &boot_id, capture)?;
+    runtime.block_on(serve(arguments, data, Sealing { keys, manifest, boot_id, vendors }, recovered, radius))
+}
+
+/// Those who can read what is sealed; none where nothing is encrypted.
+fn recipients(arguments: &RunArguments) -> Result<Option<Recipients>, RunError> {
+    if arguments.recipients.is_empty() {
+        warn!("the archive is not encrypted: whoever has the disk reads it; give --recipient");
+        return Ok(None);
+    }
+    Ok(Some(Recipients::parse(&arguments.recipients, arguments.allow_one_recipient)?))
 }
 
 fn make_dirs(data: &DataDir) -> Result<(), RunError> {
@@ -242,6 +261,7 @@ impl Found {
 fn recover(
     arguments: &RunArguments,
     data: &DataDir,
+    keys: &JournalKeys,
     manifest: &Manifest,
     boot_id: &str,
     mut capture: Capture,
@@ -257,9 +277,10 @@ fn recover(
     let mut waiting: Vec<u64> = data.list_journals().map_err(unreadable)?;
     for sequence in waiting.extract_if(.., |sequence| *sequence <= sealed) {
         fs::remove_file(data.journal(sequence)).map_err(unreadable)?;
+        keys.forget(&data.journal(sequence)).map_err(unreadable)?;
     }
     for sequence in &waiting {
-        replay(&data.journal(*sequence), |entry| {
+        replay(&data.journal(*sequence), keys, |entry| {
             found.learn(&entry, control.capture);
             earlier.iter_mut().for_each(|(capture, found)| found.learn(&entry, *capture));
         })?;
@@ -281,11 +302,11 @@ fn recover(
     let path = data.journal(header.sequence);
     let mut journal = if goes_on {
         waiting.pop();
-        let (journal, replayed) = JournalWriter::reopen(&path, |_| {})?;
+        let (journal, replayed) = JournalWriter::reopen(&path, keys, |_| {})?;
         info!(sequence = header.sequence, entries = replayed.entries, tail = ?replayed.tail, "went on with an open journal");
         journal
     } else {
-        JournalWriter::create(&path, &header)?
+        JournalWriter::create(&path, &header, keys)?
     };
     capture.interface_names().iter().try_for_each(|entry| journal.append(entry))?;
     if found.last_ns != 0 {
@@ -333,6 +354,7 @@ fn note_absence(journal: &mut JournalWriter, capture: &Capture, found: &Found, n
 
 /// What the sealer is made of.
 struct Sealing {
+    keys: JournalKeys,
     manifest: Manifest,
     boot_id: String,
     vendors: Arc<VendorTable>,
@@ -345,7 +367,7 @@ async fn serve(
     recovered: Recovered,
     radius: Option<RadiusSettings>,
 ) -> Result<(), RunError> {
-    let Sealing { manifest, boot_id, vendors } = sealing;
+    let Sealing { keys, manifest, boot_id, vendors } = sealing;
     let system = |what| move |source| RunError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signals"))?;
@@ -358,7 +380,8 @@ async fn serve(
         let _ = jobs.send(crate::sealer::SealJob::Closed { sequence: *sequence });
     }
     let grace = Duration::from_secs(arguments.grace.into());
-    let sealer = Sealer::new(data.clone(), manifest, boot_id, grace, vendors);
+    let upkeep = Upkeep::new(&arguments.upkeep, boot_id.clone());
+    let sealer = Sealer::new(data.clone(), keys.clone(), manifest, boot_id, grace, upkeep, vendors);
     let sealer = std::thread::Builder::new()
         .name("sealer".into())
         .spawn(move || sealer.run(&queue))
@@ -368,6 +391,7 @@ async fn serve(
         journal: recovered.journal,
         header: recovered.header,
         data,
+        keys,
         submissions,
         jobs,
         stop: stopped,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hotspot_archive::draft::Draft;
 use hotspot_archive::entry::{Entry, JournalHeader};
-use hotspot_archive::journal::{JournalError, Replayed, replay};
+use hotspot_archive::journal::{JournalError, JournalKeys, Replayed, replay};
 use hotspot_archive::layout::DataDir;
 use hotspot_archive::manifest::{Manifest, ManifestError, Sealing};
 use hotspot_archive::segment::Origin;
@@ -23,6 +23,7 @@ use hotspot_core::vendor::VendorTable;
 use tracing::{error, info, warn};
 
 use crate::capture::clock::ClockReading;
+use crate::upkeep::{self, Upkeep};
 
 /// How long to wait before trying again what failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -56,10 +57,12 @@ pub enum SealError {
 /// Seals the journals of one data directory.
 pub struct Sealer {
     data: DataDir,
+    keys: JournalKeys,
     manifest: Manifest,
     boot_id: String,
     grace: Duration,
     vendors: Arc<VendorTable>,
+    upkeep: Upkeep,
 }
 
 /// A journal as it was replayed.
@@ -72,8 +75,16 @@ struct Journal {
 
 impl Sealer {
     #[must_use]
-    pub fn new(data: DataDir, manifest: Manifest, boot_id: String, grace: Duration, vendors: Arc<VendorTable>) -> Self {
-        Self { data, manifest, boot_id, grace, vendors }
+    pub fn new(
+        data: DataDir,
+        keys: JournalKeys,
+        manifest: Manifest,
+        boot_id: String,
+        grace: Duration,
+        upkeep: Upkeep,
+        vendors: Arc<VendorTable>,
+    ) -> Self {
+        Self { data, keys, manifest, boot_id, grace, upkeep, vendors }
     }
 
     /// Seals what it is told, until [`SealJob::Finish`].
@@ -93,7 +104,10 @@ impl Sealer {
                 Err(RecvTimeoutError::Timeout) => {
                     let (sequence, due) = &mut waiting[0];
                     match self.seal(*sequence) {
-                        Ok(()) => drop(waiting.remove(0)),
+                        Ok(()) => {
+                            waiting.remove(0);
+                            self.upkeep.after_seal(&mut self.manifest);
+                        }
                         Err(failure) => {
                             error!(sequence, error = %chain(&failure), "a journal could not be sealed; trying again");
                             *due = Instant::now() + RETRY_AFTER;
@@ -116,6 +130,7 @@ impl Sealer {
                 }
                 std::thread::sleep(Duration::from_millis(200));
             }
+            self.upkeep.after_seal(&mut self.manifest);
         }
     }
 
@@ -144,20 +159,34 @@ impl Sealer {
                 let kept = path.with_extension("journal.damaged");
                 warn!(damage = ?journal.replayed.damage, kept = %kept.display(), "the journal was damaged; what was whole is sealed");
                 fs::rename(&path, &kept).map_err(|source| SealError::Remove { path: path.clone(), source })?;
+                // Its key is kept too, under its name: what was damaged is evidence.
+                self.keys.keep_as(&path, &kept).map_err(|source| SealError::Remove { path: path.clone(), source })?;
             }
         }
-        remove_if_there(path)?;
+        self.remove(path)?;
         for older in self.data.list_states().unwrap_or_default().into_iter().filter(|older| *older < sequence) {
-            remove_if_there(self.data.state(older))?;
+            self.remove(self.data.state(older))?;
         }
         Ok(())
+    }
+
+    /// Removes a journal or state, and with its key whatever the disk may still hold of it.
+    fn remove(&self, path: PathBuf) -> Result<(), SealError> {
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(SealError::Remove { path, source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.keys.forget(&path).map_err(|source| SealError::Remove { path, source })
     }
 
     fn state_before(&self, sequence: u64) -> Result<State, SealError> {
         if sequence == 1 {
             return Ok(State::default());
         }
-        let entries = state::read(&self.data.state(sequence - 1))?.ok_or(SealError::NoState { sequence })?;
+        let entries =
+            state::read(&self.data.state(sequence - 1), &self.keys)?.ok_or(SealError::NoState { sequence })?;
         let mut state = State::default();
         for entry in entries {
             match entry {
@@ -184,7 +213,7 @@ impl Sealer {
         let path = self.data.journal(sequence);
         let (mut header, mut closed, mut last_ns) = (None, None, 0);
         let mut state = Some(state);
-        let replayed = replay(&path, |entry| {
+        let replayed = replay(&path, &self.keys, |entry| {
             if let Entry::Header(found) = &entry
                 && let Some(state) = state.take()
             {
@@ -216,7 +245,7 @@ impl Sealer {
         }
         let next = self.data.journal(sequence + 1);
         if next.exists() {
-            replay(&next, |entry| match entry {
+            replay(&next, &self.keys, |entry| match entry {
                 Entry::Session(fact) => assembly.session(fact),
                 Entry::Nat(facts) => facts.iter().for_each(|fact| assembly.nat(fact)),
                 Entry::NatWatch(fact) => assembly.nat_watch(fact),
@@ -264,10 +293,12 @@ impl Sealer {
             state.devices.devices().chunks(DEVICES_PER_ENTRY).map(|devices| Entry::DeviceState(devices.to_vec())),
         );
         entries.extend(state.open_flows.chunks(ITEMS_PER_ENTRY).map(|flows| Entry::OpenFlows(flows.to_vec())));
-        state::write(&self.data.state(header.sequence), header, &entries)?;
+        state::write(&self.data.state(header.sequence), header, &entries, &self.keys)?;
+        let now = ClockReading::now();
         let sealing = Sealing {
             closed_ns,
-            sealed_ns: ClockReading::now().wall_now(),
+            sealed_ns: now.wall_now(),
+            clock: Some(upkeep::evidence(&now, &self.boot_id)),
             sessions: &assembled.sessions,
             devices: &assembled.devices,
             coverage: &assembled.coverage,
@@ -354,13 +385,6 @@ fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
             last_ns
         }
         Entry::DeviceState(_) | Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
-    }
-}
-
-fn remove_if_there(path: PathBuf) -> Result<(), SealError> {
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SealError::Remove { path, source }),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use hotspot_agent::identity::radius::{RadiusCounters, RadiusListener, RadiusSettings};
 use hotspot_agent::recorder::{NotRecorded, Recorder, Submission};
 use hotspot_archive::entry::{Entry, InterfaceName, JournalHeader};
-use hotspot_archive::journal::{JournalWriter, replay};
+use hotspot_archive::journal::{JournalKeys, JournalWriter, replay};
 use hotspot_core::fact::{IdentitySource, SessionCounters, SessionEvent, SessionFact};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -79,7 +79,7 @@ fn journal(dir: &Path) -> (JournalWriter, PathBuf) {
         opened_ns: 0,
         software: "test".to_owned(),
     };
-    (JournalWriter::create(&path, &header).unwrap(), path)
+    (JournalWriter::create(&path, &header, &JournalKeys::none()).unwrap(), path)
 }
 
 /// Does what the agent's journal thread does: appends, flushes, and only then says so.
@@ -120,7 +120,7 @@ impl Rig {
     /// What the journal's file holds, read from the disk.
     fn sessions(&self) -> Vec<SessionFact> {
         let mut facts = Vec::new();
-        replay(&self.journal, |entry| {
+        replay(&self.journal, &JournalKeys::none(), |entry| {
             if let Entry::Session(fact) = entry {
                 facts.push(fact);
             }

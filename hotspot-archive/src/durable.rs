@@ -71,6 +71,26 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
     replacement.commit()
 }
 
+/// Overwrites a small file and removes it. What a file system or a disk keeps of old blocks is beyond that.
+pub(crate) fn shred(path: &Path) -> io::Result<()> {
+    match File::options().write(true).open(path) {
+        Ok(file) => overwrite(&file)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    fs::remove_file(path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Overwrites what a small file holds with zeros.
+pub(crate) fn overwrite(mut file: &File) -> io::Result<()> {
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(OVERWRITTEN_MAX);
+    file.write_all(&vec![0; len]).and_then(|()| file.sync_all())
+}
+
+/// Keys are far smaller.
+const OVERWRITTEN_MAX: usize = 1 << 16;
+
 /// Where a file is written before it has its name.
 pub(crate) fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();

@@ -5,6 +5,7 @@
 
 mod codec;
 mod frame;
+mod keys;
 mod reader;
 mod writer;
 
@@ -12,6 +13,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use frame::PAYLOAD_MAX;
+pub use keys::JournalKeys;
 pub use reader::{Damage, Replayed, Tail, replay};
 pub use writer::JournalWriter;
 
@@ -20,8 +22,10 @@ pub use writer::JournalWriter;
 pub enum JournalError {
     #[error("{} cannot be {operation}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} is not a journal of version {}", path.display(), frame::VERSION)]
+    #[error("{} is not a journal of version {} or {}", path.display(), frame::VERSION_PLAIN, frame::VERSION_ENCRYPTED)]
     NotAJournal { path: PathBuf },
+    #[error("{} is encrypted, and its key {} is not there", path.display(), key.display())]
+    NoKey { path: PathBuf, key: PathBuf },
     #[error("{} was given up after a write or flush failed; go on in a new file", path.display())]
     Condemned { path: PathBuf },
     #[error("an entry of {bytes} bytes is larger than a frame may be ({})", PAYLOAD_MAX)]

@@ -91,6 +91,12 @@ impl DataDir {
         self.0.join("keys").join("signing.key")
     }
 
+    /// Where the keys of journals and states lie.
+    #[must_use]
+    pub fn journal_keys(&self) -> PathBuf {
+        self.0.join("keys").join("journal")
+    }
+
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")

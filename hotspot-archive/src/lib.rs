@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod chain;
 pub mod draft;
 pub mod entry;
 pub mod filter;
@@ -11,8 +12,10 @@ pub mod journal;
 pub mod keys;
 pub mod layout;
 pub mod manifest;
+pub mod retention;
 pub mod search;
 pub mod segment;
+pub mod signing;
 pub mod state;
 pub mod verify;
 

@@ -14,10 +14,11 @@ use hotspot_core::record::{CoverageRecord, FlowRecord};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 
+use crate::chain::{self, Record};
 use crate::filter::Filter;
 use crate::keys::Keyring;
 use crate::layout::Class;
-use crate::manifest::{Line, parse_line};
+use crate::manifest::{Event, Line};
 use crate::segment::{Origin, Records, SegmentReader};
 use crate::verify::chains;
 
@@ -84,14 +85,24 @@ impl Archive {
         let failed = |source| NoArchive { path: root.to_path_buf(), source };
         let chains = chains(root).map_err(|error| failed(io::Error::other(error.to_string())))?;
         let (mut lines, mut damage): (Vec<Line>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut deleted = std::collections::HashSet::new();
         for chain in chains {
             let text = fs::read_to_string(&chain.path).map_err(failed)?;
             for (number, text) in text.lines().enumerate() {
-                match parse_line(text) {
-                    Some(parsed) => lines.push(parsed.line),
+                match chain::parse(text).map(|signed| signed.record) {
+                    Some(Record::Segment(line)) => lines.push(line),
+                    Some(Record::Event(line)) => {
+                        if let Event::Deleted { files, .. } = line.event {
+                            deleted.extend(files.into_iter().map(|file| file.path));
+                        }
+                    }
                     None => damage.push(format!("{}, line {}: not a manifest line", chain.path.display(), number + 1)),
                 }
             }
+        }
+        // What a signed line calls deleted is not there, and not damage.
+        for line in &mut lines {
+            line.files.retain(|file| !deleted.contains(&file.path));
         }
         lines.sort_by_key(|line| (line.from_ns, line.sequence));
         Ok(Self { root: root.to_path_buf(), lines, damage, keyring })

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use crate::durable;
 use crate::entry::{Entry, JournalHeader};
-use crate::journal::{JournalError, JournalWriter, Tail, replay};
+use crate::journal::{JournalError, JournalKeys, JournalWriter, Tail, replay};
 
 /// Writes a state so that it is there whole or not at all.
-pub fn write(path: &Path, header: &JournalHeader, entries: &[Entry]) -> Result<(), JournalError> {
+pub fn write(path: &Path, header: &JournalHeader, entries: &[Entry], keys: &JournalKeys) -> Result<(), JournalError> {
     let failed = |source| JournalError::Io { operation: "written", path: path.to_path_buf(), source };
     let temporary = durable::temporary_name(path);
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    let mut writer = JournalWriter::create(&temporary, header)?;
+    let mut writer = JournalWriter::create(&temporary, header, keys)?;
     for entry in entries {
         writer.append(entry)?;
     }
@@ -26,9 +26,9 @@ pub fn write(path: &Path, header: &JournalHeader, entries: &[Entry]) -> Result<(
 }
 
 /// Reads a state. One that is not whole is none.
-pub fn read(path: &Path) -> Result<Option<Vec<Entry>>, JournalError> {
+pub fn read(path: &Path, keys: &JournalKeys) -> Result<Option<Vec<Entry>>, JournalError> {
     let mut entries = Vec::new();
-    let replayed = replay(path, |entry| entries.push(entry))?;
+    let replayed = replay(path, keys, |entry| entries.push(entry))?;
     let whole = replayed.damage.is_empty()
         && matches!(replayed.tail, Tail::Clean { .. })
         && matches!(entries.last(), Some(Entry::Closed { .. }));

@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
-use sha2::{Digest, Sha256};
 
+use crate::chain::{self, ChainCheck, Record};
+use crate::keys::{KeyError, Keyring, added_sidecar_path, sidecar_path};
 use crate::layout::Class;
-use crate::manifest::{self, Line, ManifestError, NO_LINE, key_id, parse_line, to_hex};
+use crate::manifest::{self, Line, ManifestError};
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,11 @@ pub struct Report {
     pub lines: usize,
     pub files: usize,
     pub bytes: u64,
+    /// Files that are gone and that a signed line calls deleted.
+    pub deleted: usize,
+    pub checkpoints: usize,
+    /// Wrapped keys that were opened and are the right ones.
+    pub keys: usize,
     pub findings: Vec<Finding>,
 }
 
@@ -41,26 +47,36 @@ impl Report {
         self.findings.iter().all(|finding| finding.is_notice)
     }
 
+    fn notice(&mut self, file: &str, what: String) {
+        self.findings.push(Finding { file: file.to_owned(), line: None, what, is_notice: true });
+    }
+
     fn find(&mut self, file: &str, line: Option<usize>, what: impl Into<String>) {
         self.findings.push(Finding { file: file.to_owned(), line, what: what.into(), is_notice: false });
     }
 }
 
-/// Verifies every chain of an archive. `trusted` replaces the public keys that lie beside the chains, which whoever changed
-/// the archive could have replaced too. `progress` is told after each line.
-pub fn verify(
-    archive: &Path,
-    trusted: Option<&VerifyingKey>,
-    mut progress: impl FnMut(&Report),
-) -> Result<Report, ManifestError> {
+/// What a verification may lean on beside the archive itself.
+#[derive(Default)]
+pub struct Trust<'a> {
+    /// Replaces the public keys that lie beside the chains, which whoever changed the archive could have replaced too.
+    pub public_key: Option<&'a VerifyingKey>,
+    /// Lines of text with checkpoints that were kept elsewhere.
+    pub checkpoints: &'a [String],
+    /// Unwraps the keys of segments and compares them with what the lines say of them.
+    pub keyring: Option<&'a Keyring>,
+}
+
+/// Verifies every chain of an archive. `progress` is told after each line.
+pub fn verify(archive: &Path, trust: &Trust<'_>, mut progress: impl FnMut(&Report)) -> Result<Report, ManifestError> {
     let mut report = Report::default();
     let mut vouched = BTreeSet::new();
-    let mut next_sequences = Vec::new();
+    let mut checks = Vec::new();
     for chain in chains(archive)? {
         report.gateways += 1;
         let name = format!("manifest/{}.jsonl", chain.gateway);
         let beside = chain.path.with_extension("pub");
-        let key = match trusted {
+        let key = match trust.public_key {
             Some(key) => Ok(*key),
             None => manifest::read_public_key(&beside),
         };
@@ -76,12 +92,24 @@ pub fn verify(
             path: chain.path.clone(),
             source,
         })?;
-        let next = verify_chain(archive, &chain.gateway, &name, &text, &key, &mut report, &mut vouched, &mut progress);
-        next_sequences.push((chain.gateway, next));
+        let mut check = ChainCheck::new(&chain.gateway, key);
+        let records = check_lines(&text, &mut check, |line, what| report.find(&name, line, what));
+        let store = |path: &Path| manifest::hash_file(&archive.join(path));
+        for (line, segment) in &records {
+            let mut files = Files { store: &store, check: &check, report: &mut report, vouched: &mut vouched };
+            files.verify(&name, *line, segment);
+            verify_keys(archive, segment, trust.keyring, &mut report);
+            progress(&report);
+        }
+        find_idle_deletions(&name, &check, &vouched, &mut report);
+        checks.push(check);
     }
     if report.gateways == 0 {
         report.find("manifest", None, "there is no manifest: nothing here can be proved");
     }
+    verify_checkpoints(trust.checkpoints, &checks, &mut report);
+    let next_sequences: Vec<_> =
+        checks.iter().map(|check| (check.gateway().to_owned(), check.next_sequence())).collect();
     find_extra_files(archive, &vouched, &next_sequences, &mut report)?;
     Ok(report)
 }
@@ -108,90 +136,163 @@ pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {
     Ok(chains)
 }
 
-/// Checks one chain and returns the sequence that would come next.
-#[expect(clippy::too_many_arguments, reason = "the parts of one pass over one file")]
-fn verify_chain(
-    archive: &Path,
-    gateway: &str,
-    name: &str,
-    text: &[u8],
-    key: &VerifyingKey,
-    report: &mut Report,
-    vouched: &mut BTreeSet<String>,
-    progress: &mut impl FnMut(&Report),
-) -> u64 {
-    let (mut prev, mut sequence) = (NO_LINE.to_owned(), 0);
-    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    if whole != text.len() {
-        report.find(name, None, format!("the last line has no end ({} bytes)", text.len() - whole));
+/// The lines of every chain, by gateway. What is not a line is an error: `verify` says more.
+pub fn all_records(archive: &Path) -> Result<Vec<(String, Vec<Record>)>, ManifestError> {
+    let mut all = Vec::new();
+    for chain in chains(archive)? {
+        let failed = |source| ManifestError::Io { operation: "read", path: chain.path.clone(), source };
+        let text = fs::read_to_string(&chain.path).map_err(failed)?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut records = Vec::new();
+        for (at, line) in text[..whole].lines().enumerate() {
+            let bad = || ManifestError::BadLine { path: chain.path.clone(), line: at + 1 };
+            records.push(chain::parse(line).ok_or_else(bad)?.record);
+        }
+        all.push((chain.gateway, records));
     }
-    for (position, bytes) in text[..whole].split(|byte| *byte == b'\n').enumerate() {
-        if bytes.is_empty() && position > 0 {
-            continue;
-        }
-        let number = Some(position + 1);
-        let parsed = std::str::from_utf8(bytes).ok().and_then(parse_line);
-        let Some(parsed) = parsed else {
-            report.find(name, number, "is not a manifest line");
-            prev = to_hex(&Sha256::digest(bytes));
-            sequence += 1;
-            continue;
-        };
-        report.lines += 1;
-        let line = &parsed.line;
-        if line.key != key_id(key) {
-            report.find(name, number, format!("was signed with another key ({}, expected {})", line.key, key_id(key)));
-        } else if !parsed.is_signed_by(key) {
-            report.find(name, number, "the signature does not fit the line: it was changed");
-        }
-        if line.prev != prev {
-            report.find(name, number, "does not follow the line before it: lines were removed, reordered or changed");
-        }
-        if line.gateway != gateway {
-            report.find(name, number, format!("belongs to gateway {}", line.gateway));
-        }
-        if line.sequence != sequence + 1 {
-            report.find(name, number, format!("has sequence {}, expected {}", line.sequence, sequence + 1));
-        }
-        verify_files(archive, name, number, line, report, vouched);
-        sequence = line.sequence;
-        prev = to_hex(&Sha256::digest(bytes));
-        progress(report);
-    }
-    sequence + 1
+    Ok(all)
 }
 
-fn verify_files(
-    archive: &Path,
-    name: &str,
-    number: Option<usize>,
-    line: &Line,
-    report: &mut Report,
-    vouched: &mut BTreeSet<String>,
-) {
-    for file in &line.files {
-        let path = Path::new(&file.path);
-        if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-            report.find(name, number, format!("names a file outside the archive: {}", file.path));
-            continue;
-        }
-        vouched.insert(file.path.clone());
-        report.files += 1;
-        match manifest::hash_file(&archive.join(path)) {
-            Ok((sha256, bytes)) => {
-                report.bytes += bytes;
-                if bytes != file.bytes {
-                    report.find(&file.path, None, format!("has {bytes} bytes, its line says {}", file.bytes));
-                } else if sha256 != file.sha256 {
-                    report.find(&file.path, None, "its content was changed (SHA-256 differs)");
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                report.find(&file.path, None, format!("is missing (sequence {})", line.sequence));
-            }
-            Err(error) => report.find(&file.path, None, format!("cannot be read: {error}")),
+/// The lines about segments of every chain.
+pub fn segment_lines(archive: &Path) -> Result<Vec<Line>, ManifestError> {
+    let records = all_records(archive)?.into_iter().flat_map(|(_, records)| records);
+    Ok(records
+        .filter_map(|record| match record {
+            Record::Segment(line) => Some(line),
+            Record::Event(_) => None,
+        })
+        .collect())
+}
+
+/// Checks the lines of one chain, and hands back those about segments.
+pub(crate) fn check_lines(
+    text: &[u8],
+    check: &mut ChainCheck,
+    mut find: impl FnMut(Option<usize>, String),
+) -> Vec<(usize, Line)> {
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole != text.len() {
+        find(None, format!("the last line has no end ({} bytes)", text.len() - whole));
+    }
+    let mut segments = Vec::new();
+    let lines = text[..whole].strip_suffix(b"\n").into_iter().flat_map(|lines| lines.split(|byte| *byte == b'\n'));
+    for (position, bytes) in lines.enumerate() {
+        let number = position + 1;
+        if let Some(Record::Segment(line)) = check.push(bytes, |what| find(Some(number), what)) {
+            segments.push((number, line));
         }
     }
+    segments
+}
+
+/// Compares files with what lines say of them.
+pub(crate) struct Files<'a, S> {
+    /// SHA-256 and length of a file.
+    pub(crate) store: &'a S,
+    pub(crate) check: &'a ChainCheck,
+    pub(crate) report: &'a mut Report,
+    pub(crate) vouched: &'a mut BTreeSet<String>,
+}
+
+impl<S: Fn(&Path) -> std::io::Result<(String, u64)>> Files<'_, S> {
+    pub(crate) fn verify(&mut self, name: &str, number: usize, line: &Line) {
+        self.report.lines += 1;
+        for file in &line.files {
+            let path = Path::new(&file.path);
+            if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+                self.report.find(name, Some(number), format!("names a file outside the archive: {}", file.path));
+                continue;
+            }
+            if !self.vouched.insert(file.path.clone()) {
+                self.report.find(
+                    name,
+                    Some(number),
+                    format!("names a file that another line names too: {}", file.path),
+                );
+            }
+            // A deletion counts for the file it names, not for another of its name.
+            let deleted = self.check.deleted(&file.path).filter(|(_, sha256)| *sha256 == file.sha256);
+            match (self.store)(path) {
+                Ok((sha256, bytes)) => {
+                    self.report.files += 1;
+                    self.report.bytes += bytes;
+                    if bytes != file.bytes {
+                        self.report.find(&file.path, None, format!("has {bytes} bytes, its line says {}", file.bytes));
+                    } else if sha256 != file.sha256 {
+                        self.report.find(&file.path, None, "its content was changed (SHA-256 differs)");
+                    } else if let Some((deletion, _)) = deleted {
+                        self.report
+                            .notice(&file.path, format!("is there, though line {deletion} says that it is deleted"));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => match deleted {
+                    Some(_) => self.report.deleted += 1,
+                    None => self.report.find(&file.path, None, format!("is missing (sequence {})", line.sequence)),
+                },
+                Err(error) => self.report.find(&file.path, None, format!("cannot be read: {error}")),
+            }
+        }
+    }
+}
+
+/// Deletions of files that no line ever named.
+pub(crate) fn find_idle_deletions(name: &str, check: &ChainCheck, vouched: &BTreeSet<String>, report: &mut Report) {
+    for (path, (line, _)) in check.all_deleted() {
+        if !vouched.contains(path) {
+            let number = usize::try_from(*line).ok();
+            report.find(name, number, format!("says that {path} is deleted, which no line named"));
+        }
+    }
+}
+
+/// Whether the keys that open a segment are those it was written with.
+fn verify_keys(archive: &Path, line: &Line, keyring: Option<&Keyring>, report: &mut Report) {
+    let Some(keyring) = keyring else { return };
+    let parquet = |file: &&manifest::FileEntry| file.path.ends_with(".parquet");
+    for file in line.files.iter().filter(parquet) {
+        let Some(commitment) = &file.key else { continue };
+        let path = archive.join(&file.path);
+        if !path.exists() {
+            continue;
+        }
+        let added = keyring.recipients().map(|recipient| added_sidecar_path(&path, &recipient));
+        for sidecar in std::iter::once(sidecar_path(&path)).chain(added).filter(|sidecar| sidecar.exists()) {
+            let shown = sidecar.strip_prefix(archive).unwrap_or(&sidecar).to_string_lossy().into_owned();
+            match keyring.unwrap(&sidecar) {
+                Ok(key) if key.commitment() == *commitment => report.keys += 1,
+                Ok(_) => report.find(&shown, None, "holds another key than the segment was written with"),
+                Err(KeyError::NotForUs { .. }) => {}
+                Err(error) => report.find(&shown, None, error.to_string()),
+            }
+        }
+    }
+}
+
+fn verify_checkpoints(lines: &[String], checks: &[ChainCheck], report: &mut Report) {
+    for text in lines.iter().filter(|text| !text.trim().is_empty()) {
+        let Some(kept) = chain::parse_checkpoint(text) else {
+            report.find("checkpoint", None, format!("is none: {}", text.chars().take(80).collect::<String>()));
+            continue;
+        };
+        report.checkpoints += 1;
+        let name = format!("manifest/{}.jsonl", kept.checkpoint.gateway);
+        match checks.iter().find(|check| check.gateway() == kept.checkpoint.gateway) {
+            None => report.find(&name, None, "a checkpoint was made of this chain, and there is none"),
+            Some(check) => {
+                if let Some(what) = check.compare(&kept) {
+                    report.find(&name, usize::try_from(kept.checkpoint.line).ok(), what);
+                }
+            }
+        }
+    }
+}
+
+/// Wrapped keys that were added after sealing lie beside what they open: `x.parquet.<16 digits>.age`.
+fn is_added_sidecar(relative: &str, vouched: &BTreeSet<String>) -> bool {
+    let Some((segment, id)) = relative.strip_suffix(".age").and_then(|rest| rest.rsplit_once('.')) else {
+        return false;
+    };
+    id.len() == 16 && manifest::from_hex(id).is_some() && vouched.contains(segment)
 }
 
 /// Files that no line vouches for.
@@ -207,7 +308,7 @@ fn find_extra_files(
         list_files(&root, &mut files).map_err(|source| ManifestError::Io { operation: "read", path: root, source })?;
         for path in files {
             let relative = path.strip_prefix(archive).unwrap_or(&path).to_string_lossy().into_owned();
-            if vouched.contains(&relative) {
+            if vouched.contains(&relative) || is_added_sidecar(&relative, vouched) {
                 continue;
             }
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -217,12 +318,10 @@ fn find_extra_files(
                 name == stem || name.strip_suffix(".age") == Some(&stem)
             });
             if is_next {
-                report.findings.push(Finding {
-                    file: relative,
-                    line: None,
-                    what: "is not yet in the manifest: its gateway is sealing it, or died before".to_owned(),
-                    is_notice: true,
-                });
+                report.notice(
+                    &relative,
+                    "is not yet in the manifest: its gateway is sealing it, or died before".to_owned(),
+                );
             } else {
                 report.find(&relative, None, "is in no manifest line");
             }
@@ -248,6 +347,9 @@ fn list_files(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     files.sort();
     Ok(())
 }
+
+#[cfg(test)]
+mod mutations;
 
 #[cfg(test)]
 mod tests {
@@ -280,6 +382,7 @@ mod tests {
         let sealing = Sealing {
             closed_ns: 1_795_392_300_000_000_000,
             sealed_ns: 1_795_392_310_000_000_000,
+            clock: None,
             sessions: &[],
             devices: &[],
             coverage: &coverage,
@@ -288,7 +391,7 @@ mod tests {
     }
 
     fn check(dir: &tempfile::TempDir) -> Report {
-        verify(&dir.path().join("archive"), None, |_| {}).unwrap()
+        verify(&dir.path().join("archive"), &Trust::default(), |_| {}).unwrap()
     }
 
     #[test]
@@ -377,6 +480,10 @@ mod tests {
     fn a_key_of_somebody_else_does_not_verify() {
         let (ours, theirs) = (archive(1), archive(1));
         let key = manifest::read_public_key(&theirs.path().join("archive/manifest/g.pub")).unwrap();
-        assert!(!verify(&ours.path().join("archive"), Some(&key), |_| {}).unwrap().is_whole());
+        assert!(
+            !verify(&ours.path().join("archive"), &Trust { public_key: Some(&key), ..Trust::default() }, |_| {})
+                .unwrap()
+                .is_whole()
+        );
     }
 }

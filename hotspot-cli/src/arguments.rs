@@ -41,6 +41,131 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Shows whether every packet is accounted for: the balance per interface.
     Coverage(CoverageArguments),
+    /// Makes keys, shows who can read an archive, and lets others read it.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Keeps segments from being deleted, for a case.
+    Hold {
+        #[command(subcommand)]
+        command: HoldCommand,
+    },
+    /// Shows what retention would delete.
+    Expire(ExpireArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Makes an identity in a new file and prints its public key, which gateways are given with --recipient
+    New(NewArguments),
+    /// Shows for whom the segments of an archive are encrypted
+    Show(ShowArguments),
+    /// Lets more recipients read the segments there are; needs an identity that can
+    Add(AddArguments),
+    /// Like add, and takes away whoever was added before and is not named; those that gateways sealed for stay
+    Rewrap(AddArguments),
+    /// Prints a segment's key as 64 hexadecimal digits, for programs that read encrypted Parquet. Whoever sees it reads the segment
+    Unwrap(UnwrapArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewArguments {
+    /// The file to make; keep it, and a copy, away from the gateways
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// Identity that opens the archive. May be given several times
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) identity: Vec<PathBuf>,
+    /// Public key to add. May be given several times
+    #[arg(long = "recipient", value_name = "age1…", required = true)]
+    pub(crate) recipients: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnwrapArguments {
+    /// Identity that opens the segment. May be given several times
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) identity: Vec<PathBuf>,
+    /// A segment (.parquet), with its sidecar (.parquet.age) beside it
+    pub(crate) segment: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldCommand {
+    /// Holds the segments that are named, or those with a flow that matches a filter.
+    ///
+    ///   hotspot hold add --archive /srv/archive --case C-2026-17 user 0912345678
+    ///   hotspot hold add --archive /srv/archive --case C-2026-18 --segment gw1:4711
+    #[command(verbatim_doc_comment)]
+    Add(HoldArguments),
+    /// Lists the holds
+    List(ShowArguments),
+    /// Lifts the hold of a case
+    Lift(LiftArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HoldArguments {
+    /// The archive's directory, where retention deletes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// Names the hold; not encrypted (letters, digits, '-', '_', '.')
+    #[arg(long)]
+    pub(crate) case: String,
+    /// A segment to hold, GATEWAY:SEQUENCE. May be given several times
+    #[arg(long = "segment", value_name = "GATEWAY:SEQUENCE", conflicts_with = "filter")]
+    pub(crate) segments: Vec<String>,
+    /// Identity that opens an encrypted archive. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
+    /// Only flows at or after this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Only flows before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Time zone of times without one
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) tz: Option<String>,
+    /// What the flows must match; all without it
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LiftArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    #[arg(long)]
+    pub(crate) case: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExpireArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// How long records are kept, as the agent is told
+    #[arg(long, value_name = "CLASS=DAYSd,…")]
+    pub(crate) retain: hotspot_archive::retention::Policy,
+    /// Only show; the agent deletes
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -108,7 +233,7 @@ pub(crate) struct WhoArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DecodeArguments {
-    /// A segment (.parquet), journal or state file
+    /// A segment (.parquet), journal or state file; of an encrypted journal, on its gateway
     pub(crate) file: PathBuf,
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
@@ -126,6 +251,12 @@ pub(crate) struct VerifyArguments {
     /// Public key got by another way than with the archive
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: Option<PathBuf>,
+    /// File with checkpoints that the agent reported elsewhere (or a log that holds them): a cut end is noticed. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Vec<PathBuf>,
+    /// Identity, to check the wrapped keys of its segments too. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use hotspot_archive::entry::Entry;
-use hotspot_archive::journal::{JournalError, Tail, replay};
+use hotspot_archive::journal::{JournalError, JournalKeys, Tail, replay};
 use hotspot_archive::keys::Keyring;
 use hotspot_archive::segment::{Origin, Records, SegmentReader};
 use hotspot_core::fact::FlowDelta;
@@ -90,7 +90,8 @@ fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl W
 #[expect(clippy::print_stderr, reason = "what is wrong with the file is not one of its records")]
 fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
     let mut failed = None;
-    let replayed = replay(path, |entry| {
+    let keys = JournalKeys::new(journal_keys(path), false);
+    let replayed = replay(path, &keys, |entry| {
         if failed.is_none() {
             failed = print_entry(entry, printer).err();
         }
@@ -101,9 +102,10 @@ fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Fa
     printer.to.flush()?;
     let replayed = replayed.map_err(|error| match &error {
         JournalError::Io { source, .. } => Failure::Damaged(format!("{error}: {source}")),
-        JournalError::NotAJournal { .. } | JournalError::Condemned { .. } | JournalError::TooLarge { .. } => {
-            Failure::Damaged(error.to_string())
-        }
+        JournalError::NotAJournal { .. }
+        | JournalError::NoKey { .. }
+        | JournalError::Condemned { .. }
+        | JournalError::TooLarge { .. } => Failure::Damaged(error.to_string()),
     })?;
     for damage in &replayed.damage {
         eprintln!("hotspot: {}: damaged from byte {} to {}", path.display(), damage.from, damage.to);
@@ -113,6 +115,12 @@ fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Fa
     }
     let is_whole = replayed.damage.is_empty() && matches!(replayed.tail, Tail::Clean { .. });
     Ok(if is_whole { Outcome::Done } else { Outcome::Damaged })
+}
+
+/// Where the keys of a gateway's journals and states lie: beside their directories.
+fn journal_keys(path: &Path) -> std::path::PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    absolute.parent().and_then(Path::parent).unwrap_or(Path::new("/")).join("keys").join("journal")
 }
 
 fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()> {

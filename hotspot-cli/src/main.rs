@@ -1,4 +1,5 @@
-//! `hotspot`: what investigators and compliance officers ask an archive. Needs no root, writes nothing.
+//! `hotspot`: what investigators and compliance officers ask an archive. Needs no root, and changes nothing
+//! that a gateway signed.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -6,8 +7,10 @@ mod columns;
 mod coverage;
 mod decode;
 mod find;
+mod keys;
 mod nat_map;
 mod output;
+mod retention;
 mod time;
 mod verify;
 mod who;
@@ -49,6 +52,9 @@ fn main() -> ExitCode {
         Command::Who(arguments) => who::run(&arguments),
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Keys { command } => keys::run(&command),
+        Command::Hold { command } => retention::hold(&command),
+        Command::Expire(arguments) => retention::expire(&arguments),
         Command::Coverage(arguments) => coverage::run(&arguments),
     };
     match outcome {

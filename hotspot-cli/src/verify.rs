@@ -1,12 +1,14 @@
 //! `hotspot verify`.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 
 use hotspot_archive::manifest::read_public_key;
-use hotspot_archive::verify::{Report, verify};
+use hotspot_archive::verify::{Report, Trust, verify};
 use serde_json::json;
 
 use crate::arguments::VerifyArguments;
+use crate::find::keyring;
 use crate::output::stdout;
 use crate::{Failure, Outcome};
 
@@ -17,7 +19,14 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         .map(|path| read_public_key(path).map_err(|error| Failure::Usage(error.to_string())))
         .transpose()?;
     let shows_progress = std::io::stderr().is_terminal();
-    let report = verify(&arguments.archive, trusted.as_ref(), |report| {
+    let checkpoints = read_checkpoints(&arguments.checkpoint)?;
+    let keyring = keyring(&arguments.identity)?;
+    let trust = Trust {
+        public_key: trusted.as_ref(),
+        checkpoints: &checkpoints,
+        keyring: (!keyring.is_empty()).then_some(&keyring),
+    };
+    let report = verify(&arguments.archive, &trust, |report| {
         if shows_progress {
             show_progress(report);
         }
@@ -33,6 +42,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         let answer = json!({
             "verify": if report.is_whole() { "ok" } else { "damaged" },
             "gateways": report.gateways, "lines": report.lines, "files": report.files, "bytes": report.bytes,
+            "deleted": report.deleted, "checkpoints": report.checkpoints, "keys": report.keys,
             "findings": findings,
         });
         writeln!(to, "{answer}")?;
@@ -41,6 +51,21 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     }
     to.flush()?;
     Ok(if report.is_whole() { Outcome::Done } else { Outcome::Damaged })
+}
+
+/// Lines that hold a checkpoint. A file without any is a mistake: nothing would be compared.
+fn read_checkpoints(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    let mut checkpoints = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
+        let before = checkpoints.len();
+        checkpoints.extend(text.lines().filter(|line| line.contains("{\"checkpoint\":")).map(str::to_owned));
+        if checkpoints.len() == before {
+            return Err(Failure::Usage(format!("{} holds no checkpoint", path.display())));
+        }
+    }
+    Ok(checkpoints)
 }
 
 fn write_report(to: &mut impl Write, report: &Report, is_trusted: bool) -> std::io::Result<()> {
@@ -52,8 +77,8 @@ fn write_report(to: &mut impl Write, report: &Report, is_trusted: bool) -> std::
     let verdict = if report.is_whole() { "whole" } else { "NOT WHOLE" };
     writeln!(
         to,
-        "{verdict}: {} gateways, {} segments, {} files, {} bytes verified",
-        report.gateways, report.lines, report.files, report.bytes
+        "{verdict}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} checkpoints, {} keys",
+        report.gateways, report.lines, report.files, report.bytes, report.deleted, report.checkpoints, report.keys
     )?;
     if !is_trusted {
         writeln!(to, "The public keys came with the archive; give one you got another way with --public-key.")?;

@@ -1,16 +1,24 @@
 //! Frames: `[payload length u32, kind u8, 3 zero bytes, sequence u64, uncompressed length u32, CRC32C u32]`, then the payload
-//! compressed with zstd. All little-endian. The checksum covers the header before it and the compressed payload.
+//! compressed with zstd. All little-endian. The checksum covers the header before it and the payload as it lies there.
+//!
+//! In an encrypted file the payload is nonce, AES-256-GCM of what would be there otherwise, and tag; the header up to the checksum
+//! is bound to it. The checksum is over what is on disk, so that damage is found, and skipped, without the key.
+
+use crate::sealed::{FrameKey, OVERHEAD};
 
 /// First bytes of the file: magic, then the version as u32 and four zero bytes.
 pub(super) const MAGIC: [u8; 8] = *b"HSJOURNL";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION_PLAIN: u32 = 1;
+pub(super) const VERSION_ENCRYPTED: u32 = 2;
 pub(super) const FILE_HEADER_LEN: usize = 16;
 pub(super) const HEADER_LEN: usize = 24;
 
 /// Largest payload, compressed or not: bounds what a damaged length can make a reader allocate.
 pub const PAYLOAD_MAX: usize = 16 << 20;
 /// What cannot be compressed grows a little: zstd's bound is a 256th and some bytes.
-const COMPRESSED_MAX: usize = PAYLOAD_MAX + PAYLOAD_MAX / 128;
+const COMPRESSED_MAX: usize = PAYLOAD_MAX + PAYLOAD_MAX / 128 + OVERHEAD;
+/// Bytes of the header that checksum and encryption cover.
+const BOUND_LEN: usize = 20;
 
 /// Fast, because the gateway has other things to do; segments are compressed harder.
 const LEVEL: i32 = 1;
@@ -19,27 +27,44 @@ pub(super) struct Frame<'a> {
     pub(super) kind: u8,
     pub(super) sequence: u64,
     pub(super) payload: &'a [u8],
+    bound: &'a [u8],
     raw_len: usize,
 }
 
-pub(super) fn file_header() -> [u8; FILE_HEADER_LEN] {
+pub(super) fn file_header(version: u32) -> [u8; FILE_HEADER_LEN] {
     let mut header = [0; FILE_HEADER_LEN];
     header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[8..12].copy_from_slice(&version.to_le_bytes());
     header
 }
 
 /// Appends a frame to `to`. The payload must not be larger than [`PAYLOAD_MAX`].
-pub(super) fn write(to: &mut Vec<u8>, kind: u8, sequence: u64, payload: &[u8]) -> std::io::Result<()> {
+pub(super) fn write(
+    to: &mut Vec<u8>,
+    kind: u8,
+    sequence: u64,
+    payload: &[u8],
+    key: Option<&FrameKey>,
+) -> std::io::Result<()> {
     let compressed = zstd::bulk::compress(payload, LEVEL)?;
     let start = to.len();
-    to.extend(length(compressed.len()).to_le_bytes());
+    let overhead = if key.is_some() { OVERHEAD } else { 0 };
+    to.extend(length(compressed.len() + overhead).to_le_bytes());
     to.extend([kind, 0, 0, 0]);
     to.extend(sequence.to_le_bytes());
     to.extend(length(payload.len()).to_le_bytes());
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&to[start..]), &compressed);
+    let payload = match key {
+        None => compressed,
+        Some(key) => {
+            let mut sealed = Vec::new();
+            let refused = || std::io::Error::other("the kernel gave no random bytes");
+            key.seal(&to[start..], &compressed, &mut sealed).ok_or_else(refused)?;
+            sealed
+        }
+    };
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&to[start..]), &payload);
     to.extend(checksum.to_le_bytes());
-    to.extend(compressed);
+    to.extend(payload);
     Ok(())
 }
 
@@ -67,12 +92,12 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Frame<'_>> {
         return None;
     }
     let payload = bytes.get(HEADER_LEN..HEADER_LEN + len)?;
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..20]), payload);
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..BOUND_LEN]), payload);
     if u32_at(20)? != checksum {
         return None;
     }
     let sequence = u64::from_le_bytes(header[8..16].try_into().ok()?);
-    Some(Frame { kind: header[4], sequence, payload, raw_len })
+    Some(Frame { kind: header[4], sequence, payload, bound: &header[..BOUND_LEN], raw_len })
 }
 
 impl Frame<'_> {
@@ -81,8 +106,12 @@ impl Frame<'_> {
         HEADER_LEN + self.payload.len()
     }
 
-    pub(super) fn decompress(&self) -> Option<Vec<u8>> {
-        let raw = zstd::bulk::decompress(self.payload, self.raw_len).ok()?;
+    /// The payload as it was before; `None` where it, or the key, does not fit.
+    pub(super) fn open(&self, key: Option<&FrameKey>) -> Option<Vec<u8>> {
+        let raw = match key {
+            None => zstd::bulk::decompress(self.payload, self.raw_len).ok()?,
+            Some(key) => zstd::bulk::decompress(&key.open(self.bound, self.payload)?, self.raw_len).ok()?,
+        };
         (raw.len() == self.raw_len).then_some(raw)
     }
 }
@@ -102,9 +131,9 @@ mod tests {
             payload.extend(state.to_le_bytes());
         }
         let mut written = Vec::new();
-        write(&mut written, 1, 7, &payload).unwrap();
+        write(&mut written, 1, 7, &payload, None).unwrap();
         assert!(written.len() - HEADER_LEN > PAYLOAD_MAX, "it grew, or this tests nothing");
         let frame = parse(&written).unwrap();
-        assert!(frame.decompress().unwrap() == payload);
+        assert!(frame.open(None).unwrap() == payload);
     }
 }

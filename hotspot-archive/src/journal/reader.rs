@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{JournalError, codec, frame};
+use super::{JournalError, JournalKeys, codec, frame};
 use crate::entry::Entry;
 
 /// Bytes of a journal that hold no frame although frames follow, or a frame nobody can read.
@@ -40,18 +40,26 @@ pub struct Replayed {
     pub tail: Tail,
     /// Number for the next frame.
     pub next_frame: u64,
+    pub encrypted: bool,
 }
 
 /// Hands over every whole entry in order. Holds the file in memory.
-pub fn replay(path: &Path, mut each: impl FnMut(Entry)) -> Result<Replayed, JournalError> {
+pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> Result<Replayed, JournalError> {
     let bytes =
         fs::read(path).map_err(|source| JournalError::Io { operation: "read", path: path.to_path_buf(), source })?;
-    if bytes.get(..frame::FILE_HEADER_LEN) != Some(&frame::file_header()) {
-        return Err(JournalError::NotAJournal { path: path.to_path_buf() });
-    }
+    let key = match bytes.get(..frame::FILE_HEADER_LEN) {
+        Some(header) if header == frame::file_header(frame::VERSION_PLAIN) => None,
+        Some(header) if header == frame::file_header(frame::VERSION_ENCRYPTED) => Some(keys.open(path)?),
+        Some(_) | None => return Err(JournalError::NotAJournal { path: path.to_path_buf() }),
+    };
     let mut position = frame::FILE_HEADER_LEN;
-    let mut replayed =
-        Replayed { entries: 0, damage: Vec::new(), tail: Tail::Clean { end: position as u64 }, next_frame: 0 };
+    let mut replayed = Replayed {
+        entries: 0,
+        damage: Vec::new(),
+        tail: Tail::Clean { end: position as u64 },
+        next_frame: 0,
+        encrypted: key.is_some(),
+    };
     while position < bytes.len() {
         let Some((found, next)) = next_frame(&bytes, position, replayed.next_frame) else {
             let (end, file_len) = (position as u64, bytes.len() as u64);
@@ -67,7 +75,7 @@ pub fn replay(path: &Path, mut each: impl FnMut(Entry)) -> Result<Replayed, Jour
             replayed.damage.push(Damage { from: position as u64, to: found as u64 });
         }
         let end = found + next.len();
-        match next.decompress().and_then(|payload| codec::decode(next.kind, &payload)) {
+        match next.open(key.as_ref()).and_then(|payload| codec::decode(next.kind, &payload)) {
             Some(entry) => {
                 each(entry);
                 replayed.entries += 1;
@@ -135,7 +143,7 @@ mod tests {
 
     fn journal(dir: &Path, entries: u64) -> (std::path::PathBuf, Vec<Entry>) {
         let path = dir.join("j");
-        let mut writer = JournalWriter::create(&path, &header()).unwrap();
+        let mut writer = JournalWriter::create(&path, &header(), &JournalKeys::none()).unwrap();
         let mut all = vec![Entry::Header(header())];
         for number in 0..entries {
             writer.append(&sample(number)).unwrap();
@@ -147,7 +155,7 @@ mod tests {
 
     fn read(path: &Path) -> (Vec<Entry>, Replayed) {
         let mut entries = Vec::new();
-        let replayed = replay(path, |entry| entries.push(entry)).unwrap();
+        let replayed = replay(path, &JournalKeys::none(), |entry| entries.push(entry)).unwrap();
         (entries, replayed)
     }
 
@@ -166,7 +174,7 @@ mod tests {
             public_ip: [198, 51, 100, 1].into(),
             public_port: 3,
         };
-        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        let (mut writer, _) = JournalWriter::reopen(&path, &JournalKeys::none(), |_| {}).unwrap();
         writer.append(&Entry::Nat(vec![nat])).unwrap();
         writer.append(&Entry::Closed { at_ns: 9, shutdown: true }).unwrap();
         writer.commit().unwrap();
@@ -189,7 +197,7 @@ mod tests {
             assert_eq!(entries, all[..entries.len()], "cut to {len}");
             assert!(entries.len() < all.len());
             assert!(replayed.damage.is_empty(), "a cut is a torn tail, not damage");
-            let (_, reopened) = JournalWriter::reopen(&cut, |_| {}).unwrap();
+            let (_, reopened) = JournalWriter::reopen(&cut, &JournalKeys::none(), |_| {}).unwrap();
             assert_eq!(fs::metadata(&cut).unwrap().len(), reopened.tail.end(), "the torn tail is gone");
         }
     }
@@ -220,7 +228,7 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 0x41;
         fs::write(&path, &bytes).unwrap();
-        let (mut writer, reopened) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        let (mut writer, reopened) = JournalWriter::reopen(&path, &JournalKeys::none(), |_| {}).unwrap();
         assert_eq!(reopened.damage.len(), 1, "it was acknowledged, so it is not a torn tail");
         writer.append(&sample(2)).unwrap();
         writer.commit().unwrap();
@@ -247,7 +255,7 @@ mod tests {
     fn frames_of_a_failed_commit_are_in_the_next_journal_only() {
         let dir = tempfile::tempdir().unwrap();
         let (path, all) = journal(dir.path(), 1);
-        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        let (mut writer, _) = JournalWriter::reopen(&path, &JournalKeys::none(), |_| {}).unwrap();
         writer.append(&sample(1)).unwrap();
         writer.append(&sample(2)).unwrap();
         writer.commit_but_fail_to_flush();
@@ -261,7 +269,7 @@ mod tests {
     fn what_a_failed_commit_refused_is_taken_back_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let (path, _) = journal(dir.path(), 1);
-        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        let (mut writer, _) = JournalWriter::reopen(&path, &JournalKeys::none(), |_| {}).unwrap();
         writer.append(&sample(1)).unwrap();
         let mark = writer.mark();
         writer.append(&sample(2)).unwrap();
@@ -277,13 +285,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
         fs::create_dir(dir.path().join("j.tmp")).unwrap();
-        assert!(matches!(JournalWriter::create(&path, &header()), Err(JournalError::Io { .. })));
+        assert!(matches!(JournalWriter::create(&path, &header(), &JournalKeys::none()), Err(JournalError::Io { .. })));
         assert!(!path.exists());
         fs::remove_dir(dir.path().join("j.tmp")).unwrap();
         fs::write(dir.path().join("j.tmp"), "HSJ").unwrap();
-        drop(JournalWriter::create(&path, &header()).unwrap());
+        drop(JournalWriter::create(&path, &header(), &JournalKeys::none()).unwrap());
         assert_eq!(read(&path).0, [Entry::Header(header())]);
-        assert!(JournalWriter::create(&path, &header()).is_err(), "a journal is never written over");
+        assert!(
+            JournalWriter::create(&path, &header(), &JournalKeys::none()).is_err(),
+            "a journal is never written over"
+        );
         assert_eq!(read(&path).0, [Entry::Header(header())]);
     }
 
@@ -292,7 +303,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         fs::write(&path, "PAR1").unwrap();
-        assert!(matches!(replay(&path, |_| {}), Err(JournalError::NotAJournal { .. })));
+        assert!(matches!(replay(&path, &JournalKeys::none(), |_| {}), Err(JournalError::NotAJournal { .. })));
     }
 
     #[test]
@@ -300,12 +311,107 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let full = Path::new("/dev/full");
         let (path, _) = journal(dir.path(), 1);
-        let (mut writer, _) = JournalWriter::reopen(&path, |_| {}).unwrap();
+        let (mut writer, _) = JournalWriter::reopen(&path, &JournalKeys::none(), |_| {}).unwrap();
         writer.write_to(fs::OpenOptions::new().write(true).open(full).unwrap());
         writer.append(&sample(1)).unwrap();
         assert!(matches!(writer.commit(), Err(JournalError::Io { .. })));
         assert!(matches!(writer.commit(), Err(JournalError::Condemned { .. })), "a failed flush stays failed");
         let moved = writer.move_to(&dir.path().join("next"), &header()).map_err(|(_, error)| error).unwrap();
         assert_eq!(read(moved.path()).0, [Entry::Header(header()), sample(1)]);
+    }
+
+    fn encrypted_journal(dir: &Path, entries: u64) -> (std::path::PathBuf, JournalKeys, Vec<Entry>) {
+        let (path, keys) = (dir.join("1.journal"), JournalKeys::new(dir.join("keys"), true));
+        let mut writer = JournalWriter::create(&path, &header(), &keys).unwrap();
+        let mut all = vec![Entry::Header(header())];
+        for number in 0..entries {
+            writer.append(&sample(number)).unwrap();
+            writer.commit().unwrap();
+            all.push(sample(number));
+        }
+        (path, keys, all)
+    }
+
+    fn read_with(path: &Path, keys: &JournalKeys) -> (Vec<Entry>, Replayed) {
+        let mut entries = Vec::new();
+        let replayed = replay(path, keys, |entry| entries.push(entry)).unwrap();
+        (entries, replayed)
+    }
+
+    #[test]
+    fn an_encrypted_journal_is_read_and_goes_on_with_its_key_and_is_lost_without() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, keys, mut all) = encrypted_journal(dir.path(), 3);
+        let key = dir.path().join("keys/1.journal.key");
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        let (mut writer, _) = JournalWriter::reopen(&path, &keys, |_| {}).unwrap();
+        writer.append(&sample(3)).unwrap();
+        writer.commit().unwrap();
+        all.push(sample(3));
+        assert_eq!(read_with(&path, &keys).0, all);
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(4).any(|window| window == b"test"), "the header names the software");
+        keys.forget(&path).unwrap();
+        assert!(!key.exists());
+        assert!(matches!(replay(&path, &keys, |_| {}), Err(JournalError::NoKey { .. })));
+    }
+
+    #[test]
+    fn any_flipped_byte_of_an_encrypted_journal_is_named_and_costs_at_most_one_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, keys, all) = encrypted_journal(dir.path(), 3);
+        let bytes = fs::read(&path).unwrap();
+        for at in frame::FILE_HEADER_LEN..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x41;
+            fs::write(&path, &changed).unwrap();
+            let (entries, replayed) = read_with(&path, &keys);
+            assert_eq!(entries.len(), all.len() - 1, "byte {at}");
+            assert!(entries.iter().all(|entry| all.contains(entry)));
+            assert!(matches!(replayed.tail, Tail::Torn { .. }) || replayed.damage.len() == 1, "byte {at}");
+        }
+        for len in frame::FILE_HEADER_LEN..bytes.len() {
+            fs::write(&path, &bytes[..len]).unwrap();
+            let (entries, replayed) = read_with(&path, &keys);
+            assert_eq!(entries, all[..entries.len()], "cut to {len}");
+            assert!(replayed.damage.is_empty(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_was_put_into_another_place_does_not_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, keys, _) = encrypted_journal(dir.path(), 1);
+        let mut bytes = fs::read(&path).unwrap();
+        let first = frame::FILE_HEADER_LEN;
+        // Another kind, with a checksum that fits: only the key's owner can say that it was not written so.
+        bytes[first + 4] = 11;
+        let len = frame::parse(&fs::read(&path).unwrap()[first..]).unwrap().len();
+        let payload = bytes[first + frame::HEADER_LEN..first + len].to_vec();
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[first..first + 20]), &payload);
+        bytes[first + 20..first + 24].copy_from_slice(&checksum.to_le_bytes());
+        assert!(frame::parse(&bytes[first..]).is_some(), "the frame is whole, or this tests nothing");
+        fs::write(&path, &bytes).unwrap();
+        let (entries, replayed) = read_with(&path, &keys);
+        assert_eq!((entries, replayed.damage.len()), (vec![sample(0)], 1));
+    }
+
+    #[test]
+    fn what_a_failed_commit_left_is_encrypted_again_in_the_next_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, keys, all) = encrypted_journal(dir.path(), 1);
+        let (mut writer, _) = JournalWriter::reopen(&path, &keys, |_| {}).unwrap();
+        writer.append(&sample(1)).unwrap();
+        writer.commit_but_fail_to_flush();
+        let next = dir.path().join("2.journal");
+        let moved = writer.move_to(&next, &header()).map_err(|(_, error)| error).unwrap();
+        assert_eq!(read_with(&path, &keys).0, all);
+        keys.forget(&path).unwrap();
+        assert_eq!(read_with(moved.path(), &keys).0, [Entry::Header(header()), sample(1)]);
+        drop(moved);
+        fs::remove_file(&path).unwrap();
+        keys.forget_orphans(&[dir.path().to_path_buf()]).unwrap();
+        assert!(dir.path().join("keys/2.journal.key").exists());
     }
 }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::reader::{Replayed, replay};
-use super::{JournalError, PAYLOAD_MAX, codec, frame};
+use super::{JournalError, JournalKeys, PAYLOAD_MAX, codec, frame};
 use crate::durable;
 use crate::entry::{Entry, JournalHeader};
+use crate::sealed::FrameKey;
 
 /// Space is reserved in steps of this size, so that a flush rarely has to change the file's metadata.
 const RESERVE_STEP: u64 = 4 << 20;
@@ -26,18 +27,21 @@ pub struct JournalWriter {
     pending: Vec<u8>,
     next_frame: u64,
     condemned: bool,
+    keys: JournalKeys,
+    /// Encrypts the frames, where the file is encrypted.
+    key: Option<FrameKey>,
 }
 
 impl JournalWriter {
     /// Makes a new journal and commits its header. It has its name only once the header is durable, so that neither a crash nor
     /// a full disk leaves a file that is no journal.
-    pub fn create(path: &Path, header: &JournalHeader) -> Result<Self, JournalError> {
+    pub fn create(path: &Path, header: &JournalHeader, keys: &JournalKeys) -> Result<Self, JournalError> {
         let failed = |source| JournalError::Io { operation: "created", path: path.to_path_buf(), source };
         if path.try_exists().map_err(failed)? {
             return Err(failed(io::ErrorKind::AlreadyExists.into()));
         }
         let temporary = durable::temporary_name(path);
-        let written = Self::create_as(&temporary, header);
+        let written = Self::create_as(&temporary, header, keys);
         let named = written.and_then(|writer| fs::rename(&temporary, path).map(|()| writer).map_err(failed));
         let mut writer = match named {
             Ok(writer) => writer,
@@ -52,7 +56,9 @@ impl JournalWriter {
         Ok(writer)
     }
 
-    fn create_as(path: &Path, header: &JournalHeader) -> Result<Self, JournalError> {
+    fn create_as(path: &Path, header: &JournalHeader, keys: &JournalKeys) -> Result<Self, JournalError> {
+        let key = keys.create(path)?;
+        let version = if key.is_some() { frame::VERSION_ENCRYPTED } else { frame::VERSION_PLAIN };
         let failed = |source| JournalError::Io { operation: "created", path: path.to_path_buf(), source };
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map_err(failed)?;
         let mut writer = Self {
@@ -60,9 +66,11 @@ impl JournalWriter {
             path: path.to_path_buf(),
             len: 0,
             reserved: 0,
-            pending: frame::file_header().to_vec(),
+            pending: frame::file_header(version).to_vec(),
             next_frame: 0,
             condemned: false,
+            keys: keys.clone(),
+            key,
         };
         writer.append(&Entry::Header(header.clone()))?;
         writer.commit()?;
@@ -70,8 +78,9 @@ impl JournalWriter {
     }
 
     /// Goes on with a journal that a crash left open: hands every entry over, and cuts a torn tail.
-    pub fn reopen(path: &Path, each: impl FnMut(Entry)) -> Result<(Self, Replayed), JournalError> {
-        let replayed = replay(path, each)?;
+    pub fn reopen(path: &Path, keys: &JournalKeys, each: impl FnMut(Entry)) -> Result<(Self, Replayed), JournalError> {
+        let replayed = replay(path, keys, each)?;
+        let key = if replayed.encrypted { Some(keys.open(path)?) } else { None };
         let failed = |source| JournalError::Io { operation: "opened for writing", path: path.to_path_buf(), source };
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         let len = replayed.tail.end();
@@ -84,6 +93,8 @@ impl JournalWriter {
             pending: Vec::new(),
             next_frame: replayed.next_frame,
             condemned: false,
+            keys: keys.clone(),
+            key,
         };
         Ok((writer, replayed))
     }
@@ -94,7 +105,7 @@ impl JournalWriter {
         if payload.len() > PAYLOAD_MAX {
             return Err(JournalError::TooLarge { bytes: payload.len() });
         }
-        frame::write(&mut self.pending, kind, self.next_frame, &payload)
+        frame::write(&mut self.pending, kind, self.next_frame, &payload, self.key.as_ref())
             .map_err(|source| self.failed("compressed", source))?;
         self.next_frame += 1;
         Ok(())
@@ -149,18 +160,38 @@ impl JournalWriter {
             let error = self.failed("cut back to what was acknowledged", source);
             return Err((Box::new(self), error));
         }
-        match Self::create(path, header) {
+        match Self::create(path, header, &self.keys) {
             Ok(mut fresh) => {
                 // Frame numbers go on where the old file's end; the reader only asks that they rise.
                 fresh.next_frame = fresh.next_frame.max(self.next_frame);
-                fresh.pending.clone_from(&self.pending);
-                match fresh.commit() {
+                let moved = self.pending_for(fresh.key.as_ref()).and_then(|pending| {
+                    fresh.pending = pending;
+                    fresh.commit()
+                });
+                match moved {
                     Ok(()) => Ok(fresh),
                     Err(error) => Err((Box::new(self), error)),
                 }
             }
             Err(error) => Err((Box::new(self), error)),
         }
+    }
+
+    /// The frames that wait, under the key of another file.
+    fn pending_for(&self, key: Option<&FrameKey>) -> Result<Vec<u8>, JournalError> {
+        if self.key.is_none() && key.is_none() {
+            return Ok(self.pending.clone());
+        }
+        let failed = |source| self.failed("encrypted again", source);
+        let (mut pending, mut at) = (Vec::new(), 0);
+        while at < self.pending.len() {
+            let unreadable = || failed(io::ErrorKind::InvalidData.into());
+            let found = frame::parse(&self.pending[at..]).ok_or_else(unreadable)?;
+            let payload = found.open(self.key.as_ref()).ok_or_else(unreadable)?;
+            frame::write(&mut pending, found.kind, found.sequence, &payload, key).map_err(failed)?;
+            at += found.len();
+        }
+        Ok(pending)
     }
 
     /// By name, because the descriptor of a file that failed may fail for ever.

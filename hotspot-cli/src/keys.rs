@@ -1,0 +1,190 @@
+//! `hotspot keys`: identities, and who can read an archive.
+//!
+//! Nothing a gateway signed is ever changed: a recipient is added by one more file beside each segment, and what the signed lines
+//! say of the keys tells whether it holds the right one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use hotspot_archive::keys::{Identity, KeyError, Keyring, Recipients, added_sidecar_path, recipient_id, sidecar_path};
+use hotspot_archive::manifest::FileEntry;
+use hotspot_archive::verify::segment_lines;
+
+use crate::arguments::{AddArguments, KeysCommand, NewArguments, ShowArguments, UnwrapArguments};
+use crate::find::keyring;
+use crate::output::stdout;
+use crate::{Failure, Outcome};
+
+pub(crate) fn run(command: &KeysCommand) -> Result<Outcome, Failure> {
+    match command {
+        KeysCommand::New(arguments) => new(arguments),
+        KeysCommand::Show(arguments) => show(arguments),
+        KeysCommand::Add(arguments) => add(arguments, false),
+        KeysCommand::Rewrap(arguments) => add(arguments, true),
+        KeysCommand::Unwrap(arguments) => unwrap(arguments),
+    }
+}
+
+fn new(arguments: &NewArguments) -> Result<Outcome, Failure> {
+    let path = &arguments.file;
+    let failed = |error: std::io::Error| Failure::Usage(format!("{} cannot be made: {error}", path.display()));
+    let identity = Identity::generate();
+    let recipient = identity.recipient();
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    writeln!(file, "# public key: {recipient}").map_err(failed)?;
+    file.write_all(identity.expose().as_bytes()).map_err(failed)?;
+    writeln!(file).and_then(|()| file.sync_all()).map_err(failed)?;
+    let mut to = stdout();
+    writeln!(to, "{recipient}")?;
+    to.flush()?;
+    Ok(Outcome::Done)
+}
+
+/// Encrypted segments with what their lines say of them; those that were deleted are left out.
+fn segments(archive: &Path) -> Result<Vec<(PathBuf, FileEntry, Vec<String>)>, Failure> {
+    let lines = segment_lines(archive).map_err(|error| Failure::Damaged(error.to_string()))?;
+    let mut segments = Vec::new();
+    for line in lines {
+        for file in line.files.iter().filter(|file| file.key.is_some() && file.path.ends_with(".parquet")) {
+            let path = archive.join(&file.path);
+            if path.exists() {
+                segments.push((path, file.clone(), line.recipients.clone()));
+            }
+        }
+    }
+    Ok(segments)
+}
+
+fn show(arguments: &ShowArguments) -> Result<Outcome, Failure> {
+    let segments = segments(&arguments.archive)?;
+    let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let added = added_recipients(&arguments.archive)?;
+    for (path, _, recipients) in &segments {
+        for recipient in recipients {
+            counts.entry(recipient.clone()).or_default().0 += 1;
+        }
+        for recipient in added.iter().filter(|recipient| added_sidecar_path(path, recipient).exists()) {
+            counts.entry(recipient.clone()).or_default().1 += 1;
+        }
+    }
+    let mut to = stdout();
+    writeln!(to, "{} encrypted segments", segments.len())?;
+    for (recipient, (sealed, added)) in &counts {
+        writeln!(to, "{recipient}  sealed for it: {sealed}, added later: {added}")?;
+    }
+    to.flush()?;
+    Ok(if segments.is_empty() { Outcome::NothingFound } else { Outcome::Done })
+}
+
+/// Adds recipients; `exactly` also takes those away that were added before and are not among them.
+fn add(arguments: &AddArguments, exactly: bool) -> Result<Outcome, Failure> {
+    let usage = |error: KeyError| Failure::Usage(error.to_string());
+    let keyring = keyring(&arguments.identity)?;
+    let recipients = Recipients::parse(&arguments.recipients, true).map_err(usage)?;
+    let mut done = 0u64;
+    let mut failures = Vec::new();
+    for (path, file, _) in segments(&arguments.archive)? {
+        match right_key(&keyring, &path, &file) {
+            Ok(key) => {
+                for recipient in &arguments.recipients {
+                    let only = Recipients::parse(std::slice::from_ref(recipient), true).map_err(usage)?;
+                    let sidecar = added_sidecar_path(&path, recipient.trim());
+                    only.wrap_to(&key, &sidecar).map_err(|error| Failure::Damaged(error.to_string()))?;
+                }
+                done += 1;
+            }
+            Err(why) => failures.push(why),
+        }
+    }
+    note_recipients(&arguments.archive, &recipients)?;
+    if exactly && failures.is_empty() {
+        take_away_others(&arguments.archive, &recipients)?;
+    }
+    let mut to = stdout();
+    for why in &failures {
+        writeln!(to, "not added: {why}")?;
+    }
+    writeln!(to, "{done} segments can be read by {} more", arguments.recipients.len())?;
+    to.flush()?;
+    Ok(if failures.is_empty() { Outcome::Done } else { Outcome::Damaged })
+}
+
+/// The key of a segment, once it is what the signed line says.
+fn right_key(keyring: &Keyring, path: &Path, file: &FileEntry) -> Result<hotspot_archive::keys::DataKey, String> {
+    let key = keyring.data_key(path).map_err(|error| error.to_string())?;
+    if file.key.as_deref() == Some(key.commitment().as_str()) {
+        return Ok(key);
+    }
+    Err(format!("{}: the unwrapped key is not the one its signed line names", path.display()))
+}
+
+fn recipients_dir(archive: &Path) -> PathBuf {
+    archive.join("recipients")
+}
+
+/// Names of files hold only a hash of the recipient, so who it was is noted once.
+fn note_recipients(archive: &Path, recipients: &Recipients) -> Result<(), Failure> {
+    let dir = recipients_dir(archive);
+    let failed = |error: std::io::Error| Failure::Damaged(format!("{} cannot be written: {error}", dir.display()));
+    fs::create_dir_all(&dir).map_err(failed)?;
+    for name in recipients.names() {
+        fs::write(dir.join(recipient_id(&name)), format!("{name}\n")).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn added_recipients(archive: &Path) -> Result<Vec<String>, Failure> {
+    let dir = recipients_dir(archive);
+    let failed = |error: std::io::Error| Failure::Damaged(format!("{} cannot be read: {error}", dir.display()));
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut recipients = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        recipients.push(fs::read_to_string(path).map_err(failed)?.trim().to_owned());
+    }
+    recipients.sort();
+    Ok(recipients)
+}
+
+fn take_away_others(archive: &Path, recipients: &Recipients) -> Result<(), Failure> {
+    let kept: Vec<String> = recipients.names().collect();
+    for other in added_recipients(archive)?.into_iter().filter(|other| !kept.contains(other)) {
+        for (path, _, _) in segments(archive)? {
+            let sidecar = added_sidecar_path(&path, &other);
+            if sidecar.exists() {
+                let failed = |error| Failure::Damaged(format!("{} cannot be removed: {error}", sidecar.display()));
+                fs::remove_file(&sidecar).map_err(failed)?;
+            }
+        }
+        let note = recipients_dir(archive).join(recipient_id(&other));
+        fs::remove_file(&note)
+            .map_err(|error| Failure::Damaged(format!("{} cannot be removed: {error}", note.display())))?;
+    }
+    Ok(())
+}
+
+fn unwrap(arguments: &UnwrapArguments) -> Result<Outcome, Failure> {
+    let keyring = keyring(&arguments.identity)?;
+    let failed = |error: KeyError| match error {
+        KeyError::NotForUs { .. } | KeyError::NoIdentity { .. } => Failure::Usage(error.to_string()),
+        other => Failure::Damaged(other.to_string()),
+    };
+    if !sidecar_path(&arguments.segment).exists() && !arguments.segment.exists() {
+        return Err(Failure::Usage(format!("{} is not there", arguments.segment.display())));
+    }
+    let key = keyring.data_key(&arguments.segment).map_err(failed)?;
+    let mut to = stdout();
+    for byte in key.expose() {
+        write!(to, "{byte:02x}")?;
+    }
+    writeln!(to)?;
+    to.flush()?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,127 @@
+//! `hotspot hold` and `hotspot expire`: what must stay, and what would go.
+
+use std::io::Write;
+
+use hotspot_archive::filter;
+use hotspot_archive::retention::{self, Hold, Moment};
+use hotspot_archive::search::Interval;
+use hotspot_archive::verify::all_records;
+
+use crate::arguments::{ExpireArguments, HoldArguments, HoldCommand};
+use crate::find::open;
+use crate::output::{Table, stdout};
+use crate::time::{Zone, utc};
+use crate::{Failure, Outcome};
+
+pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
+    let failed = |error: retention::RetentionError| Failure::Damaged(error.to_string());
+    let mut to = stdout();
+    match command {
+        HoldCommand::Add(arguments) => {
+            let hold = resolve(arguments)?;
+            if hold.segments() == 0 {
+                writeln!(to, "nothing matches; nothing is held")?;
+                to.flush()?;
+                return Ok(Outcome::NothingFound);
+            }
+            retention::place_hold(&arguments.archive, &hold).map_err(|error| match error {
+                retention::RetentionError::BadCase { .. } => Failure::Usage(error.to_string()),
+                other => failed(other),
+            })?;
+            writeln!(to, "{} segments are held for {}", hold.segments(), hold.case)?;
+        }
+        HoldCommand::List(arguments) => {
+            let holds = retention::read_holds(&arguments.archive).map_err(failed)?;
+            for hold in &holds {
+                writeln!(to, "{}  since {}  {} segments", hold.case, utc(hold.placed_ns), hold.segments())?;
+            }
+        }
+        HoldCommand::Lift(arguments) => {
+            if !retention::lift_hold(&arguments.archive, &arguments.case).map_err(failed)? {
+                return Err(Failure::Usage(format!("nothing is held for {}", arguments.case)));
+            }
+            writeln!(to, "no longer held for {}", arguments.case)?;
+        }
+    }
+    to.flush()?;
+    Ok(Outcome::Done)
+}
+
+/// The segments that hold what is to be kept: those named, or those with a flow that matches.
+fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
+    let zone = Zone::new(arguments.tz.as_deref())?;
+    let time = |text: &Option<String>| text.as_deref().map(|text| zone.parse(text)).transpose();
+    let interval = Interval {
+        from_ns: time(&arguments.from)?.unwrap_or(Interval::ALWAYS.from_ns),
+        to_ns: time(&arguments.to)?.unwrap_or(Interval::ALWAYS.to_ns),
+    };
+    let mut segments = Vec::new();
+    for text in &arguments.segments {
+        let named =
+            text.rsplit_once(':').and_then(|(gateway, sequence)| Some((gateway.to_owned(), sequence.parse().ok()?)));
+        segments.push(named.ok_or_else(|| Failure::Usage(format!("{text:?} is no segment; write GATEWAY:SEQUENCE")))?);
+    }
+    if segments.is_empty() {
+        let filter = filter::parse(&arguments.filter.join(" ")).map_err(|error| Failure::Usage(error.to_string()))?;
+        let archive = open(&arguments.archive, &arguments.identity)?;
+        let seen = archive.search(interval, &filter, |hit| {
+            let segment = (hit.origin.gateway, hit.origin.sequence);
+            if segments.last() != Some(&segment) {
+                segments.push(segment);
+            }
+            true
+        });
+        // What could not be searched may match.
+        if !seen.damage.is_empty() {
+            return Err(Failure::Damaged(format!(
+                "not held, because not everything could be searched: {}",
+                seen.damage.join("; ")
+            )));
+        }
+    }
+    Ok(Hold::new(&arguments.case, now_ns(), segments))
+}
+
+fn now_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {
+    if !arguments.dry_run {
+        return Err(Failure::Usage(
+            "only the gateway's agent deletes, because a signed line must say so: hotspot-agent run --retain …; \
+             --dry-run shows what it would delete"
+                .to_owned(),
+        ));
+    }
+    let damaged = |error: String| Failure::Damaged(error);
+    let holds = retention::read_holds(&arguments.archive).map_err(|error| damaged(error.to_string()))?;
+    let now = Moment { wall_ns: now_ns(), clock: None };
+    let chains = all_records(&arguments.archive).map_err(|error| damaged(error.to_string()))?;
+    let mut table = Table::new(&["gateway", ">sequence", "class", "until", ">files", ">bytes", ""]);
+    let (mut found, mut bytes) = (0usize, 0u64);
+    for (gateway, records) in &chains {
+        for expired in retention::plan(records, &arguments.retain, &holds, &now) {
+            found += 1;
+            if expired.held_by.is_none() {
+                bytes += expired.bytes;
+            }
+            table.push(vec![
+                gateway.clone(),
+                expired.sequence.to_string(),
+                expired.class.label().to_owned(),
+                utc(expired.to_ns),
+                expired.files.len().to_string(),
+                expired.bytes.to_string(),
+                expired.held_by.map_or_else(|| "would be deleted".to_owned(), |case| format!("held for {case}")),
+            ]);
+        }
+    }
+    let mut to = stdout();
+    if found > 0 {
+        table.write(&mut to)?;
+    }
+    writeln!(to, "{bytes} bytes would be deleted")?;
+    to.flush()?;
+    Ok(if found > 0 { Outcome::Done } else { Outcome::NothingFound })
+}
