@@ -5,7 +5,7 @@
 //!
 //! A binding ends when its end is reported. Where reports were lost, the next dump shows which bindings are gone: those it did not
 //! find ended at some moment in between, and are `uncertain` there. So nothing stays that the kernel does not hold either: the table
-//! is bounded by the kernel's, and what ended in the time of one segment and [`KEEP_NS`] before it, at about 100 bytes each.
+//! is bounded by the kernel's, and what ended in the time of one segment and [`KEEP_NS`] before it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -124,7 +124,7 @@ fn is_true(evening: &Evening, device: u8, at_ns: WallNs, user: &str) -> bool {
         || (nobody && last.is_some_and(|stay| USERS[stay.user] == user))
 }
 
-fn check(evening: Evening) -> Result<(), TestCaseError> {
+fn check(evening: &Evening) -> Result<(), TestCaseError> {
     let now_ns = EVENING_S * SECOND;
     let known = sessions(&evening.facts, now_ns);
     let mut attributor = Attributor::new(&known);
@@ -135,7 +135,7 @@ fn check(evening: Evening) -> Result<(), TestCaseError> {
         match (attribution, user) {
             (Attribution::Authenticated | Attribution::MacOnly, Some(user)) => {
                 let flow = (device, spoofs, at_ns, &user);
-                prop_assert!(is_true(&evening, *device, *at_ns, &user), "{:?} {:#?} {:#?}", flow, evening.stays, known);
+                prop_assert!(is_true(evening, *device, *at_ns, &user), "{:?} {:#?} {:#?}", flow, evening.stays, known);
             }
             (Attribution::BeforeLogin, Some(user)) => {
                 let mut later = evening.stays.iter().filter(|stay| stay.device == *device && stay.to_ns > *at_ns);
@@ -150,5 +150,5 @@ fn check(evening: Evening) -> Result<(), TestCaseError> {
 
 pub(crate) fn run(cases: u32) {
     let config = Config { cases, max_shrink_iters: 20_000, failure_persistence: None, ..Config::default() };
-    TestRunner::new(config).run(&any_evening(), check).unwrap();
+    TestRunner::new(config).run(&any_evening(), |evening| check(&evening)).unwrap();
 }
