@@ -139,12 +139,12 @@ fn seal_all(dir: &Path, options: &Options) -> anyhow::Result<(Ours, Option<Colle
         let path = dir.join(format!("{sequence}.parquet"));
         let began = cpu_time();
         seal(&path, sequence, None, &rows)?;
-        ours.cpu += cpu_time() - began;
+        ours.cpu += cpu_time().saturating_sub(began);
         let sealed = dir.join(format!("{sequence}-encrypted.parquet"));
         let began = cpu_time();
         let key = recipients.fresh_key(&sealed)?;
         seal(&sealed, sequence, Some(&key), &rows)?;
-        ours.cpu_encrypted += cpu_time() - began;
+        ours.cpu_encrypted += cpu_time().saturating_sub(began);
         ours.flows += rows.len() as u64;
         ours.bytes += fs::metadata(&path)?.len();
         ours.bytes_encrypted += fs::metadata(&sealed)?.len() + fs::metadata(sidecar_path(&sealed))?.len();

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::capture::clock::ClockReading;
-use crate::capture::{Capture, CaptureError, GenerationRead, RingRead};
+use crate::capture::{Capture, CaptureError, GenerationRead};
 use crate::recorder::{NotRecorded, Submission};
 use crate::sealer::{SealJob, chain};
 

@@ -33,6 +33,7 @@ pub enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct RunArguments {
     /// Client-facing interface, or a pattern for those there are and those to come ('wlan*'). May be given several times
     #[arg(long = "interface", required = true, value_name = "NAME")]
@@ -130,8 +131,8 @@ pub struct UpkeepArguments {
     /// Size of the archive from which on the log warns, in bytes or with K, M, G, T. Nothing is deleted for it
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub quota: Option<u64>,
-    /// Where the head of the chain is reported after each segment, so that a cut end is noticed: file:PATH, command:COMMAND
-    /// (by the shell, checkpoint on its standard input), syslog:HOST:PORT (UDP). May be given several times
+    /// Where the head of the chain is reported after each segment, so that a cut end is noticed: `file:PATH`, `command:COMMAND`
+    /// (by the shell, checkpoint on its standard input), `syslog:HOST:PORT` (UDP). May be given several times
     #[arg(long = "checkpoint", value_name = "WHERE")]
     pub checkpoints: Vec<CheckpointTarget>,
     /// Hours after which a new signing key takes over; the old one is destroyed. 0: never

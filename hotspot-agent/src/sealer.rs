@@ -61,8 +61,8 @@ pub struct Sealer {
     manifest: Manifest,
     boot_id: String,
     grace: Duration,
-    vendors: Arc<VendorTable>,
     upkeep: Upkeep,
+    vendors: Arc<VendorTable>,
 }
 
 /// A journal as it was replayed.

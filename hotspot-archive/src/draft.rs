@@ -37,14 +37,13 @@ impl Draft {
 
     /// Adds a row behind the others.
     pub fn flow(&mut self, row: &FlowRecord) -> Result<(), ManifestError> {
-        let flows = match &mut self.flows {
-            Some(flows) => flows,
-            None => {
-                let path = self.archive.join(self.relative());
-                let key = self.recipients.as_ref().map(|recipients| recipients.fresh_key(&path)).transpose()?;
-                let writer = FlowWriter::create(&path, &self.origin, key.as_ref())?;
-                self.flows.insert((writer, key))
-            }
+        let flows = if let Some(flows) = &mut self.flows {
+            flows
+        } else {
+            let path = self.archive.join(self.relative());
+            let key = self.recipients.as_ref().map(|recipients| recipients.fresh_key(&path)).transpose()?;
+            let writer = FlowWriter::create(&path, &self.origin, key.as_ref())?;
+            self.flows.insert((writer, key))
         };
         Ok(flows.0.push(row)?)
     }

@@ -306,11 +306,12 @@ impl Keyring {
             // What the gateway's sidecar has against it is said, unless another one helps.
             outcome = self.unwrap(&added_sidecar_path(segment, &recipient)).or(outcome);
         }
-        let key = outcome.map_err(|error| match error {
-            KeyError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+        let key = outcome.map_err(|error| {
+            if matches!(&error, KeyError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound) {
                 KeyError::NoSidecar { path: segment.to_path_buf(), sidecar: written }
+            } else {
+                error
             }
-            other => other,
         })?;
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {

@@ -324,7 +324,7 @@ impl Manifest {
     ) -> Result<(), ManifestError> {
         let (prev, key) = (self.head.clone(), key_id(&self.key.public()));
         let line = EventLine { format: EVENT_FORMAT, gateway: self.gateway.clone(), at_ns, clock, event, prev, key };
-        self.append(Record::Event(line))
+        self.append(&Record::Event(line))
     }
 
     /// The head of the chain, signed: kept elsewhere, it shows later that nothing was cut off. `None` for an empty chain.
@@ -402,13 +402,13 @@ impl Manifest {
             prev: self.head.clone(),
             key: key_id(&self.key.public()),
         };
-        self.append(Record::Segment(line.clone()))?;
+        self.append(&Record::Segment(line.clone()))?;
         Ok(line)
     }
 
-    fn append(&mut self, record: Record) -> Result<(), ManifestError> {
+    fn append(&mut self, record: &Record) -> Result<(), ManifestError> {
         let failed = |source| ManifestError::Io { operation: "appended to", path: self.path.clone(), source };
-        let text = match &record {
+        let text = match record {
             Record::Segment(line) => self.sign(line),
             Record::Event(line) => self.sign(line),
         };
@@ -423,7 +423,7 @@ impl Manifest {
         self.path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
         self.unfinished = false;
         self.len += text.len() as u64 + 1;
-        self.learn(&record, &text);
+        self.learn(record, &text);
         Ok(())
     }
 }

@@ -340,7 +340,7 @@ impl Manifest {
 
     /// Removes files, wrapped keys first: without them nothing of the rest can be read, whatever a disk still holds.
     fn remove(&self, files: &[DeletedFile]) -> Result<(), ManifestError> {
-        let is_key = |file: &&DeletedFile| file.path.ends_with(".age");
+        let is_key = |file: &&DeletedFile| Path::new(&file.path).extension().is_some_and(|ending| ending == "age");
         for file in files.iter().filter(is_key).chain(files.iter().filter(|file| !is_key(file))) {
             let path = self.archive().join(&file.path);
             let failed = |source| ManifestError::Io { operation: "removed", path: path.clone(), source };
@@ -377,7 +377,7 @@ fn added_sidecars(segment: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry?.path();
         let is_added = path.file_name().and_then(|name| name.to_str()).is_some_and(|other| {
-            other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".age"))
+            other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.strip_suffix(".age").is_some())
         });
         if is_added {
             found.push(path);

@@ -114,25 +114,13 @@ fn session(row: u64) -> SessionRecord {
 }
 
 /// Seals markers, with an open journal and a state beside the archive.
-fn data_dir(dir: &Path, recipients: Option<Recipients>) -> Manifest {
+fn data_dir(dir: &Path, recipients: Option<&Recipients>) -> Manifest {
     let key = GatewayKey::open(&dir.join("keys/signing.key")).unwrap();
-    let mut manifest = Manifest::open(&dir.join("archive"), "g", key).unwrap().encrypted_for(recipients.clone());
+    let mut manifest = Manifest::open(&dir.join("archive"), "g", key).unwrap().encrypted_for(recipients.cloned());
     let flows: Vec<_> = (0..FLOWS).map(flow).collect();
     let sessions: Vec<_> = (0..FLOWS).map(session).collect();
     let coverage = [CoverageRecord { interface: "lan".into(), generation: 1, ..CoverageRecord::default() }];
-    manifest
-        .seal(&Sealing {
-            origin: Origin { site: "s".into(), gateway: "g".into(), sequence: 1 },
-            opened_ns: 1_795_392_000_000_000_000,
-            closed_ns: 1_795_392_300_000_000_000,
-            sealed_ns: 1_795_392_310_000_000_000,
-            clock: None,
-            flows: &flows,
-            sessions: &sessions,
-            devices: &[],
-            coverage: &coverage,
-        })
-        .unwrap();
+    seal(&mut manifest, 1, &flows, &sessions, &coverage);
     let keys = JournalKeys::new(dir.join("keys/journal"), recipients.is_some());
     let header = JournalHeader {
         sequence: 2,
@@ -148,6 +136,27 @@ fn data_dir(dir: &Path, recipients: Option<Recipients>) -> Manifest {
     journal.commit().unwrap();
     state::write(&dir.join("1.state"), &header, &entries, &keys).unwrap();
     manifest
+}
+
+fn seal(
+    manifest: &mut Manifest,
+    sequence: u64,
+    flows: &[FlowRecord],
+    sessions: &[SessionRecord],
+    coverage: &[CoverageRecord],
+) {
+    let origin = Origin { site: "s".into(), gateway: "g".into(), sequence };
+    let mut draft = manifest.draft(&origin, 1_795_392_000_000_000_000).unwrap();
+    flows.iter().for_each(|row| draft.flow(row).unwrap());
+    let sealing = Sealing {
+        closed_ns: 1_795_392_300_000_000_000,
+        sealed_ns: 1_795_392_310_000_000_000,
+        clock: None,
+        sessions,
+        devices: &[],
+        coverage,
+    };
+    manifest.seal(draft, &sealing).unwrap();
 }
 
 /// One marker in each frame, so that compression hides none.
@@ -218,7 +227,7 @@ fn two() -> (Identity, Identity, Recipients) {
 #[test]
 fn no_marker_nor_its_hash_is_in_anything_that_is_written_encrypted() {
     let dir = tempfile::tempdir().unwrap();
-    drop(data_dir(dir.path(), Some(two().2)));
+    drop(data_dir(dir.path(), Some(&two().2)));
     assert!(markers().len() > 40_000);
     assert_eq!(leaks(dir.path()), []);
     // The same without encryption: or the search above would find nothing anyway.
@@ -250,7 +259,7 @@ fn nothing_readable_was_ever_in_a_temporary_file() {
 fn one_lost_key_of_two_loses_nothing_and_a_new_one_can_take_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let (lost, left, recipients) = two();
-    drop(data_dir(dir.path(), Some(recipients)));
+    drop(data_dir(dir.path(), Some(&recipients)));
     drop(lost);
     let archive = dir.path().join("archive");
     let keyring = Keyring::of(vec![left]);
@@ -296,10 +305,10 @@ fn python(script: &str, arguments: &[&str]) -> Output {
 fn pyarrow_and_duckdb_read_a_sealed_segment_with_its_unwrapped_key() {
     let dir = tempfile::tempdir().unwrap();
     let (first, _, recipients) = two();
-    drop(data_dir(dir.path(), Some(recipients)));
+    drop(data_dir(dir.path(), Some(&recipients)));
     let flows = dir.path().join("archive/flows/site=s/date=2026-11-23/g-0000000001.parquet");
     let key = Keyring::of(vec![first]).data_key(&flows).unwrap();
-    let hex: String = key.expose().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = key.expose().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let output = python("read_encrypted.py", &[&flows.display().to_string(), &hex]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -315,22 +324,10 @@ fn pyarrow_and_duckdb_read_a_sealed_segment_with_its_unwrapped_key() {
 #[test]
 fn an_independent_verifier_agrees() {
     let dir = tempfile::tempdir().unwrap();
-    let mut manifest = data_dir(dir.path(), Some(two().2));
+    let mut manifest = data_dir(dir.path(), Some(&two().2));
     manifest.begin_epoch(2, None).unwrap();
     let coverage = [CoverageRecord { interface: "lan".into(), generation: 1, ..CoverageRecord::default() }];
-    manifest
-        .seal(&Sealing {
-            origin: Origin { site: "s".into(), gateway: "g".into(), sequence: 2 },
-            opened_ns: 1_795_392_000_000_000_000,
-            closed_ns: 1_795_392_300_000_000_000,
-            sealed_ns: 1_795_392_310_000_000_000,
-            clock: None,
-            flows: &[],
-            sessions: &[],
-            devices: &[],
-            coverage: &coverage,
-        })
-        .unwrap();
+    seal(&mut manifest, 2, &[], &[], &coverage);
     let archive = dir.path().join("archive");
     let kept = dir.path().join("checkpoints");
     std::fs::write(&kept, format!("{}\n", manifest.checkpoint(3).unwrap())).unwrap();

@@ -172,9 +172,9 @@ fn take_away_others(archive: &Path, recipients: &Recipients) -> Result<(), Failu
 
 fn unwrap(arguments: &UnwrapArguments) -> Result<Outcome, Failure> {
     let keyring = keyring(&arguments.identity)?;
-    let failed = |error: KeyError| match error {
-        KeyError::NotForUs { .. } | KeyError::NoIdentity { .. } => Failure::Usage(error.to_string()),
-        other => Failure::Damaged(other.to_string()),
+    let failed = |error: KeyError| {
+        let is_ours = matches!(error, KeyError::NotForUs { .. } | KeyError::NoIdentity { .. });
+        if is_ours { Failure::Usage(error.to_string()) } else { Failure::Damaged(error.to_string()) }
     };
     if !sidecar_path(&arguments.segment).exists() && !arguments.segment.exists() {
         return Err(Failure::Usage(format!("{} is not there", arguments.segment.display())));

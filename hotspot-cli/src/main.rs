@@ -1,6 +1,7 @@
 //! `hotspot`: what investigators and compliance officers ask an archive. Needs no root, and changes nothing
 //! that a gateway signed.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod arguments;
 mod columns;

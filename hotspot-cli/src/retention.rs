@@ -24,9 +24,9 @@ pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
                 to.flush()?;
                 return Ok(Outcome::NothingFound);
             }
-            retention::place_hold(&arguments.archive, &hold).map_err(|error| match error {
-                retention::RetentionError::BadCase { .. } => Failure::Usage(error.to_string()),
-                other => failed(other),
+            retention::place_hold(&arguments.archive, &hold).map_err(|error| {
+                let is_usage = matches!(error, retention::RetentionError::BadCase { .. });
+                if is_usage { Failure::Usage(error.to_string()) } else { failed(error) }
             })?;
             writeln!(to, "{} segments are held for {}", hold.segments(), hold.case)?;
         }

@@ -1,5 +1,6 @@
 //! Devices with a real DHCP server and real clients: names, makers, addresses, claims, and that nothing else they send is kept.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::zombie_processes, reason = "what runs in a namespace is killed with it")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -225,7 +226,7 @@ fn nothing_that_a_user_sends_is_kept() {
     let agent = Agent::start(&lab.gateway, &data, &OPTIONS).unwrap();
     client.connect(&lab).unwrap();
     let mac = client.mac.replace(':', "");
-    let marker_hex: String = MARKER.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let marker_hex = MARKER.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     python(
         client,
         &format!(

@@ -57,7 +57,9 @@ impl Portal {
     /// The same from the access point, over the network.
     fn ask_from_afar(&self, headers: &[String], method: &str, path: &str, body: &str) -> (u16, Value) {
         let mut command = self.lab.switch.command("curl");
-        headers.iter().for_each(|header| drop(command.args(["-H", header])));
+        for header in headers {
+            command.args(["-H", header]);
+        }
         curl(&mut command, method, &format!("http://{GATEWAY_V4}:8017{path}"), body)
     }
 

@@ -43,7 +43,7 @@ enum Task {
     },
     /// Looks for inputs that break a parser: `cargo xtask fuzz radius --seconds 3600`
     Fuzz {
-        /// A file of fuzz/fuzz_targets, without its ending
+        /// A file of `fuzz/fuzz_targets`, without its ending
         target: String,
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         seconds: u32,

@@ -16,11 +16,12 @@ const TOOLCHAIN_PACKAGES: [&str; 7] =
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// Python packages of the tests, by the directory each is imported from.
-const PYTHON: [(&str, &str); 4] = [
+const PYTHON: [(&str, &str); 5] = [
     ("cryptography", "cryptography==50.0.2"),
     ("duckdb", "duckdb==2.0.0"),
     ("pyarrow", "pyarrow==26.0.1"),
     ("pyspark", "pyspark==4.3.0"),
+    ("schemathesis", "schemathesis==4.32.5"),
 ];
 
 /// Programs the lab runs, and the packages they are in.

@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use hotspot_agent::cli::UpkeepArguments;
 use hotspot_agent::sealer::{SealJob, Sealer};
+use hotspot_agent::upkeep::Upkeep;
 use hotspot_archive::entry::{Entry, GenerationDone, GenerationPart, InterfaceName, JournalHeader};
-use hotspot_archive::journal::JournalWriter;
+use hotspot_archive::journal::{JournalKeys, JournalWriter};
 use hotspot_archive::layout::DataDir;
 use hotspot_archive::manifest::{GatewayKey, Manifest};
 use hotspot_common::{Direction, FlowKey};
@@ -37,7 +40,7 @@ pub(super) fn write(data: &DataDir, segments: &[Vec<FlowRecord>]) -> anyhow::Res
         opened_ns: BEGIN_NS,
         software: "bench".into(),
     };
-    let mut writer = JournalWriter::create(&data.journal(1), &header)?;
+    let mut writer = JournalWriter::create(&data.journal(1), &header, &JournalKeys::none())?;
     writer.append(&Entry::Interface(InterfaceName { number: 0, name: "br-lan".into() }))?;
     writer.append(&Entry::NatWatch(NatWatchFact { watch: NatWatch::Started, at_ns: BEGIN_NS - 1 }))?;
     let mut known = HashSet::new();
@@ -156,8 +159,10 @@ pub(crate) fn seal_here(dir: PathBuf) -> anyhow::Result<()> {
     let (jobs, receiver) = channel();
     jobs.send(SealJob::Closed { sequence: 1 })?;
     jobs.send(SealJob::Finish)?;
-    Sealer::new(data.clone(), manifest, BOOT_ID.into(), Duration::ZERO).run(&receiver);
-    let cpu = super::cpu_time() - before;
+    let upkeep = Upkeep::new(&UpkeepArguments::default(), BOOT_ID.into());
+    let (keys, boot_id, vendors) = (JournalKeys::none(), BOOT_ID.into(), Arc::default());
+    Sealer::new(data.clone(), keys, manifest, boot_id, Duration::ZERO, upkeep, vendors).run(&receiver);
+    let cpu = super::cpu_time().saturating_sub(before);
     ensure!(is_sealed(&data.0), "the journal is still there");
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;

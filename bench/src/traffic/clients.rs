@@ -78,12 +78,14 @@ pub(super) fn make(random: &mut Random) -> Vec<Client> {
 
 /// Three of four use a random address.
 fn device(random: &mut Random) -> (MacAddr, Option<Arc<str>>) {
-    let [_, _, a, b, c, d, e, f] = random.next().to_be_bytes();
+    let [_, _, mut mac @ ..] = random.next().to_be_bytes();
     if random.chance(0.75) {
-        return (MacAddr([a & 0xfc | 0x02, b, c, d, e, f]), None);
+        mac[0] = mac[0] & 0xfc | 0x02;
+        return (MacAddr(mac), None);
     }
     let (prefix, vendor) = VENDORS[random.below(VENDORS.len() as u64) as usize];
-    (MacAddr([prefix[0], prefix[1], prefix[2], d, e, f]), Some(vendor.into()))
+    mac[..3].copy_from_slice(&prefix[..3]);
+    (MacAddr(mac), Some(vendor.into()))
 }
 
 fn identity(random: &mut Random, access_points: &[MacAddr], since_ns: i64) -> Identity {

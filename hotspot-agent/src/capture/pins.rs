@@ -85,14 +85,12 @@ impl Pins {
                 let _ = fs::remove_dir(&path);
                 continue;
             }
-            match path.file_name().and_then(|name| Layout::of_dir(name.to_str()?)) {
-                Some(layout) => others.push((Self { dir: path }, layout)),
-                None => {
-                    // Ours was just made, or is empty.
-                    let _ = fs::remove_dir(&self.dir);
-                    return Err(CaptureError::OtherLayout { path });
-                }
-            }
+            let Some(layout) = path.file_name().and_then(|name| Layout::of_dir(name.to_str()?)) else {
+                // Ours was just made, or is empty.
+                let _ = fs::remove_dir(&self.dir);
+                return Err(CaptureError::OtherLayout { path });
+            };
+            others.push((Self { dir: path }, layout));
         }
         Ok(others)
     }

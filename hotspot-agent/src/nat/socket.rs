@@ -34,10 +34,10 @@ pub(super) enum Received {
 }
 
 /// Where messages are read into.
-pub(super) type ReadBuffer = Box<[u8; MESSAGE_MAX]>;
+pub(super) type ReadBuffer = Box<[u8]>;
 
 pub(super) fn read_buffer() -> ReadBuffer {
-    Box::new([0; MESSAGE_MAX])
+    vec![0; MESSAGE_MAX].into_boxed_slice()
 }
 
 /// A socket subscribed to new and destroyed connections.

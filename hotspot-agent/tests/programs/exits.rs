@@ -6,7 +6,7 @@ use hotspot_common::{EventKind, FlowKey, Happening, Outcome, Slot};
 
 use crate::rig::{Hook, Rig};
 use crate::snapshot::{Change, Client, Counted, Maps, SlotChange, difference};
-use hotspot_tests::frames::{CLIENT_V4, ethernet, ipv4, ipv4_between, ipv6, ipv6_between, tcp, udp};
+use hotspot_tests::frames::{CLIENT, CLIENT_V4, ethernet, ipv4, ipv4_between, ipv6, ipv6_between, tcp, udp};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -14,6 +14,7 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
+const ARP: u16 = 0x0806;
 const SYN: u8 = 0x02;
 const FIN: u8 = 0x11;
 
@@ -216,11 +217,51 @@ fn every_happening_is_counted_where_it_happens_and_nothing_else() {
             Happening::ToOverflow => {
                 vec![a_new_flow_without_room(), a_restart_without_room(), a_client_that_had_its_share()]
             }
+            Happening::Noticed => vec![an_arp_packet(&mut Watched::new(6, 4096))],
+            Happening::NoticeSkipped => vec![an_arp_packet_of_a_device_that_says_too_much()],
         };
         for change in changes {
             assert!(change.happenings.iter().any(|(noted, _)| noted == happening), "{happening:?}: {change:?}");
         }
     }
+}
+
+/// A device asks for its gateway.
+fn arp_request() -> Vec<u8> {
+    let packet =
+        [&[0, 1, 8, 0, 6, 4, 0, 1][..], &CLIENT, &[10, 20, 0, 14], &[0; 6], &[10, 20, 0, 1], &[0; 18]].concat();
+    ethernet(&[], ARP, &packet)
+}
+
+fn an_arp_packet(watched: &mut Watched) -> Change {
+    let frame = arp_request();
+    let change = watched.change(Hook::Xdp, &frame);
+    let expected = Change {
+        seen: one(&frame),
+        outcomes: vec![(Outcome::Arp, one(&frame))],
+        happenings: vec![(Happening::Noticed, 1)],
+        notices: 1,
+        ..Change::default()
+    };
+    assert_eq!(change, expected);
+    change
+}
+
+fn an_arp_packet_of_a_device_that_says_too_much() -> Change {
+    let mut watched = Watched::new(6, 4096);
+    for _ in 0..64 {
+        an_arp_packet(&mut watched);
+    }
+    let frame = arp_request();
+    let change = watched.change(Hook::Xdp, &frame);
+    let expected = Change {
+        seen: one(&frame),
+        outcomes: vec![(Outcome::Arp, one(&frame))],
+        happenings: vec![(Happening::NoticeSkipped, 1)],
+        ..Change::default()
+    };
+    assert_eq!(change, expected);
+    change
 }
 
 fn a_new_flow() -> Vec<Change> {

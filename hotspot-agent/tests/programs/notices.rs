@@ -49,9 +49,9 @@ fn a_request_is_a_flow_and_a_notice() {
     let frame = request(&[12, 5, b'p', b'h', b'o', b'n', b'e']);
     for hook in ["hotspot_xdp", "hotspot_ingress"] {
         if hook == "hotspot_xdp" {
-            rig.xdp(&frame)
+            rig.xdp(&frame);
         } else {
-            rig.tc(hook, &frame)
+            rig.tc(hook, &frame);
         }
         let drained = rig.drain();
         drained.assert_balanced();

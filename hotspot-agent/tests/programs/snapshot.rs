@@ -10,7 +10,8 @@ use hotspot_agent::capture::object::SHARED_MAPS;
 use hotspot_agent::capture::ring::RingReader;
 use hotspot_common::control::Control;
 use hotspot_common::{
-    Birth, EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, OverflowKey, OverflowTotal, Slot, Tally,
+    Birth, EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, NOTICE_RING_BYTES, Outcome, OverflowKey,
+    OverflowTotal, Slot, Tally,
 };
 
 use crate::rig::Rig;
@@ -28,6 +29,7 @@ pub(crate) struct Maps {
     tallies: MappedArray<Tally>,
     overflow: PerCpuHashMap<MapData, [u8; 24], [u64; 3]>,
     rings: ArrayOfMaps<MapData, MapData>,
+    notices: MapData,
     slots_len: usize,
     tallies_len: usize,
     cpus: u32,
@@ -38,9 +40,9 @@ impl Maps {
     pub(crate) fn of(rig: &Rig) -> Self {
         for name in SHARED_MAPS {
             match name {
-                // In the last three nothing is counted: networks, ports of fragments, shares.
-                "CONTROL" | "SLOTS" | "BIRTHS" | "TALLIES" | "RINGS" | "OVERFLOW" | "CLIENT_NETS" | "FRAGMENTS"
-                | "CLAIMED" => {}
+                // In the last five nothing is counted: networks, ports of fragments, shares, room to put a notice together.
+                "CONTROL" | "SLOTS" | "BIRTHS" | "TALLIES" | "RINGS" | "OVERFLOW" | "NOTICES" | "CLIENT_NETS"
+                | "FRAGMENTS" | "CLAIMED" | "NOTICE_DRAFTS" | "NOTICE_SHARES_USED" => {}
                 other => panic!("{other}: a map that no test of exits looks at; put it into the snapshot"),
             }
         }
@@ -56,6 +58,7 @@ impl Maps {
             tallies: MappedArray::new(pinned(&dir, "TALLIES").fd(), tallies_len).unwrap(),
             overflow: Map::PerCpuHashMap(pinned(&dir, "OVERFLOW")).try_into().unwrap(),
             rings: Map::ArrayOfMaps(pinned(&dir, "RINGS")).try_into().unwrap(),
+            notices: pinned(&dir, "NOTICES"),
             slots_len,
             tallies_len,
             cpus: dimensions.cpus,
@@ -83,6 +86,7 @@ impl Maps {
                 .collect::<Result<_, _>>()
                 .unwrap(),
             rings: (0..self.cpus).map(|cpu| self.records(cpu)).collect(),
+            notices: self.notices(),
         }
     }
 
@@ -93,6 +97,14 @@ impl Maps {
         let mut records = Vec::new();
         reader.read(|event| records.push(*event));
         records
+    }
+
+    /// What the ring of notices holds that is not released.
+    fn notices(&self) -> Vec<Vec<u8>> {
+        let ring = self.notices.fd().as_fd().try_clone_to_owned().unwrap();
+        let mut notices = Vec::new();
+        RingReader::new(ring, u64::from(NOTICE_RING_BYTES)).unwrap().read_bytes(|notice| notices.push(notice.to_vec()));
+        notices
     }
 
     /// The tally of this test's CPU, interface 0, in the active half.
@@ -113,6 +125,7 @@ pub(crate) struct Snapshot {
     tallies: BTreeMap<usize, Tally>,
     overflow: BTreeMap<[u8; 24], Vec<[u64; 3]>>,
     rings: Vec<Vec<FlowEvent>>,
+    notices: Vec<Vec<u8>>,
 }
 
 /// What happened to a slot.
@@ -139,6 +152,8 @@ pub(crate) struct Change {
     pub(crate) overflow: Vec<(Client, Counted)>,
     /// Kind, key and counters of each new record, in their order.
     pub(crate) ring: Vec<(EventKind, FlowKey, Counted)>,
+    /// How many notices are new.
+    pub(crate) notices: usize,
 }
 
 impl Change {
@@ -207,6 +222,8 @@ pub(crate) fn difference(maps: &Maps, before: &Snapshot, after: &Snapshot) -> Ch
             change.ring.push((EventKind::from_raw(event.kind).unwrap(), event.key, counted));
         }
     }
+    assert!(after.notices.starts_with(&before.notices), "notices stay as they are");
+    change.notices = after.notices.len() - before.notices.len();
     change
 }
 

@@ -237,12 +237,13 @@ impl FlowColumns {
 
 /// The same columns with text by reference; in the file there is no difference.
 fn as_dictionaries(schema: &Schema) -> Schema {
-    let fields = schema.fields().iter().map(|field| match field.data_type() {
-        DataType::Utf8 => {
+    let fields = schema.fields().iter().map(|field| {
+        if *field.data_type() == DataType::Utf8 {
             let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
             Field::new(field.name(), dictionary, field.is_nullable())
+        } else {
+            Field::clone(field)
         }
-        _ => Field::clone(field),
     });
     Schema::new(fields.collect::<Vec<_>>())
 }

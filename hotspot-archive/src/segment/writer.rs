@@ -2,7 +2,7 @@
 //!
 //! Holds one batch of rows as columns and one row group as compressed pages, whatever the number of rows. Encodings were chosen by
 //! measurement (`cargo xtask bench archive --columns`, docs/performance.md); every one of them is in Parquet's 2.x specification and
-//! read by DuckDB, pyarrow and Spark.
+//! read by `DuckDB`, pyarrow and Spark.
 
 use std::fs::File;
 use std::io;

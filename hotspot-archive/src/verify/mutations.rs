@@ -70,19 +70,18 @@ fn seal(manifest: &mut Manifest, clocks: &Clocks, length_ns: i64, flows: &[FlowR
         ..CoverageRecord::default()
     };
     let moment = clocks.moment();
-    manifest
-        .seal(&Sealing {
-            origin: Origin { site: "s".into(), gateway: "g".into(), sequence },
-            opened_ns: clocks.wall_ns - length_ns,
-            closed_ns: clocks.wall_ns,
-            sealed_ns: moment.wall_ns,
-            clock: moment.clock,
-            flows,
-            sessions: &[],
-            devices: &[],
-            coverage: &[row],
-        })
-        .unwrap();
+    let origin = Origin { site: "s".into(), gateway: "g".into(), sequence };
+    let mut draft = manifest.draft(&origin, clocks.wall_ns - length_ns).unwrap();
+    flows.iter().for_each(|row| draft.flow(row).unwrap());
+    let sealing = Sealing {
+        closed_ns: clocks.wall_ns,
+        sealed_ns: moment.wall_ns,
+        clock: moment.clock,
+        sessions: &[],
+        devices: &[],
+        coverage: &[row],
+    };
+    manifest.seal(draft, &sealing).unwrap();
 }
 
 /// An archive in memory: the chain's text, and hash and length of each file.

@@ -96,7 +96,7 @@ impl Life {
         };
         // IPv6 addresses of a client add up; a new IPv4 address takes the place of the old.
         if ip.is_ipv4() {
-            said.last().is_some_and(|report| names(&report))
+            said.next_back().is_some_and(|report| names(&report))
         } else {
             said.clone().any(|report| names(&report))
         }
