@@ -38,7 +38,7 @@ pub(crate) fn demo(options: &[String]) -> Result<()> {
 
 /// All tests, one after the other: those on the lab share the machine, and exact counts need it quiet.
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
-    build()?;
+    // Builds the agent and the tool too: both have tests of their own.
     let mut tests = cargo(&["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
     tests.args(filter).args(["--", "--test-threads=1"]);
     run_command(&mut tests)

@@ -83,7 +83,7 @@ impl Life {
         };
         let naming: Vec<&SessionFact> = self.reports.iter().filter(names_family).collect();
         let by_then = naming.iter().filter(|report| report.at_ns <= at_ns).count().max(1);
-        let said = naming.iter().take(by_then);
+        let mut said = naming.iter().take(by_then);
         let names = |report: &&&SessionFact| {
             let in_prefix = |(prefix, len): &(IpAddr, u8)| match (prefix, ip) {
                 (IpAddr::V6(prefix), IpAddr::V6(ip)) => {
