@@ -101,6 +101,9 @@ impl Source for TcContext {
 /// Copies the packet of a flow where it is one that devices are known by.
 #[inline(always)]
 pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, key: &FlowKey, headers_len: usize, place: Place, tally: Counters) {
+    if settings::decapsulate() != 0 {
+        return;
+    }
     let last = key.words()[5];
     let (ports, protocol) = ((last >> 16) as u32, (last >> 48) as u8);
     // Nearly all packets leave here.
@@ -169,7 +172,7 @@ fn message(frame: &Frame, offset: usize, stated: u32, min: u32) -> Option<Messag
 #[inline(always)]
 pub fn of_arp<S: Source>(ctx: &S, frame: &Frame, hook: Hook, place: Place, tally: Counters) {
     // What goes to the clients is the gateway's own.
-    if matches!(hook, Hook::Egress) {
+    if matches!(hook, Hook::Egress) || settings::decapsulate() != 0 {
         return;
     }
     let Some((key, offset)) = crate::parse::arp(frame) else { return };

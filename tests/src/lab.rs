@@ -145,6 +145,7 @@ impl Lab {
                 "--user=root",
                 "--port=0",
                 "--no-ping",
+                "--pid-file=",
                 "--interface=lan",
             ])
             .args(["--bind-interfaces", "--dhcp-range=10.20.0.50,10.20.0.200,255.255.255.0,1h", "--enable-ra"])
@@ -166,9 +167,16 @@ impl Lab {
         );
         run(internet.command("nft").arg(rules))?;
         let mut dns = internet.command("dnsmasq");
-        dns.args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts"])
-            .args(["--bind-interfaces", &format!("--listen-address={SERVER_V4}"), "--log-facility=/dev/null"])
-            .arg(format!("--address=/example.test/{SERVER_V4}"));
+        dns.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--no-resolv",
+            "--no-hosts",
+            "--pid-file=",
+        ])
+        .args(["--bind-interfaces", &format!("--listen-address={SERVER_V4}"), "--log-facility=/dev/null"])
+        .arg(format!("--address=/example.test/{SERVER_V4}"));
         internet.spawn(&mut dns)?;
         let echo = format!(
             "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('{SERVER_V4}', {ECHO_PORT}))\n\

@@ -144,7 +144,8 @@ fn start_kea(lab: &Lab) {
         std::fs::write(&path, config).unwrap();
         let mut kea = lab.gateway.command(program);
         kea.env("KEA_PIDFILE_DIR", &dir).env("KEA_LOCKFILE_DIR", "none").arg("-c").arg(&path);
-        kea.stdout(std::fs::File::create(&log).unwrap());
+        let file = std::fs::File::create(&log).unwrap();
+        kea.stdout(file.try_clone().unwrap()).stderr(file);
         lab.gateway.spawn(&mut kea).unwrap();
         wait_until(program, Duration::from_secs(10), || {
             std::fs::read_to_string(&log).is_ok_and(|text| text.contains("_STARTED"))
