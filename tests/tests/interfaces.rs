@@ -118,9 +118,14 @@ fn pins() -> PathBuf {
     instances.into_iter().find(is_ours).unwrap()
 }
 
+/// The directory of this layout among them.
+fn layout_dir() -> String {
+    format!("v{}", hotspot_common::LAYOUT_VERSION)
+}
+
 /// The pins of its links.
 fn links() -> Vec<PathBuf> {
-    let pinned = std::fs::read_dir(pins().join("v1")).unwrap().map(|entry| entry.unwrap().path());
+    let pinned = std::fs::read_dir(pins().join(layout_dir())).unwrap().map(|entry| entry.unwrap().path());
     pinned.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("link-")).collect()
 }
 
@@ -161,7 +166,7 @@ fn removed_pins_are_made_again_and_counting_never_stops() {
     let agent = start(&lab, &data, &[]);
     let client = &lab.clients[0];
     let pins = pins();
-    let count = || std::fs::read_dir(pins.join("v1")).map_or(0, Iterator::count);
+    let count = || std::fs::read_dir(pins.join(layout_dir())).map_or(0, Iterator::count);
     let before = count();
     std::fs::remove_dir_all(&pins).unwrap();
     client.echo(20_000..20_020).unwrap();
@@ -294,7 +299,7 @@ fn programs_of_another_version_are_not_counted_beside() {
     let refused = Agent::command(&lab.gateway, &data, &[]).unwrap().output().unwrap();
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(4), "{told}");
-    assert!(told.contains("another version") && told.contains(&other.display().to_string()), "{told}");
+    assert!(told.contains("a later version") && told.contains(&other.display().to_string()), "{told}");
     std::fs::remove_dir_all(&instance).unwrap();
     assert!(start(&lab, &data, &[]).stop().unwrap().success());
 }

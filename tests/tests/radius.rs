@@ -101,9 +101,6 @@ fn freeradius_forwards_accounting_and_refused_logins() {
     }
     assert_eq!(session["client_ips"], serde_json::json!(["10.20.0.77"]));
     assert_eq!(session["client_prefixes"], serde_json::json!(["2001:db8:77::/64", "2001:db8:78::/60"]));
-    let refused: Vec<&Value> = sessions.values().filter(|session| session["status"] == "rejected").collect();
-    assert_eq!(refused.len(), 1, "{sessions:?}");
-    assert_eq!((&refused[0]["user"], &refused[0]["client_mac"]), (&"mallory".into(), &"02:00:00:00:00:66".into()));
 }
 
 #[test]
@@ -216,55 +213,4 @@ fn secrets_change_without_a_request_lost() {
     for personal in ["alice", "new", "000001"] {
         assert!(!log.contains(&format!("{personal}\"")), "the log holds {personal}");
     }
-}
-
-/// A file system of three megabytes: too small for the journal to reserve room in advance, so that it can be filled.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "small"]).arg(at)).unwrap();
-        Self(at.to_path_buf())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily, because the agent of a failed test may still be there.
-        let _ = run(Command::new("umount").arg("--lazy").arg(&self.0));
-    }
-}
-
-#[test]
-fn with_the_disk_full_nothing_is_answered_and_afterwards_there_is_one_record() {
-    let lab = Lab::new(0).unwrap();
-    let _disk = SmallDisk::mount(&lab.dir().join("data"));
-    // Nothing but the request makes the agent write.
-    let Listening { agent, data, .. } =
-        listen(&lab, HOTSPOT_SECRET, &["--no-nat", "--generation", "60", "--grace", "0", "--rotate", "3600"]);
-    let filler = data.join("filler");
-    let full = std::fs::write(&filler, vec![0; 8 << 20]);
-    assert!(full.is_err(), "a file system of 3 MiB is full by now");
-    let to = format!("{GATEWAY_V4}:1813");
-    // Of refused logins every report is a record of its own: one that was kept although it was not answered would show.
-    let failed = "Acct-Status-Type = Failed\nUser-Name = \"mallory\"\nNAS-Identifier = \"ap1\"\n";
-    let (answered, said) = radclient(&lab.switch, lab.dir(), &to, "acct", HOTSPOT_SECRET, 3, failed);
-    assert!(!answered, "{said}");
-    std::fs::remove_file(&filler).unwrap();
-    wait_until("the journal is written again", Duration::from_secs(10), || {
-        agent.log().contains("the journal can be written again")
-    })
-    .unwrap();
-    let (answered, said) = radclient(&lab.switch, lab.dir(), &to, "acct", HOTSPOT_SECRET, 3, failed);
-    assert!(answered, "{said}");
-    agent.signal("TERM").unwrap();
-    wait_until("it says what it counted", Duration::from_secs(20), || agent.log().contains("RADIUS accounting ends"))
-        .unwrap();
-    let log = agent.log();
-    assert!(agent.stop().unwrap().success());
-    assert!(log.contains("recorded=1 ") && log.contains("not_recorded=3"), "{log}");
-    let sessions = sessions(&data.join("archive")).unwrap();
-    assert_eq!(sessions.len(), 1, "{sessions:?}");
-    assert!(sessions.values().all(|session| session["status"] == "rejected"));
 }

@@ -459,7 +459,7 @@ fn without_any_room_only_the_outcome_knows_the_packet() {
 }
 
 /// How short a frame may be for `BPF_PROG_TEST_RUN`, which tc's programs get only with a whole IP header where the ethertype says so
-/// (net/bpf/test_run.c).
+/// (`net/bpf/test_run.c`).
 fn shortest(hook: Hook, frame: &[u8]) -> usize {
     let ethertype = frame.get(12..14).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
     match (hook, ethertype) {
