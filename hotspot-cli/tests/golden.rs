@@ -34,7 +34,7 @@ fn check(line: &str, expected: &str, file: &Path) {
         match expected.get(name) {
             Some(before) => assert_eq!(value, before, "{name} in {}", file.display()),
             None => {
-                assert!(value.is_null() || *value == Value::Array(Vec::new()), "{name} in {}: {value}", file.display())
+                assert!(value.is_null() || *value == Value::Array(Vec::new()), "{name} in {}: {value}", file.display());
             }
         }
     }
