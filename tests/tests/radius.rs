@@ -3,12 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use hotspot_tests::aaa::{Authenticator, FreeRadius, HOTSPOT_SECRET, NAS_SECRET, SWITCH_V4, supplicate};
 use hotspot_tests::lab::{GATEWAY_V4, Lab};
-use hotspot_tests::namespace::{Namespace, run};
+use hotspot_tests::namespace::Namespace;
 use hotspot_tests::programs::{Agent, ask, sessions, write_secret};
 use hotspot_tests::wait_until;
 use serde_json::Value;
