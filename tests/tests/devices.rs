@@ -1,6 +1,5 @@
 //! Devices with a real DHCP server and real clients: names, makers, addresses, claims, and that nothing else they send is kept.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::zombie_processes, reason = "what runs in a namespace is killed with it")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,85 +116,6 @@ fn devices_are_known_by_name_maker_and_address() {
     assert!(!flows.is_empty() && flows.iter().all(|flow| flow["device_vendor"] == "Intel Corporate"));
 
     assert!(ips(row(&spoofer.mac)).contains(&stolen), "the claim is on record");
-}
-
-/// Kea instead of dnsmasq, for both families.
-fn start_kea(lab: &Lab) {
-    for pid in
-        run(std::process::Command::new("ip").args(["netns", "pids", lab.gateway.name()])).unwrap().split_whitespace()
-    {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() == "dnsmasq" {
-            run(std::process::Command::new("kill").arg(pid)).unwrap();
-        }
-    }
-    let dir = lab.dir().display().to_string();
-    let four = "{\"Dhcp4\": {\"interfaces-config\": {\"interfaces\": [\"lan\"]}, \"valid-lifetime\": 600, \
-                \"lease-database\": {\"type\": \"memfile\", \"persist\": false}, \"subnet4\": [{\"subnet\": \"10.20.0.0/24\", \
-                \"pools\": [{\"pool\": \"10.20.0.50-10.20.0.200\"}]}]}}";
-    let six = format!(
-        "{{\"Dhcp6\": {{\"data-directory\": \"{dir}\", \"interfaces-config\": {{\"interfaces\": [\"lan\"]}}, \
-         \"lease-database\": {{\"type\": \"memfile\", \"persist\": false}}, \"preferred-lifetime\": 500, \"valid-lifetime\": 600, \
-         \"subnet6\": [{{\"subnet\": \"2001:db8:20::/64\", \"interface\": \"lan\", \"pools\": [{{\"pool\": \
-         \"2001:db8:20::5000-2001:db8:20::5fff\"}}]}}]}}}}"
-    );
-    for (program, config) in [("kea-dhcp4", four), ("kea-dhcp6", &*six)] {
-        let (path, log) = (lab.dir().join(program), lab.dir().join(format!("{program}.log")));
-        std::fs::write(&path, config).unwrap();
-        let mut kea = lab.gateway.command(program);
-        kea.env("KEA_PIDFILE_DIR", &dir).env("KEA_LOCKFILE_DIR", "none").arg("-c").arg(&path);
-        let file = std::fs::File::create(&log).unwrap();
-        kea.stdout(file.try_clone().unwrap()).stderr(file);
-        lab.gateway.spawn(&mut kea).unwrap();
-        wait_until(program, Duration::from_secs(10), || {
-            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("_STARTED"))
-        })
-        .unwrap();
-    }
-}
-
-#[test]
-fn leases_of_both_families_come_from_kea_too() {
-    let lab = Lab::new(1).unwrap();
-    let data = lab.dir().join("data");
-    start_kea(&lab);
-    let client = &lab.clients[0];
-    let agent = Agent::start(&lab.gateway, &data, &OPTIONS).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = lab.dir().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let conf = file(
-        "dhclient.conf",
-        "send host-name \"laptop-7\";\nsend vendor-class-identifier \"lab laptop\";\nrequest subnet-mask, routers, host-name;\n",
-    );
-    let script = file(
-        "dhclient.sh",
-        "#!/bin/sh\n[ -n \"$new_ip_address\" ] && ip addr replace $new_ip_address/24 dev $interface\n\
-         [ -n \"$new_ip6_address\" ] && ip addr replace $new_ip6_address/64 dev $interface\nexit 0\n",
-    );
-    run(std::process::Command::new("chmod").args(["755", &script])).unwrap();
-    for family in ["-4", "-6"] {
-        let (leases, pid) = (file(&format!("leases{family}"), ""), lab.dir().join(format!("pid{family}")));
-        let mut dhclient = client.namespace.command("dhclient");
-        dhclient.args([family, "-1", "-d", "-cf", &conf, "-lf", &leases, "-sf", &script, "-pf"]).arg(pid).arg("eth0");
-        dhclient.stderr(std::process::Stdio::null());
-        client.namespace.spawn(&mut dhclient).unwrap();
-    }
-    let granted = |text: &str| client.addresses().is_ok_and(|all| all.iter().any(|address| address.starts_with(text)));
-    wait_until("leases of both families", Duration::from_secs(20), || granted("10.20.0.") && granted("2001:db8:20::5"))
-        .unwrap();
-    assert!(agent.stop().unwrap().success());
-    let rows = devices(&data.join("archive"));
-    let found = rows.iter().find(|row| row["client_mac"] == *client.mac).unwrap();
-    assert_eq!((found["hostname"].as_str(), found["vendor_class"].as_str()), (Some("laptop-7"), Some("lab laptop")));
-    assert_eq!(found["dhcp_fingerprint"], "1,3,12");
-    let ips: Vec<String> = serde_json::from_value(found["ips"].clone()).unwrap();
-    assert!(ips.contains(&lease(client)) && ips.iter().any(|ip| ip.starts_with("2001:db8:20::5")), "{found}");
-    let sources = found["source"].to_string();
-    assert!(sources.contains("\"dhcp\"") && sources.contains("\"dhcpv6\""), "{found}");
-    ensure_whole(&data.join("archive")).unwrap();
 }
 
 #[test]

@@ -25,13 +25,12 @@ const PYTHON: [(&str, &str); 5] = [
 ];
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 29] = [
+const PROGRAMS: [(&str, &str); 26] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
-    ("dhclient", "isc-dhcp-client"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
@@ -40,8 +39,6 @@ const PROGRAMS: [(&str, &str); 29] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("java", "openjdk-17-jre-headless"),
-    ("kea-dhcp4", "kea-dhcp4-server"),
-    ("kea-dhcp6", "kea-dhcp6-server"),
     ("nfdump", "nfdump"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
