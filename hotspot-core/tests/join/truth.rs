@@ -117,7 +117,7 @@ fn any_evening() -> impl Strategy<Value = Evening> {
 fn is_true(evening: &Evening, device: u8, at_ns: WallNs, user: &str) -> bool {
     let of_device = || evening.stays.iter().filter(|stay| stay.device == device);
     let was_there = |stay: &&Stay| stay.from_ns - BLUR_NS <= at_ns && at_ns <= stay.to_ns + BLUR_NS;
-    let nobody = of_device().filter(was_there).count() == 0;
+    let nobody = !of_device().any(|stay| stay.from_ns <= at_ns && at_ns <= stay.to_ns);
     // Whose stop was lost seems to stay until silence shows it, while nobody else is there.
     let last = of_device().filter(|stay| stay.to_ns < at_ns).max_by_key(|stay| stay.to_ns);
     of_device().filter(was_there).any(|stay| USERS[stay.user] == user)
