@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 #[expect(clippy::print_stderr, reason = "errors before and after logging go where the operator looks")]
 fn main() -> ExitCode {
+    abort_on_panic();
     let Arguments { command: Command::Run(arguments) } = Arguments::parse();
     if let Err(error) = start_logging(&arguments) {
         eprintln!("hotspot-agent: --log-level: {error}");
@@ -23,6 +24,17 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// No thread goes on beside one that failed: what is journaled is whole, and the next start reads the rest from the kernel.
+///
+/// As a hook, because a profile's `panic = "abort"` makes cargo build every dependency twice, once more for tests.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn start_logging(arguments: &RunArguments) -> Result<(), tracing_subscriber::filter::ParseError> {
