@@ -90,10 +90,10 @@ impl Filter {
     }
 }
 
-/// The users a flow names: several where it is ambiguous.
+/// The users a flow names: several where it is ambiguous or in conflict.
 fn users(flow: &FlowRecord) -> impl Iterator<Item = &str> {
     let name = flow.identity.as_deref().and_then(|identity| identity.user.as_deref()).unwrap_or_default();
-    let is_list = flow.attribution == hotspot_core::record::Attribution::Ambiguous;
+    let is_list = flow.attribution.lists_claimants();
     name.split(move |c| is_list && c == ',').map(move |part| if is_list { part.trim() } else { part })
 }
 

@@ -40,9 +40,12 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
         }
         true
     });
-    // Nearest first: a flow that was going on at that very moment before one that had just ended.
+    // Nearest first: a flow that was going on at that very moment before one that had just ended; of those that went on then the
+    // surest first, because the answers to a forged address are another flow of the same connection.
     candidates.sort_by_key(|hit| {
-        (hit.flow.start_ns.saturating_sub(at_ns).max(at_ns.saturating_sub(hit.flow.end_ns)).max(0), hit.flow.start_ns)
+        let flow = &hit.flow;
+        let away_ns = flow.start_ns.saturating_sub(at_ns).max(at_ns.saturating_sub(flow.end_ns)).max(0);
+        (away_ns, flow.attribution.lists_claimants(), flow.start_ns)
     });
     let mut to = stdout();
     if arguments.json {
@@ -120,10 +123,11 @@ fn device(flow: &FlowRecord) -> String {
 fn sureness(attribution: Attribution) -> &'static str {
     match attribution {
         Attribution::Authenticated => "authenticated: a session held this device and address at that moment",
-        Attribution::MacOnly => "the session held this device, but did not name this address",
+        Attribution::MacOnly => "the session held this device; nothing says whose this address was",
         Attribution::IpOnly => "the session held this address, and named no device",
         Attribution::BeforeLogin => "NOT SURE: the device logged in only after this flow began",
         Attribution::Ambiguous => "AMBIGUOUS: several sessions claim it; all are named",
+        Attribution::Conflict => "CONFLICT: another device had this address too; the users of both are named",
         Attribution::Unknown => "nobody was logged in with this device",
     }
 }

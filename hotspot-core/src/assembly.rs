@@ -15,7 +15,7 @@ use hotspot_common::flow::ICMP_NOT_KNOWN;
 use hotspot_common::{Direction, FlowKey};
 
 use self::order::{Material, hand_out};
-use crate::attribute::Attributor;
+use crate::attribute::{Attributor, Seen};
 use crate::device::{DeviceTable, DeviceTimeouts, Labels};
 use crate::fact::{DeviceFact, FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
 use crate::merge::{Flow, IdleTimeouts, Merger, OpenFlow, flow_key, has_ended};
@@ -239,7 +239,7 @@ impl Assembly {
         let mut rows = Rows {
             interfaces: &state.interfaces,
             nat: &state.nat,
-            attributor: Attributor::new(&sessions),
+            attributor: Attributor::new(&sessions).with_devices(&devices_known),
             labels: Labels::new(&devices_known, &vendors),
             idle: params.idle,
             ended_ns,
@@ -369,11 +369,13 @@ impl Rows<'_> {
             peer_port: if is_icmp { 0 } else { key.peer_port },
         };
         let (nat, public) = self.nat.lookup(&tuple, start_ns, end_ns);
-        let (attribution, identity) = self.attributor.attribute(client_mac, client_ip, start_ns, end_ns);
+        let (vlan, inner_vlan) = (key.vlan, key.inner_vlan);
+        let seen = Seen { mac: client_mac, ip: client_ip, vlan, inner_vlan, start_ns, end_ns };
+        let (attribution, identity) = self.attributor.attribute(&seen);
         let (hostname, device_vendor) = self.labels.of(client_mac, start_ns);
         debug_assert!(attribution != Attribution::Unknown || identity.is_none());
         let port = |port: u16| (!is_icmp && port != 0).then_some(port);
-        let vlan = |tag: u16| (tag != 0).then_some(tag);
+        let tag = |tag: u16| (tag != 0).then_some(tag);
         let [icmp_type, icmp_code] = key.peer_port.to_be_bytes();
         let says_icmp = is_icmp && key.peer_port != ICMP_NOT_KNOWN;
         FlowRecord {
@@ -385,8 +387,8 @@ impl Rows<'_> {
                 .get(&key.interface())
                 .cloned()
                 .unwrap_or_else(|| key.interface().to_string().into()),
-            vlan: vlan(key.vlan),
-            inner_vlan: vlan(key.inner_vlan),
+            vlan: tag(vlan),
+            inner_vlan: tag(inner_vlan),
             client_mac,
             client_ip,
             client_port: port(key.client_port),

@@ -2,20 +2,26 @@
 //!
 //! The moment that counts is the first packet of the row. Rules, first match wins:
 //!
-//! 1. Sessions that name the device and cover the moment. One user: `authenticated` where a session names the address too, else
-//!    `mac_only`.
+//! 1. Sessions that name the device and cover the moment. One user: `authenticated` where a session names the address too, or the
+//!    device showed that it is its own; else `mac_only`.
 //! 2. Sessions that name the address, and no device at all: `ip_only`.
 //! 3. No session covers the moment, but one that names the device began while the flow lasted or within
 //!    [`LOGIN_WINDOW_NS`] after its first packet: `before_login`, by the first that did.
 //! 4. Otherwise `unknown`. A session of another device that names the address is not enough: it would name the wrong person.
 //!
 //! Whoever else claims the flow makes it `ambiguous`, and all are listed: another user's session of this device; one that names the
-//! address and no device; where no session of this device names the address, one of another device that does; and one of the first
-//! two kinds that began while the flow lasted. Several sessions of one user (roaming, a re-authentication) are no contradiction: the
-//! one that began last counts.
+//! address and no device; where no session of this device names the address, and no server gave it the address, one of another device
+//! that does; and one of the first two kinds that began while the flow lasted. Several sessions of one user (roaming, a
+//! re-authentication) are no contradiction: the one that began last counts.
+//!
+//! Where another device showed that the address is *its* own, by evidence that is worth as much, rules 1 and 2 say `conflict`, and the
+//! users of both are listed: an address was forged, or given twice. A lease, and a session of this device that names the address, are
+//! worth more than what a device says. Two devices of one user are no contradiction.
 //!
 //! Sessions that name a person count before those that name only a device (no user, or the device's own address for one, as access
-//! points report them that know devices by address): by all four rules the first are asked, and only then the second.
+//! points report them that know devices by address): by all rules the first are asked, and only then the second.
+
+mod evidence;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -24,6 +30,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use self::evidence::{Evidence, Worth};
+use crate::device::DeviceTable;
 use crate::record::{Attribution, Identity};
 use crate::sessions::{Claims, Session, Span};
 use crate::{MacAddr, WallNs};
@@ -40,7 +48,7 @@ enum Ground {
     Address,
     /// It is one of these, but began later, while the flow lasted.
     Later,
-    /// It names the address and another device.
+    /// It names another device, and the address; or that device showed that the address is its own.
     Elsewhere,
 }
 
@@ -51,12 +59,32 @@ struct Claim {
 }
 
 /// A flow as attribution sees it.
-#[derive(Clone, Copy)]
-struct Seen {
-    mac: MacAddr,
-    ip: IpAddr,
-    start_ns: WallNs,
-    end_ns: WallNs,
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub mac: MacAddr,
+    pub ip: IpAddr,
+    /// Outer and inner tag, 0 for none: the same address in two VLANs is two addresses.
+    pub vlan: u16,
+    pub inner_vlan: u16,
+    pub start_ns: WallNs,
+    pub end_ns: WallNs,
+}
+
+/// What the claimants make of a flow, if they are one user.
+#[derive(Clone, Copy, Debug)]
+struct Sure {
+    attribution: Attribution,
+    contested: Contested,
+}
+
+/// Whether other devices showed as well that the address is theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contested {
+    No,
+    /// By devices whose users are among the claimants.
+    ByUsers,
+    /// By one of which nobody knows whose it is.
+    ByDevice,
 }
 
 /// A session and which of its attachments.
@@ -65,6 +93,7 @@ type Place = (u32, u32);
 /// Joins flows with sessions. Identities are shared between the flows that have them; the usual flow costs no allocation.
 pub struct Attributor<'a> {
     claims: Claims<'a>,
+    evidence: Evidence<'a>,
     /// Of the flow under way.
     claimants: Vec<Claim>,
     places: Vec<Place>,
@@ -76,35 +105,35 @@ impl<'a> Attributor<'a> {
     pub fn new(sessions: &'a [Session]) -> Self {
         Self {
             claims: Claims::new(sessions),
+            evidence: Evidence::new(None),
             claimants: Vec::new(),
             places: Vec::new(),
             identities: HashMap::default(),
         }
     }
 
+    /// Listens to what devices showed, too.
+    #[must_use]
+    pub fn with_devices(self, devices: &'a DeviceTable) -> Self {
+        Self { evidence: Evidence::new(Some(devices)), ..self }
+    }
+
     /// Who a flow belongs to.
-    pub fn attribute(
-        &mut self,
-        mac: MacAddr,
-        ip: IpAddr,
-        start_ns: WallNs,
-        end_ns: WallNs,
-    ) -> (Attribution, Option<Arc<Identity>>) {
-        if mac.is_group() {
+    pub fn attribute(&mut self, seen: &Seen) -> (Attribution, Option<Arc<Identity>>) {
+        if seen.mac.is_group() {
             return (Attribution::Unknown, None);
         }
-        let seen = Seen { mac, ip, start_ns, end_ns };
         for persons_only in [true, false] {
-            if let Some(sure) = self.collect(&seen, persons_only) {
-                return self.decide(&seen, sure);
+            if let Some(sure) = self.collect(seen, persons_only) {
+                return self.decide(seen, sure);
             }
         }
         (Attribution::Unknown, None)
     }
 
     /// Gathers who claims a flow; what it is if they are one, `None` where nobody does.
-    fn collect(&mut self, seen: &Seen, persons_only: bool) -> Option<Attribution> {
-        let Self { claims, claimants, .. } = self;
+    fn collect(&mut self, seen: &Seen, persons_only: bool) -> Option<Sure> {
+        let Self { claims, evidence, claimants, .. } = self;
         claimants.clear();
         let counts = |span: &&Span| !persons_only || span.names_person;
         let of_device = claims.of_mac(seen.mac);
@@ -123,7 +152,8 @@ impl<'a> Attributor<'a> {
                 .map(|span| Claim { ground: Ground::Address, span: *span }),
         );
         if claimants.is_empty() {
-            return Self::before_login(of_device, claimants, seen, persons_only);
+            let attribution = Self::before_login(of_device, claimants, seen, persons_only)?;
+            return Some(Sure { attribution, contested: Contested::No });
         }
         let anonymous = claims.anonymous_of_ip(seen.ip).filter(counts);
         let later = of_device.iter().filter(counts).chain(anonymous);
@@ -132,18 +162,60 @@ impl<'a> Attributor<'a> {
                 .filter(|span| span.begins_within(seen.start_ns, seen.end_ns))
                 .map(|span| Claim { ground: Ground::Later, span: *span }),
         );
-        if has_device && !is_named {
+        evidence.look_up(seen);
+        let shown = evidence.own(seen);
+        let contested = Self::contest(
+            claims,
+            evidence,
+            claimants,
+            seen,
+            shown.max(is_named.then_some(Worth::Leased)),
+            persons_only,
+        );
+        let is_given = shown == Some(Worth::Leased) && contested == Contested::No;
+        let mut is_shown = shown.is_some() && contested == Contested::No;
+        if has_device && !is_named && !is_given {
+            let before = claimants.len();
             let elsewhere = claims
                 .of_ip(seen.ip)
                 .filter(counts)
                 .filter(|span| span.covers(seen.start_ns) && claims.session(span).client_mac != Some(seen.mac));
             claimants.extend(elsewhere.map(|span| Claim { ground: Ground::Elsewhere, span: *span }));
+            is_shown &= claimants.len() == before;
         }
-        Some(match (has_device, is_named) {
+        let attribution = match (has_device, is_named || is_shown) {
             (true, true) => Attribution::Authenticated,
             (true, false) => Attribution::MacOnly,
             (false, _) => Attribution::IpOnly,
-        })
+        };
+        Some(Sure { attribution, contested })
+    }
+
+    /// Adds the users of other devices that showed that the address is theirs, where what is known of the flow's own is not worth more.
+    fn contest(
+        claims: &Claims<'a>,
+        evidence: &Evidence<'a>,
+        claimants: &mut Vec<Claim>,
+        seen: &Seen,
+        own: Option<Worth>,
+        persons_only: bool,
+    ) -> Contested {
+        let mut contested = Contested::No;
+        for (mac, _) in evidence.others(seen).filter(|(_, worth)| Some(*worth) >= own) {
+            let of_device = claims.of_mac(mac).iter().filter(|span| !persons_only || span.names_person);
+            let before = claimants.len();
+            claimants.extend(
+                of_device
+                    .filter(|span| span.covers(seen.start_ns))
+                    .map(|span| Claim { ground: Ground::Elsewhere, span: *span }),
+            );
+            if claimants.len() == before {
+                contested = Contested::ByDevice;
+            } else if contested == Contested::No {
+                contested = Contested::ByUsers;
+            }
+        }
+        contested
     }
 
     fn before_login(
@@ -165,7 +237,7 @@ impl<'a> Attributor<'a> {
     }
 
     /// One claimant per user; `sure` where that leaves one.
-    fn decide(&mut self, seen: &Seen, sure: Attribution) -> (Attribution, Option<Arc<Identity>>) {
+    fn decide(&mut self, seen: &Seen, sure: Sure) -> (Attribution, Option<Arc<Identity>>) {
         let Self { claims, claimants, places, .. } = self;
         if claimants.len() > 1 {
             claimants.sort_unstable_by(|left, right| {
@@ -185,7 +257,11 @@ impl<'a> Attributor<'a> {
             let attachment = claims.session(&claim.span).attachment_at(seen.start_ns);
             (claim.span.session, u32::try_from(attachment).unwrap_or(u32::MAX))
         }));
-        let attribution = if places.len() > 1 { Attribution::Ambiguous } else { sure };
+        let attribution = match (sure.contested, places.len()) {
+            (Contested::ByDevice, _) | (Contested::ByUsers, 2..) => Attribution::Conflict,
+            (Contested::No, 2..) => Attribution::Ambiguous,
+            (Contested::No | Contested::ByUsers, _) => sure.attribution,
+        };
         (attribution, Some(self.identity()))
     }
 
@@ -223,168 +299,4 @@ fn describe(claimants: &[&Session], attachment: usize) -> Identity {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fact::{SessionEvent, SessionFact};
-    use crate::sessions::tests::report;
-    use crate::sessions::{SessionTable, SessionTimeouts};
-
-    const S: WallNs = 1_000_000_000;
-    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-
-    fn ask(reports: Vec<SessionFact>, mac: MacAddr, ip: [u8; 4], start_s: i64) -> (Attribution, Option<String>) {
-        let mut table = SessionTable::default();
-        reports.into_iter().for_each(|report| table.apply(report));
-        let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
-        let (attribution, identity) =
-            Attributor::new(&sessions).attribute(mac, ip.into(), start_s * S, (start_s + 1) * S);
-        (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "compared with what `ask` returns")]
-    fn named(user: &str) -> Option<String> {
-        Some(user.to_owned())
-    }
-
-    #[test]
-    fn device_and_address_agree() {
-        assert_eq!(
-            ask(vec![report(SessionEvent::Start, "a", 10)], MAC, [10, 0, 0, 1], 11),
-            (Attribution::Authenticated, named("user-a"))
-        );
-    }
-
-    #[test]
-    fn a_report_that_came_late_counts_from_its_own_time() {
-        let late = SessionFact { received_ns: 5000 * S, ..report(SessionEvent::Start, "a", 10) };
-        assert_eq!(ask(vec![late], MAC, [10, 0, 0, 1], 11).0, Attribution::Authenticated);
-    }
-
-    #[test]
-    fn a_session_without_this_address_names_the_device_only() {
-        assert_eq!(
-            ask(vec![report(SessionEvent::Start, "a", 10)], MAC, [10, 0, 0, 7], 11),
-            (Attribution::MacOnly, named("user-a"))
-        );
-    }
-
-    #[test]
-    fn the_user_before_is_not_the_user_after() {
-        let reports = vec![
-            report(SessionEvent::Start, "a", 10),
-            report(SessionEvent::Stop, "a", 20),
-            report(SessionEvent::Start, "b", 30),
-        ];
-        assert_eq!(ask(reports.clone(), MAC, [10, 0, 0, 1], 15).1, named("user-a"));
-        assert_eq!(ask(reports.clone(), MAC, [10, 0, 0, 1], 25), (Attribution::BeforeLogin, named("user-b")));
-        assert_eq!(ask(reports, MAC, [10, 0, 0, 1], 35).1, named("user-b"));
-    }
-
-    #[test]
-    fn two_users_of_one_device_are_ambiguous_and_both_named() {
-        let reports = vec![report(SessionEvent::Start, "b", 10), report(SessionEvent::Start, "a", 12)];
-        assert_eq!(ask(reports, MAC, [10, 0, 0, 1], 15), (Attribution::Ambiguous, named("user-a, user-b")));
-    }
-
-    #[test]
-    fn a_second_login_of_the_same_user_is_no_contradiction() {
-        let again = SessionFact { user: named("user-a"), ..report(SessionEvent::Start, "z", 12) };
-        assert_eq!(
-            ask(vec![report(SessionEvent::Start, "a", 10), again], MAC, [10, 0, 0, 1], 15),
-            (Attribution::Authenticated, named("user-a"))
-        );
-    }
-
-    #[test]
-    fn another_device_with_this_address_is_nobody() {
-        let other = MacAddr([2, 0, 0, 0, 0, 9]);
-        assert_eq!(
-            ask(vec![report(SessionEvent::Start, "a", 10)], other, [10, 0, 0, 1], 15),
-            (Attribution::Unknown, None)
-        );
-    }
-
-    #[test]
-    fn a_device_that_takes_anothers_address_is_ambiguous() {
-        let other = MacAddr([2, 0, 0, 0, 0, 9]);
-        let thief = SessionFact {
-            client_mac: Some(other),
-            client_ips: vec![[10, 0, 0, 9].into()],
-            ..report(SessionEvent::Start, "b", 10)
-        };
-        let reports = vec![report(SessionEvent::Start, "a", 10), thief];
-        assert_eq!(ask(reports, other, [10, 0, 0, 1], 15), (Attribution::Ambiguous, named("user-a, user-b")));
-    }
-
-    #[test]
-    fn an_address_is_enough_where_the_session_names_no_device() {
-        let fact = SessionFact { client_mac: None, ..report(SessionEvent::Start, "a", 10) };
-        assert_eq!(ask(vec![fact], MAC, [10, 0, 0, 1], 15), (Attribution::IpOnly, named("user-a")));
-    }
-
-    #[test]
-    fn a_login_long_after_is_somebody_else() {
-        assert_eq!(ask(vec![report(SessionEvent::Start, "a", 1000)], MAC, [10, 0, 0, 1], 10).0, Attribution::Unknown);
-    }
-
-    fn ask_long(reports: &[SessionFact], start_s: i64, end_s: i64) -> (Attribution, Option<String>) {
-        let mut table = SessionTable::default();
-        reports.iter().for_each(|report| table.apply(report.clone()));
-        let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
-        let mut attributor = Attributor::new(&sessions);
-        let (attribution, identity) = attributor.attribute(MAC, [10, 0, 0, 1].into(), start_s * S, end_s * S);
-        (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
-    }
-
-    #[test]
-    fn a_flow_that_outlives_its_user_names_both() {
-        let reports = [
-            report(SessionEvent::Start, "a", 10),
-            report(SessionEvent::Stop, "a", 100),
-            report(SessionEvent::Start, "b", 200),
-        ];
-        assert_eq!(ask_long(&reports, 50, 199), (Attribution::Authenticated, named("user-a")));
-        assert_eq!(ask_long(&reports, 50, 200), (Attribution::Ambiguous, named("user-a, user-b")));
-        assert_eq!(ask_long(&reports, 200, 300), (Attribution::Authenticated, named("user-b")), "the next row");
-    }
-
-    #[test]
-    fn who_moves_to_another_access_point_stays_who_he_is_and_is_where_he_went() {
-        let [first, second] = [1, 2].map(|last| Some(MacAddr([2, 2, 0, 0, 0, last])));
-        let before = SessionFact { ap_mac: first, ..report(SessionEvent::Start, "a", 10) };
-        let stop = SessionFact { ap_mac: first, ..report(SessionEvent::Stop, "a", 25) };
-        let after = SessionFact {
-            user: named("user-a"),
-            nas: Some("other".to_owned()),
-            ap_mac: second,
-            ..report(SessionEvent::Start, "b", 20)
-        };
-        let mut table = SessionTable::default();
-        [after, before, stop].into_iter().for_each(|fact| table.apply(fact));
-        let sessions = table.sessions(&SessionTimeouts::default(), 100 * S);
-        let mut attributor = Attributor::new(&sessions);
-        for (at, ap) in [(15, first), (22, second), (30, second)] {
-            let (attribution, identity) = attributor.attribute(MAC, [10, 0, 0, 1].into(), at * S, at * S);
-            assert_eq!((attribution, identity.unwrap().ap_mac), (Attribution::Authenticated, ap), "at {at}");
-        }
-    }
-
-    #[test]
-    fn a_person_comes_before_the_device_that_is_its_own_user() {
-        let device = SessionFact { user: named("02-00-00-00-00-01"), ..report(SessionEvent::Start, "ap", 10) };
-        let portal = SessionFact { user: named("ann"), ..report(SessionEvent::Start, "portal", 100) };
-        let reports = [device, portal];
-        assert_eq!(ask_long(&reports, 150, 160), (Attribution::Authenticated, named("ann")));
-        assert_eq!(ask_long(&reports, 50, 60), (Attribution::BeforeLogin, named("ann")));
-        assert_eq!(ask_long(&reports[..1], 50, 60), (Attribution::Authenticated, named("02-00-00-00-00-01")));
-    }
-
-    #[test]
-    fn a_second_in_which_a_session_stopped_belongs_to_it() {
-        let reports = [report(SessionEvent::Start, "a", 10), report(SessionEvent::Stop, "a", 20)];
-        let mut table = SessionTable::default();
-        reports.into_iter().for_each(|fact| table.apply(fact));
-        let sessions = table.sessions(&SessionTimeouts::default(), 100 * S);
-        assert!(sessions[0].covers(20 * S + S / 2) && !sessions[0].covers(21 * S));
-    }
-}
+mod tests;

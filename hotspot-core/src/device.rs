@@ -31,7 +31,7 @@ const LEASE_MAX_S: u32 = 30 * 86_400;
 pub const LEARNT_LATE_NS: WallNs = 10 * SECOND;
 
 /// How many devices are known at a time; beyond it those that said least and were not heard of for longest are forgotten.
-const DEVICES_MAX: usize = 65_536;
+const DEVICES_MAX: usize = 131_072;
 /// Addresses kept per device; the one that ended first goes. A device with privacy addresses (RFC 8981) has about ten at a time.
 const ADDRESSES_MAX: usize = 64;
 /// Devices kept per address: who claims it beyond that takes the place of the first that never had a lease of it.
@@ -212,6 +212,14 @@ impl DeviceTable {
             self.devices
                 .get(mac)
                 .is_some_and(|device| device.addresses.iter().any(|held| held.ip == ip && held.covers(at_ns)))
+        })
+    }
+
+    /// Every holding of an address, with its device, in every VLAN and at any time that is kept.
+    pub fn holdings(&self, ip: IpAddr) -> impl Iterator<Item = (MacAddr, &Held)> {
+        let devices = self.by_ip.get(&ip).into_iter().flatten().filter_map(|mac| self.devices.get(mac));
+        devices.flat_map(move |device| {
+            device.addresses.iter().filter(move |held| held.ip == ip).map(move |held| (device.client_mac, held))
         })
     }
 

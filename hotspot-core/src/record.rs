@@ -55,9 +55,9 @@ labelled_enum! {
 labelled_enum! {
     /// How sure the join of a flow and a session is.
     Attribution {
-        /// A session held this MAC and this address at that moment.
+        /// A session held this MAC at that moment, and named this address, or the device showed that it is its own.
         Authenticated = "authenticated",
-        /// A session held this MAC; it names no address, or none of this flow's family.
+        /// A session held this MAC; nothing says that this address was the device's.
         MacOnly = "mac_only",
         /// A session held this address; it names no MAC.
         IpOnly = "ip_only",
@@ -65,8 +65,18 @@ labelled_enum! {
         BeforeLogin = "before_login",
         /// Several sessions claim it; all of them are listed.
         Ambiguous = "ambiguous",
+        /// Another device showed that the address is its own; the users of both are listed.
+        Conflict = "conflict",
         /// Nobody claims it.
         Unknown = "unknown",
+    }
+}
+
+impl Attribution {
+    /// Whether the names of several may stand in a row.
+    #[must_use]
+    pub const fn lists_claimants(self) -> bool {
+        matches!(self, Self::Ambiguous | Self::Conflict)
     }
 }
 
@@ -95,7 +105,7 @@ labelled_enum! {
 /// Who, by which session: the identity columns of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The claimants' names joined by `", "` where ambiguous.
+    /// The claimants' names joined by `", "` where ambiguous or in conflict.
     pub user: Option<Arc<str>>,
     pub session_id: Arc<str>,
     pub auth_method: Option<Arc<str>>,

@@ -19,7 +19,7 @@ pub struct Held {
     pub last_ns: WallNs,
     /// Exclusive: the end of the lease, of the silence, or when the address was given back or became another's.
     pub until_ns: WallNs,
-    /// A server gave it, and the lease has not ended otherwise.
+    /// A server gave it. Evidence of after the end of the lease makes it a mere claim.
     pub is_leased: bool,
     /// It was given back: what comes later is held anew.
     pub is_over: bool,
@@ -44,7 +44,7 @@ impl Held {
         self.ip == ip && (self.vlan, self.inner_vlan) == (fact.vlan, fact.inner_vlan)
     }
 
-    pub(super) fn covers(&self, at_ns: WallNs) -> bool {
+    pub(crate) fn covers(&self, at_ns: WallNs) -> bool {
         self.from_ns <= at_ns && at_ns < self.until_ns
     }
 
@@ -61,14 +61,14 @@ impl Held {
             return;
         }
         self.last_ns = fact.at_ns;
+        self.is_leased = is_leased || (self.is_leased && fact.at_ns < self.until_ns);
         // A new lease counts from now, also where it is shorter; evidence without one never shortens it.
         self.until_ns = if is_leased { until_ns } else { self.until_ns.max(until_ns) };
-        self.is_leased |= is_leased;
     }
 
     pub(super) fn end(&mut self, at_ns: WallNs) {
         if self.covers(at_ns) {
-            (self.until_ns, self.is_over, self.is_leased) = (at_ns, true, false);
+            (self.until_ns, self.is_over) = (at_ns, true);
         }
     }
 
@@ -79,7 +79,6 @@ impl Held {
         let is_cut = self.last_ns < at_ns && self.covers(at_ns) && (by_lease || !self.is_leased);
         if is_cut {
             self.until_ns = at_ns;
-            self.is_leased = false;
         }
     }
 }

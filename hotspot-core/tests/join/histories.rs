@@ -1,8 +1,9 @@
-//! Random histories: reports about a few sessions, devices and addresses, so that everything collides, and flows to ask about.
+//! Random histories: reports about a few sessions, devices and addresses, so that everything collides, what devices showed of their
+//! addresses, and flows to ask about.
 
 use std::net::IpAddr;
 
-use hotspot_core::fact::{IdentitySource, SessionEvent, SessionFact};
+use hotspot_core::fact::{DeviceEvent, DeviceFact, DeviceSource, IdentitySource, SessionEvent, SessionFact};
 use hotspot_core::{MacAddr, WallNs};
 use proptest::prelude::*;
 
@@ -17,6 +18,7 @@ const LONG: i64 = 1200;
 pub(crate) struct Flow {
     pub(crate) mac: MacAddr,
     pub(crate) ip: IpAddr,
+    pub(crate) vlan: u16,
     pub(crate) start_ns: WallNs,
     pub(crate) end_ns: WallNs,
 }
@@ -24,6 +26,8 @@ pub(crate) struct Flow {
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     pub(crate) facts: Vec<SessionFact>,
+    /// By time.
+    pub(crate) shown: Vec<DeviceFact>,
     pub(crate) flows: Vec<Flow>,
     pub(crate) now_ns: WallNs,
 }
@@ -99,10 +103,33 @@ fn any_fact() -> impl Strategy<Value = SessionFact> {
     })
 }
 
+/// Mostly in the one network that flows are in.
+fn any_vlan() -> impl Strategy<Value = u16> {
+    prop_oneof![9 => Just(0u16), 1 => Just(20u16)]
+}
+
+fn any_shown() -> impl Strategy<Value = DeviceFact> {
+    let event = (0u8..5, prop_oneof![4 => Just(0u8), 2 => Just(1u8), 1 => Just(2u8)], 1u32..300);
+    (event, 1u8..4, any_vlan(), 0i64..LONG).prop_map(|((ip, kind, lease_s), client, vlan, at)| DeviceFact {
+        at_ns: at * HALF,
+        client_mac: mac(client),
+        vlan,
+        inner_vlan: 0,
+        source: DeviceSource::Arp,
+        event: match kind {
+            0 => DeviceEvent::Uses { ip: address(ip) },
+            1 => DeviceEvent::Leased { ip: address(ip), lease_s },
+            _ => DeviceEvent::Released { ip: address(ip) },
+        },
+    })
+}
+
 fn any_flow() -> impl Strategy<Value = Flow> {
-    (1u8..4, 0u8..6, -20i64..LONG, prop_oneof![Just(0i64), 0i64..200]).prop_map(|(client, ip, start, lasted)| Flow {
+    let lasted = prop_oneof![Just(0i64), 0i64..200];
+    (1u8..4, 0u8..6, any_vlan(), -20i64..LONG, lasted).prop_map(|(client, ip, vlan, start, lasted)| Flow {
         mac: mac(client),
         ip: if ip == 5 { "2001:db8:0:1::5".parse().unwrap() } else { address(ip) },
+        vlan,
         start_ns: start * HALF + 1,
         end_ns: (start + lasted) * HALF + 1,
     })
@@ -110,6 +137,10 @@ fn any_flow() -> impl Strategy<Value = Flow> {
 
 pub(crate) fn any_history() -> impl Strategy<Value = History> {
     let facts = prop::collection::vec(any_fact(), 0..14);
+    let shown = prop::collection::vec(any_shown(), 0..8);
     let flows = prop::collection::vec(any_flow(), 1..6);
-    (facts, flows).prop_map(|(facts, flows)| History { facts, flows, now_ns: LONG * HALF })
+    (facts, shown, flows).prop_map(|(facts, mut shown, flows)| {
+        shown.sort_by_key(|fact| fact.at_ns);
+        History { facts, shown, flows, now_ns: LONG * HALF }
+    })
 }

@@ -10,8 +10,9 @@ mod model;
 mod truth;
 
 use hotspot_core::WallNs;
-use hotspot_core::attribute::Attributor;
-use hotspot_core::fact::SessionFact;
+use hotspot_core::attribute::{Attributor, Seen};
+use hotspot_core::device::DeviceTable;
+use hotspot_core::fact::{DeviceFact, SessionFact};
 use hotspot_core::record::Attribution;
 use hotspot_core::sessions::{Session, SessionTable, SessionTimeouts};
 use proptest::prelude::*;
@@ -33,11 +34,18 @@ fn sessions<'a>(facts: impl IntoIterator<Item = &'a SessionFact>, now_ns: WallNs
     table.sessions(&TIMEOUTS, now_ns)
 }
 
+fn devices(shown: &[DeviceFact]) -> DeviceTable {
+    let mut table = DeviceTable::default();
+    shown.iter().for_each(|fact| table.apply(fact));
+    table
+}
+
 /// What the join says, and by which sessions.
 type Answer = (Attribution, Option<String>, Option<String>, Option<String>);
 
 fn ask(attributor: &mut Attributor<'_>, flow: &Flow) -> Answer {
-    let (attribution, identity) = attributor.attribute(flow.mac, flow.ip, flow.start_ns, flow.end_ns);
+    let Flow { mac, ip, vlan, start_ns, end_ns } = *flow;
+    let (attribution, identity) = attributor.attribute(&Seen { mac, ip, vlan, inner_vlan: 0, start_ns, end_ns });
     let text = |value: Option<&str>| value.map(str::to_owned);
     match identity {
         None => (attribution, None, None, None),
@@ -55,14 +63,16 @@ fn run(cases: u32, test: impl Fn(&History) -> Result<(), TestCaseError>) {
 
 fn agrees_with_the_model(history: &History) -> Result<(), TestCaseError> {
     let known = sessions(&history.facts, history.now_ns);
-    let mut attributor = Attributor::new(&known);
+    let devices = devices(&history.shown);
+    let mut attributor = Attributor::new(&known).with_devices(&devices);
     for flow in &history.flows {
         prop_assert_eq!(
             ask(&mut attributor, flow),
-            model::attribute(&history.facts, &TIMEOUTS, history.now_ns, flow),
-            "{:#?}\nsessions {:#?}",
+            model::attribute(&history.facts, &devices.devices(), &TIMEOUTS, history.now_ns, flow),
+            "{:#?}\nsessions {:#?}\ndevices {:#?}",
             flow,
-            known
+            known,
+            devices.devices()
         );
     }
     let backward = sessions(history.facts.iter().rev(), history.now_ns);

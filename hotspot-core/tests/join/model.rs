@@ -1,9 +1,12 @@
 //! The naive model: what the rules say, asked of every report anew for the one instant in question. Slow, and plain.
+//!
+//! How long a device held an address is taken from the table of devices, whose rules have tests of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use hotspot_core::attribute::LOGIN_WINDOW_NS;
+use hotspot_core::device::{Device, Held, LEARNT_LATE_NS};
 use hotspot_core::fact::{IdentitySource, SessionEvent, SessionFact};
 use hotspot_core::record::Attribution;
 use hotspot_core::sessions::SessionTimeouts;
@@ -266,14 +269,42 @@ fn supersede(lives: &mut [Life]) {
     }
 }
 
-pub(crate) fn attribute(facts: &[SessionFact], timeouts: &SessionTimeouts, now_ns: WallNs, flow: &Flow) -> Answer {
+pub(crate) fn attribute(
+    facts: &[SessionFact],
+    devices: &[Device],
+    timeouts: &SessionTimeouts,
+    now_ns: WallNs,
+    flow: &Flow,
+) -> Answer {
     let all = lives(facts, timeouts, now_ns);
     let persons: Vec<&Life> = all.iter().filter(|life| life.is_person()).collect();
     let everybody: Vec<&Life> = all.iter().collect();
-    among(&persons, flow).or_else(|| among(&everybody, flow)).unwrap_or((Attribution::Unknown, None, None, None))
+    let answer = among(&persons, devices, flow).or_else(|| among(&everybody, devices, flow));
+    answer.unwrap_or((Attribution::Unknown, None, None, None))
 }
 
-fn among(lives: &[&Life], flow: &Flow) -> Option<Answer> {
+/// 2 for a lease, 1 for what a device said, 0 for nothing.
+fn worth(device: &Device, flow: &Flow, when: impl Fn(&Held) -> bool) -> u8 {
+    let of_flow = |held: &&Held| held.ip == flow.ip && (held.vlan, held.inner_vlan) == (flow.vlan, 0) && when(held);
+    device.addresses.iter().filter(of_flow).map(|held| 1 + u8::from(held.is_leased)).max().unwrap_or(0)
+}
+
+/// What the flow's own device showed, and the devices that showed something else, with what it is worth.
+fn shown(devices: &[Device], flow: &Flow) -> (u8, Vec<(MacAddr, u8)>) {
+    let is_own = |device: &&Device| device.client_mac == flow.mac;
+    let late_ns = flow.end_ns.max(flow.start_ns + LEARNT_LATE_NS);
+    let own = devices
+        .iter()
+        .find(is_own)
+        .map_or(0, |device| worth(device, flow, |held| held.from_ns <= late_ns && held.until_ns > flow.start_ns));
+    let others = devices.iter().filter(|device| !is_own(device)).map(|device| {
+        let at_start = |held: &Held| held.from_ns <= flow.start_ns && flow.start_ns < held.until_ns;
+        (device.client_mac, worth(device, flow, at_start))
+    });
+    (own, others.filter(|(_, worth)| *worth > 0).collect())
+}
+
+fn among(lives: &[&Life], devices: &[Device], flow: &Flow) -> Option<Answer> {
     let start_ns = flow.start_ns;
     let now = |life: &&&Life| life.covers(start_ns);
     let soon = |life: &&&Life| life.from_ns > start_ns && life.from_ns <= flow.end_ns;
@@ -282,7 +313,7 @@ fn among(lives: &[&Life], flow: &Flow) -> Option<Answer> {
     let holds_when = |life: &Life, at_ns| life.mac().is_none() && life.holds(flow.ip, at_ns);
     let address: Vec<&&Life> = lives.iter().filter(now).filter(|life| holds_when(life, start_ns)).collect();
     let is_named = device.iter().any(|life| life.holds(flow.ip, start_ns));
-    let mut claimants: Vec<&Life> = Vec::new();
+    let (mut claimants, mut contested): (Vec<&Life>, Vec<MacAddr>) = (Vec::new(), Vec::new());
     let sure = if device.is_empty() && address.is_empty() {
         let until_ns = flow.end_ns.max(start_ns + LOGIN_WINDOW_NS);
         let later = lives.iter().filter(of_device).filter(|life| life.from_ns > start_ns && life.from_ns <= until_ns);
@@ -299,12 +330,19 @@ fn among(lives: &[&Life], flow: &Flow) -> Option<Answer> {
                 .any(|at_ns| life.covers(at_ns) && life.holds(flow.ip, at_ns));
             comes && !(life.covers(start_ns) && life.holds(flow.ip, start_ns))
         }));
-        if !device.is_empty() && !is_named {
+        let (own, others) = shown(devices, flow);
+        let known = if is_named { 2 } else { own };
+        contested = others.into_iter().filter(|(_, worth)| *worth >= known).map(|(mac, _)| mac).collect();
+        claimants.extend(lives.iter().filter(now).filter(|life| contested.iter().any(|mac| life.mac() == Some(*mac))));
+        let mut stale: Vec<&Life> = Vec::new();
+        if !device.is_empty() && !is_named && !(own == 2 && contested.is_empty()) {
             let others = lives.iter().filter(now).filter(|life| life.holds(flow.ip, start_ns));
-            claimants.extend(others.filter(|life| life.mac().is_some_and(|mac| mac != flow.mac)));
+            stale.extend(others.filter(|life| life.mac().is_some_and(|mac| mac != flow.mac)));
         }
+        let is_own = is_named || (own > 0 && contested.is_empty() && stale.is_empty());
+        claimants.extend(stale);
         claimants.extend(device.iter().chain(&address).map(|life| **life));
-        match (device.is_empty(), is_named) {
+        match (device.is_empty(), is_own) {
             (true, _) => Attribution::IpOnly,
             (false, true) => Attribution::Authenticated,
             (false, false) => Attribution::MacOnly,
@@ -328,7 +366,14 @@ fn among(lives: &[&Life], flow: &Flow) -> Option<Answer> {
     let listed: Vec<&Life> = users.iter().map(best).collect();
     let names: Vec<String> = listed.iter().filter_map(|life| life.user()).collect();
     let ids: Vec<String> = listed.iter().map(|life| life.id.2.clone()).collect();
-    let sure = if listed.len() > 1 { Attribution::Ambiguous } else { sure };
+    let is_known = |mac: &MacAddr| lives.iter().filter(now).any(|life| life.mac() == Some(*mac));
+    let sure = if !contested.is_empty() && (listed.len() > 1 || !contested.iter().all(is_known)) {
+        Attribution::Conflict
+    } else if listed.len() > 1 {
+        Attribution::Ambiguous
+    } else {
+        sure
+    };
     let ap = (listed.len() == 1).then(|| listed[0].ap_at(start_ns)).flatten();
     Some((sure, (!names.is_empty()).then(|| names.join(", ")), Some(ids.join(", ")), ap.map(|ap| ap.to_string())))
 }

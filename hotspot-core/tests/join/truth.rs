@@ -4,14 +4,14 @@
 use std::net::IpAddr;
 
 use hotspot_core::WallNs;
-use hotspot_core::attribute::Attributor;
-use hotspot_core::fact::{IdentitySource, SessionEvent, SessionFact};
+use hotspot_core::attribute::{Attributor, Seen};
+use hotspot_core::fact::{DeviceEvent, DeviceFact, DeviceSource, IdentitySource, SessionEvent, SessionFact};
 use hotspot_core::record::Attribution;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::histories::mac;
-use crate::{SECOND, sessions};
+use crate::{SECOND, devices, sessions};
 
 const USERS: [&str; 3] = ["ann", "bob", "cyd"];
 const INTERIM_S: i64 = 30;
@@ -34,14 +34,41 @@ struct Stay {
 struct Evening {
     stays: Vec<Stay>,
     facts: Vec<SessionFact>,
+    /// What devices and their server said of addresses, by time.
+    shown: Vec<DeviceFact>,
     /// Device, whose address it uses, when.
     flows: Vec<(u8, u8, WallNs)>,
 }
 
+const EPOCH_S: i64 = 150;
+
 /// Devices swap addresses now and then.
 fn address(device: u8, at_ns: WallNs) -> IpAddr {
-    let epoch = u8::try_from(at_ns / (150 * SECOND)).unwrap();
+    let epoch = u8::try_from(at_ns / (EPOCH_S * SECOND)).unwrap();
     [10, 0, 0, (device + epoch) % 3].into()
+}
+
+/// Leases that were seen, and what those say who use somebody else's address.
+fn shown(seen: &[bool], flows: &[(u8, u8, WallNs)]) -> Vec<DeviceFact> {
+    let fact = |device, at_ns, event| DeviceFact {
+        at_ns,
+        client_mac: mac(device),
+        vlan: 0,
+        inner_vlan: 0,
+        source: DeviceSource::Dhcp,
+        event,
+    };
+    let epochs =
+        (0..EVENING_S / EPOCH_S).flat_map(|epoch| (1u8..4).map(move |device| (epoch * EPOCH_S * SECOND, device)));
+    let leases = epochs.zip(seen.iter().cycle()).filter(|(_, is_seen)| **is_seen).map(|((at_ns, device), _)| {
+        fact(device, at_ns, DeviceEvent::Leased { ip: address(device, at_ns), lease_s: 200 })
+    });
+    let forged = flows.iter().filter(|(_, spoofs, _)| *spoofs > 0).map(|(device, spoofs, at_ns)| {
+        fact(*device, *at_ns, DeviceEvent::Uses { ip: address(device + spoofs, *at_ns) })
+    });
+    let mut shown: Vec<DeviceFact> = leases.chain(forged).collect();
+    shown.sort_by_key(|fact| fact.at_ns);
+    shown
 }
 
 /// Which of a stay's reports arrive, in thirds; how late, in seconds.
@@ -91,8 +118,9 @@ fn any_evening() -> impl Strategy<Value = Evening> {
     let fate = (prop::collection::vec(prop::bool::weighted(0.7), 1..6), prop::collection::vec(0u8..40, 1..5));
     let flow = (1u8..4, prop_oneof![4 => Just(0u8), 1 => 1u8..3], 0i64..EVENING_S * 1000);
     let stays = prop::collection::vec((stay, fate), 1..8);
-    (stays, prop::collection::vec(flow, 1..8)).prop_map(|(drawn, flows)| {
-        let mut evening = Evening { stays: Vec::new(), facts: Vec::new(), flows: Vec::new() };
+    let seen = prop::collection::vec(prop::bool::weighted(0.7), 1..8);
+    (stays, seen, prop::collection::vec(flow, 1..8)).prop_map(|(drawn, seen, flows)| {
+        let mut evening = Evening { stays: Vec::new(), facts: Vec::new(), shown: Vec::new(), flows: Vec::new() };
         let mut free_ns = [0; 4];
         for ((device, user, nas, gap_s, lasts_s, announces, roams, millis), fate) in drawn {
             let free_ns = &mut free_ns[usize::from(device)];
@@ -109,6 +137,7 @@ fn any_evening() -> impl Strategy<Value = Evening> {
             }
         }
         evening.flows = flows.into_iter().map(|(device, spoofs, at)| (device, spoofs, at * 1_000_000)).collect();
+        evening.shown = shown(&seen, &evening.flows);
         evening
     })
 }
@@ -127,10 +156,13 @@ fn is_true(evening: &Evening, device: u8, at_ns: WallNs, user: &str) -> bool {
 fn check(evening: &Evening) -> Result<(), TestCaseError> {
     let now_ns = EVENING_S * SECOND;
     let known = sessions(&evening.facts, now_ns);
-    let mut attributor = Attributor::new(&known);
+    let devices = devices(&evening.shown);
+    let mut attributor = Attributor::new(&known).with_devices(&devices);
     for (device, spoofs, at_ns) in &evening.flows {
         let ip = address(device + spoofs, *at_ns);
-        let (attribution, identity) = attributor.attribute(mac(*device), ip, *at_ns, *at_ns + SECOND);
+        let (mac, start_ns) = (mac(*device), *at_ns);
+        let seen = Seen { mac, ip, vlan: 0, inner_vlan: 0, start_ns, end_ns: start_ns + SECOND };
+        let (attribution, identity) = attributor.attribute(&seen);
         let user = identity.and_then(|identity| identity.user.as_deref().map(str::to_owned));
         match (attribution, user) {
             (Attribution::Authenticated | Attribution::MacOnly, Some(user)) => {
