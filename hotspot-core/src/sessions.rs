@@ -99,6 +99,8 @@ pub struct Session {
     floor_ns: WallNs,
     /// The life before is told from it by what was reported, not by a reset alone.
     is_cut: bool,
+    /// What ended it is a reset of its NAS: it was over by then, and may have been before.
+    is_reset: bool,
 }
 
 impl Session {
@@ -417,6 +419,17 @@ pub(crate) mod tests {
         let found = sessions([report(SessionEvent::Start, "a", 10), reset, report(SessionEvent::Start, "a", 60)], 70);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].ended_ns, found[1].ended_ns), (Some(50 * SECOND), None));
+    }
+
+    #[test]
+    fn who_lost_a_device_before_a_reset_did_not_have_it_until_then() {
+        let on = |id: &str, at_s| SessionFact {
+            ap_mac: Some(MacAddr([2, 0, 0, 0, 0xff, 1])),
+            ..report(SessionEvent::Start, id, at_s)
+        };
+        let reset = SessionFact { session_id: String::new(), ..report(SessionEvent::NasReset, "", 50) };
+        let found = sessions([on("a", 10), on("b", 30), reset], 70);
+        assert_eq!((found[0].ended_ns, found[1].ended_ns), (Some(30 * SECOND), Some(50 * SECOND)));
     }
 
     #[test]

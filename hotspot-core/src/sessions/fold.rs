@@ -80,6 +80,7 @@ fn begin(report: &SessionFact, position: usize) -> Session {
         first_report: position,
         floor_ns: WallNs::MIN,
         is_cut: false,
+        is_reset: false,
     }
 }
 
@@ -246,6 +247,7 @@ fn end(life: &mut Session, resets: &[SessionFact], timeouts: &SessionTimeouts, n
         life.until_ns = Some(last_moment(at_ns));
         life.end_cause = Some("NAS-Reboot".to_owned());
         life.status = SessionStatus::Ended;
+        life.is_reset = true;
     }
     if life.ended_ns.is_none() && deadline < now_ns {
         (life.ended_ns, life.until_ns) = (Some(deadline), Some(deadline));
@@ -281,7 +283,7 @@ pub(super) fn supersede(sessions: &mut [Session]) {
     let mut ends: Vec<(usize, WallNs)> = Vec::new();
     for (held, _, position) in &holders {
         let session = &sessions[*position];
-        if !matches!(session.status, SessionStatus::TimedOut | SessionStatus::Active) {
+        if !session.is_reset && !matches!(session.status, SessionStatus::TimedOut | SessionStatus::Active) {
             continue;
         }
         let from = holders.partition_point(|(other, started_ns, _)| {
@@ -294,7 +296,7 @@ pub(super) fn supersede(sessions: &mut [Session]) {
     }
     for (position, at_ns) in ends {
         let session = &mut sessions[position];
-        if session.ended_ns.is_none_or(|end| at_ns < end) {
+        if session.until_ns.is_none_or(|until| at_ns <= until) {
             (session.ended_ns, session.until_ns) = (Some(at_ns), Some(at_ns - 1));
             session.end_cause = Some(SUPERSEDED.to_owned());
             if session.status == SessionStatus::Active {
@@ -317,7 +319,7 @@ fn gives_way(session: &Session, later: &Session) -> bool {
 /// Of sessions that may yet prove to have been over: when the last was heard of, by what they hold. Their successors must be known then.
 pub(super) fn awaited(sessions: &[Session]) -> HashMap<Held, WallNs, RandomState> {
     let mut awaited: HashMap<Held, WallNs, RandomState> = HashMap::default();
-    for session in sessions.iter().filter(|session| session.status == SessionStatus::Active) {
+    for session in sessions.iter().filter(|session| session.status == SessionStatus::Active || session.is_reset) {
         for held in held(session) {
             let heard_ns = awaited.entry(held).or_insert(session.last_heard_ns);
             *heard_ns = session.last_heard_ns.min(*heard_ns);

@@ -33,6 +33,8 @@ struct Life {
 enum End {
     None,
     Reported,
+    /// By a reset of its NAS, or by silence: it may have been over before.
+    Reset,
     Silence,
 }
 
@@ -223,7 +225,7 @@ fn end(life: &mut Life, facts: &[SessionFact], timeouts: &SessionTimeouts, now_n
         .filter(|at| *at <= life.heard_ns() + silence_ns(life, timeouts));
     let reported = life.stop_ns().or(life.until_ns.map(|until| until + 1));
     if let Some(reset) = reset.filter(|reset| reported.is_none_or(|end| end > *reset)) {
-        (life.until_ns, life.end) = (Some(whole_second(reset)), End::Reported);
+        (life.until_ns, life.end) = (Some(whole_second(reset)), End::Reset);
     }
     let silence = silence_ns(life, timeouts);
     if life.end == End::None && life.heard_ns() + silence < now_ns {
@@ -335,7 +337,8 @@ fn among(lives: &[&Life], devices: &[Device], flow: &Flow) -> Option<Answer> {
         contested = others.into_iter().filter(|(_, worth)| *worth >= known).map(|(mac, _)| mac).collect();
         claimants.extend(lives.iter().filter(now).filter(|life| contested.iter().any(|mac| life.mac() == Some(*mac))));
         let mut stale: Vec<&Life> = Vec::new();
-        if !device.is_empty() && !is_named && !(own == 2 && contested.is_empty()) {
+        let is_given = own == 2 && contested.is_empty();
+        if !(device.is_empty() || is_named || is_given) {
             let others = lives.iter().filter(now).filter(|life| life.holds(flow.ip, start_ns));
             stale.extend(others.filter(|life| life.mac().is_some_and(|mac| mac != flow.mac)));
         }
