@@ -2,6 +2,7 @@
 //!
 //! Every value shown or written comes from the tool's output, the web server's log or the lab itself; none is assumed.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,11 +33,15 @@ pub struct Findings {
 pub struct ClientFinding {
     pub name: String,
     pub mac: String,
+    /// What it calls itself.
+    pub hostname: Option<String>,
     pub ips: Vec<String>,
     pub user: Option<String>,
     /// Since login.
     pub flows: usize,
     pub flows_with_user: usize,
+    /// How sure the join is of these.
+    pub attributions: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,6 +51,9 @@ pub struct WhoFinding {
     pub at: String,
     pub expected_user: Option<String>,
     pub found_user: Option<String>,
+    /// How sure the join is, and what the device calls itself.
+    pub attribution: Option<String>,
+    pub hostname: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -151,10 +159,16 @@ fn investigate(out: &mut impl Write, lab: &Lab, archive: &Path, logins: &[i64]) 
     let clients = clients(lab, archive, logins)?;
     for client in &clients {
         let user = client.user.as_deref().unwrap_or("unknown");
+        let sure: Vec<String> = client.attributions.iter().map(|(name, flows)| format!("{name} {flows}")).collect();
         writeln!(
             out,
-            "{:<3} {}  {:<20} {:>3} flows, {:>3} with a user",
-            client.name, client.mac, user, client.flows, client.flows_with_user
+            "{:<9} {}  {:<20} {:>3} flows, {:>3} with a user: {}",
+            client.hostname.as_deref().unwrap_or(&client.name),
+            client.mac,
+            user,
+            client.flows,
+            client.flows_with_user,
+            sure.join(", ")
         )?;
     }
 
@@ -184,6 +198,10 @@ fn clients(lab: &Lab, archive: &Path, logins: &[i64]) -> Result<Vec<ClientFindin
             Some(user) => flow["user"].as_str() == Some(user),
             None => !flow["user"].is_null(),
         };
+        let mut attributions = BTreeMap::new();
+        for attribution in since.iter().filter_map(|flow| flow["attribution"].as_str()) {
+            *attributions.entry(attribution.to_owned()).or_default() += 1;
+        }
         findings.push(ClientFinding {
             name: client.name.clone(),
             mac: client.mac.clone(),
@@ -191,6 +209,8 @@ fn clients(lab: &Lab, archive: &Path, logins: &[i64]) -> Result<Vec<ClientFindin
             user: user.map(str::to_owned),
             flows: since.len(),
             flows_with_user: since.iter().filter(named).count(),
+            attributions,
+            hostname: flows.iter().find_map(|flow| flow["hostname"].as_str()).map(str::to_owned),
         });
     }
     Ok(findings)
@@ -216,8 +236,16 @@ fn who(out: &mut impl Write, lab: &Lab, archive: &Path) -> Result<Vec<WhoFinding
         };
         let at = format!("@{}", request.at);
         let candidates = ask("who", archive, &["--public", &public, "--at", &at])?;
-        let found_user = candidates.first().and_then(|flow| flow["user"].as_str()).map(str::to_owned);
-        writeln!(out, "{public:<28} at {} → {}", request.at, found_user.as_deref().unwrap_or("unknown"))?;
+        let found = |column: &str| candidates.first().and_then(|flow| flow[column].as_str()).map(str::to_owned);
+        let (found_user, attribution, hostname) = (found("user"), found("attribution"), found("hostname"));
+        writeln!(
+            out,
+            "{public:<28} at {} → {:<20} {:<14} {}",
+            request.at,
+            found_user.as_deref().unwrap_or("unknown"),
+            attribution.as_deref().unwrap_or("-"),
+            hostname.as_deref().unwrap_or("-")
+        )?;
         if findings.is_empty() {
             show(out, &["who", "--archive", &archive.display().to_string(), "--public", &public, "--at", &at])?;
         }
@@ -227,6 +255,8 @@ fn who(out: &mut impl Write, lab: &Lab, archive: &Path) -> Result<Vec<WhoFinding
             at: request.at,
             expected_user: USERS[position].map(str::to_owned),
             found_user,
+            attribution,
+            hostname,
         });
     }
     Ok(findings)
@@ -256,6 +286,8 @@ impl Findings {
         ensure!(self.who.len() == 2 * USERS.len(), "{} requests in the web server's log", self.who.len());
         for who in &self.who {
             ensure!(who.found_user == who.expected_user, "{who:?}");
+            let sure = if who.expected_user.is_some() { "authenticated" } else { "unknown" };
+            ensure!(who.attribution.as_deref() == Some(sure) && who.hostname.is_some(), "{who:?}");
         }
         ensure!(self.verify == "ok", "verify: {}", self.verify);
         ensure!(!self.balance.is_empty(), "no coverage");

@@ -35,6 +35,7 @@ pub struct Lab {
     pub switch: Namespace,
     pub internet: Namespace,
     pub clients: Vec<Client>,
+    number: u32,
     dir: PathBuf,
 }
 
@@ -56,11 +57,17 @@ impl Lab {
         let dir = std::env::temp_dir().join(format!("hotspot-lab-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir)?;
         let make = |role: &str| Namespace::new(number, role);
-        let mut lab =
-            Self { gateway: make("gw")?, switch: make("sw")?, internet: make("net")?, clients: Vec::new(), dir };
+        let mut lab = Self {
+            gateway: make("gw")?,
+            switch: make("sw")?,
+            internet: make("net")?,
+            clients: Vec::new(),
+            number,
+            dir,
+        };
         lab.build_switch()?;
         for position in 1..=clients {
-            lab.add_client(number, position)?;
+            lab.add_client(position)?;
         }
         lab.build_gateway()?;
         lab.build_internet()?;
@@ -71,6 +78,11 @@ impl Lab {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// One more machine of this lab.
+    pub fn namespace(&self, role: &str) -> Result<Namespace> {
+        Namespace::new(self.number, role)
     }
 
     fn build_switch(&self) -> Result<()> {
@@ -107,9 +119,9 @@ impl Lab {
         self.gateway.ip("addr add 2001:db8:20::1/64 dev lan").map(drop)
     }
 
-    fn add_client(&mut self, lab: u32, position: usize) -> Result<()> {
+    fn add_client(&mut self, position: usize) -> Result<()> {
         let name = format!("c{position}");
-        let namespace = Namespace::new(lab, &name)?;
+        let namespace = self.namespace(&name)?;
         let mac = format!("02:00:00:00:01:{position:02x}");
         connect(&self.switch, &name, &namespace, "eth0")?;
         self.switch.ip(&format!("link set {name} master br0"))?;
@@ -320,7 +332,7 @@ impl Client {
 }
 
 /// Two ends of a cable.
-fn connect(left: &Namespace, left_name: &str, right: &Namespace, right_name: &str) -> Result<()> {
+pub(crate) fn connect(left: &Namespace, left_name: &str, right: &Namespace, right_name: &str) -> Result<()> {
     left.ip(&format!("link add {left_name} type veth peer name {right_name} netns {}", right.name()))?;
     left.ip(&format!("link set dev {left_name} up"))?;
     right.ip(&format!("link set dev {right_name} up")).map(drop)

@@ -15,6 +15,7 @@ pub mod lab;
 pub mod namespace;
 pub mod pcap;
 pub mod programs;
+pub mod venue;
 
 use std::time::{Duration, Instant};
 

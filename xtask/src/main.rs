@@ -27,7 +27,7 @@ enum Task {
     },
     /// Builds a venue from network namespaces, records it, and shows what an investigator sees. Needs root
     Demo {
-        /// Options of the demo: --json FILE, --keep, --clean
+        /// Options of the demo: --scenario venue, --json FILE, --keep, --clean
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
