@@ -212,8 +212,8 @@ impl Capture {
     }
 
     fn load_programs(&self, number: u8) -> Result<aya::Ebpf, CaptureError> {
-        let (dir, control) = (self.pins.dir(), self.control());
-        let mut ebpf = object::load(self.object, dir, number, &control, self.maps.dimensions, self.reading)?;
+        let (dir, control, layout) = (self.pins.dir(), self.control(), self.maps.layout);
+        let mut ebpf = object::load(self.object, dir, number, layout, &control, self.maps.dimensions, self.reading)?;
         let failed = |source| CaptureError::Load(aya::EbpfError::ProgramError(source));
         hooks::program::<aya::programs::Xdp>(&mut ebpf, "hotspot_xdp")?.load().map_err(failed)?;
         hooks::program::<aya::programs::SchedClassifier>(&mut ebpf, "hotspot_ingress")?.load().map_err(failed)?;

@@ -1,16 +1,17 @@
-//! The one page through which the agent steers the programs and names the maps' life.
+//! The one page in which the agent keeps the maps' life: what the next agent has to know. No program reads it.
 
 /// The only element of the map `CONTROL`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Control {
-    /// Number of the generation being written, from 0; its lowest bit says which half of the cache. Written by the agent.
+    /// Number of the generation being written, from 0; its lowest bit says which half of the cache. Each CPU's
+    /// [`Head`](crate::Head) follows.
     pub generation: u64,
-    /// The last generation that was read and is on disk. Written and read by the agent only.
+    /// The last generation that was read and is on disk.
     pub drained: u64,
-    /// Random, made with the maps; generations and ring positions count within it. Not read by the programs.
+    /// Random, made with the maps; generations and ring positions count within it.
     pub capture: u64,
-    /// Multipliers of the slot hash; odd. The programs get them as constants.
+    /// Multipliers of the slot hash; odd. The programs read each CPU's copy in [`Head`](crate::Head).
     pub hash_keys: [u64; 6],
     /// Binary logarithm of the slots each CPU has per generation.
     pub slots_per_cpu_log2: u32,

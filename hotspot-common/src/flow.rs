@@ -97,6 +97,9 @@ pub struct Slot {
     pub padding: [u8; 3],
 }
 
+/// The slots a flow may lie in: one element of the map `SLOTS`.
+pub type Set = [Slot; crate::WAYS as usize];
+
 /// When a slot was claimed; lies in an array of its own because only claiming and draining touch it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

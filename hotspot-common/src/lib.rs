@@ -9,10 +9,12 @@
 
 pub mod control;
 pub mod flow;
+pub mod head;
 pub mod notice;
 pub mod outcome;
 
-pub use flow::{Birth, Direction, EventKind, FlowEvent, FlowKey, OverflowKey, OverflowTotal, Slot};
+pub use flow::{Birth, Direction, EventKind, FlowEvent, FlowKey, OverflowKey, OverflowTotal, Set, Slot};
+pub use head::{Active, Head};
 pub use notice::{NOTICE_PAYLOAD_MAX, NOTICE_RING_BYTES, Notice, NoticeHeader, NoticeKind};
 pub use outcome::{Count, Happening, Outcome, Tally};
 

@@ -19,6 +19,18 @@ macro_rules! counted_enum {
             /// Every variant, in the order of its counter.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
+            /// Parses the integer of a variant.
+            #[must_use]
+            #[inline(always)]
+            pub const fn from_raw(raw: u32) -> Option<Self> {
+                if (raw as usize) < Self::ALL.len() {
+                    // SAFETY: repr(u32), and the variants are numbered from 0 without a gap.
+                    Some(unsafe { core::mem::transmute::<u32, Self>(raw) })
+                } else {
+                    None
+                }
+            }
+
             /// The name used in coverage records and metrics.
             #[must_use]
             pub const fn label(self) -> &'static str {
@@ -95,13 +107,17 @@ pub struct Tally {
     pub happenings: [u64; Happening::ALL.len()],
 }
 
+impl Tally {
+    /// Nothing was seen.
+    pub const EMPTY: Self = {
+        let none = Count { packets: 0, bytes: 0 };
+        Self { seen: none, outcomes: [none; Outcome::ALL.len()], happenings: [0; Happening::ALL.len()] }
+    };
+}
+
 impl Default for Tally {
     fn default() -> Self {
-        Self {
-            seen: Count::default(),
-            outcomes: [Count::default(); Outcome::ALL.len()],
-            happenings: [0; Happening::ALL.len()],
-        }
+        Self::EMPTY
     }
 }
 

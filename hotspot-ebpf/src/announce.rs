@@ -24,7 +24,7 @@ static RINGS: ArrayOfMaps<Ring, 1> = ArrayOfMaps::new();
 /// Announces a flow's first packet; where the ring is too full, says so in a counter.
 #[inline(always)]
 pub fn opened(place: Place, slot: &Slot, birth: &Birth, tally: Counters) {
-    let Some(ring) = RINGS.get(place.cpu) else {
+    let Some(ring) = RINGS.get(place.cpu()) else {
         tally.note(Happening::AnnouncementSkipped);
         return;
     };
@@ -46,7 +46,7 @@ pub fn opened(place: Place, slot: &Slot, birth: &Birth, tally: Counters) {
 /// One half of the ring is there for everybody. The other is closed to clients that have had their share.
 #[inline(always)]
 pub fn evicted(place: Place, slot: &Slot, birth: &Birth, has_had_its_share: bool, tally: Counters) -> bool {
-    let Some(ring) = RINGS.get(place.cpu) else { return false };
+    let Some(ring) = RINGS.get(place.cpu()) else { return false };
     let filled = fill_of(ring);
     if has_had_its_share && filled > settings::ring_bytes() / 2 {
         return false;
@@ -71,7 +71,7 @@ fn write(mut entry: RingBufEntry<FlowEvent>, kind: EventKind, place: Place, slot
         (*event).packets = packets;
         (*event).last_jiffies = slot.last_jiffies;
         (*event).kind = kind as u32;
-        (*event).generation = place.generation;
+        (*event).generation = place.active.generation;
         // With the padding, as one little-endian word.
         (&raw mut (*event).tcp_flags).cast::<u32>().write(slot.tcp_flags as u32);
     }

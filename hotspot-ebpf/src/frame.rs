@@ -3,10 +3,13 @@
 //! Every read is checked against the end of the packet. Owns also what only the hook knows: the tag in the frame's metadata,
 //! and how many frames on the wire a GSO packet stands for.
 
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-use crate::{Wire, settings};
+use crate::Wire;
 
 /// Headers are looked for in this much of a frame at most: all of one that is not a jumbo, so that no client can hide its ports behind
 /// extension headers that routers would forward.
@@ -16,14 +19,11 @@ const HEADERS_MAX: usize = 1536;
 /// both sets of headers.
 const LINEAR_MIN: usize = 192;
 
-/// Ethernet, IP without options or extension headers, and TCP up to its flags.
-const PLAIN_IPV4_LEN: usize = 14 + 20 + 14;
-const PLAIN_IPV6_LEN: usize = 14 + 40 + 14;
-
 /// Bytes of an 802.1Q tag.
 const TAG_LEN: u64 = 4;
 
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Frame {
     data: usize,
     data_end: usize,
@@ -32,7 +32,7 @@ pub struct Frame {
     /// 1 where a tag was taken out of the frame, else 0.
     metadata_tags: u32,
     /// Tag control information of that tag.
-    metadata_tag: u16,
+    metadata_tag: u32,
     /// Payload bytes per segment; 0 where the frame is a single one.
     gso_size: u32,
     gso_segments: u32,
@@ -51,21 +51,30 @@ impl Frame {
         Self { data, data_end, len, metadata_tags: 0, metadata_tag: 0, gso_size: 0, gso_segments: 0 }
     }
 
+    /// The same frame, read from the context again: the verifier walks through what follows for each of the ways in which it has come to
+    /// know the first one's pointers, and of these it knows nothing yet.
     #[inline(always)]
-    pub fn from_skb(ctx: &TcContext) -> Self {
-        let frame = Self::of_skb(ctx);
+    pub fn anew(ctx: &XdpContext) -> Self {
+        Self::from_xdp(&XdpContext::new(as_computed(ctx.ctx as usize) as *mut xdp_md))
+    }
+
+    /// The same frame, with its headers in the linear part where that can be had: all that is read lies there. Copies the head of a
+    /// packet that somebody else holds too, so only where it is needed.
+    #[inline(always)]
+    pub fn pulled(ctx: &TcContext) -> Self {
+        let frame = Self::from_skb(ctx);
         let linear = frame.data_end - frame.data;
-        if linear < LINEAR_MIN && linear < frame.len && !frame.is_plain() {
+        if linear < LINEAR_MIN && linear < frame.len {
             let wanted = if frame.len < LINEAR_MIN { frame.len } else { LINEAR_MIN };
             // Where it fails the frame is parsed as far as it can be read, and ends in an outcome.
             let _ = ctx.pull_data(wanted as u32);
-            return Self::of_skb(ctx);
+            return Self::from_skb(ctx);
         }
         frame
     }
 
     #[inline(always)]
-    fn of_skb(ctx: &TcContext) -> Self {
+    pub fn from_skb(ctx: &TcContext) -> Self {
         let skb = ctx.skb.skb;
         // SAFETY: the verifier turns reads of __sk_buff's fields into reads of the packet's own.
         let (tagged, tag) = unsafe { ((*skb).vlan_present, (*skb).vlan_tci) };
@@ -76,25 +85,23 @@ impl Frame {
             data_end: ctx.data_end(),
             len: ctx.len() as usize,
             metadata_tags: tagged & 1,
-            metadata_tag: tag as u16,
+            metadata_tag: tag,
             gso_size,
             gso_segments,
         }
     }
 
-    /// Whether this is TCP or UDP right in IP, with all that is read of it in the linear part, as nearly every packet is: pulling
-    /// more would copy the head of a packet that somebody else holds too.
+    /// The frame in memory, written there word by word: for zeros the compiler calls a function.
     #[inline(always)]
-    fn is_plain(&self) -> bool {
-        if settings::decapsulate() != 0 {
-            return false;
+    pub fn put(self, memory: &mut MaybeUninit<Self>) -> &Self {
+        // SAFETY: same size, no padding: three words and four halves.
+        let words = unsafe { core::mem::transmute::<Self, [u64; 5]>(self) };
+        for (word, value) in words.iter().enumerate() {
+            // SAFETY: inside the frame's memory; volatile so that the stores stay apart.
+            unsafe { memory.as_mut_ptr().cast::<u64>().add(word).write_volatile(*value) };
         }
-        let Some(start) = self.bytes::<PLAIN_IPV4_LEN>(0) else { return false };
-        match start.number::<12>() {
-            0x0800 => start.read::<u8, 14>() == 0x45 && matches!(start.read::<u8, 23>(), 6 | 17),
-            0x86dd => matches!(start.read::<u8, 20>(), 6 | 17) && self.bytes::<PLAIN_IPV6_LEN>(0).is_some(),
-            _ => false,
-        }
+        // SAFETY: all of it was written.
+        unsafe { memory.assume_init_ref() }
     }
 
     /// Bytes of the frame, without a tag that is only in metadata.
@@ -105,7 +112,7 @@ impl Frame {
 
     #[inline(always)]
     pub fn metadata_tag(&self) -> Option<u16> {
-        if self.metadata_tags != 0 { Some(self.metadata_tag) } else { None }
+        if self.metadata_tags != 0 { Some(self.metadata_tag as u16) } else { None }
     }
 
     /// Whether the frame stands for several on the wire.
@@ -180,6 +187,15 @@ impl<const LEN: usize> Bytes<LEN> {
         // SAFETY: within the packet, as checked above and again by the verifier. The load may be unaligned: it compiles to
         // one BPF instruction, which the verifier accepts only where the machine can do it.
         unsafe { ((self.start + OFFSET) as *const T).read() }
+    }
+
+    /// Two 16-bit numbers in a row, such as ports.
+    #[inline(always)]
+    pub fn read_pair<const OFFSET: usize>(self) -> (u16, u16) {
+        const { assert!(OFFSET + 4 <= LEN) };
+        // SAFETY: within the packet, as for `read`.
+        let second = unsafe { ((self.start + OFFSET + 2) as *const u16).read() };
+        (self.number::<OFFSET>(), u16::from_be(second))
     }
 
     /// The 16-bit number in network byte order at a constant offset.

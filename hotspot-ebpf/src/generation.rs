@@ -3,37 +3,75 @@
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use hotspot_common::control::Control;
+use hotspot_common::{Active, Head};
 
 /// `BPF_F_MMAPABLE`: the agent maps the array and reads it without system calls (include/uapi/linux/bpf.h).
 pub const MMAPABLE: usize = 1 << 10;
 
+/// Index: CPU. The loader sets the size.
 #[btf_map]
-static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
+static HEADS: Array<Head, 1, MMAPABLE> = Array::new();
 
 /// Read once per program run, so that everything one packet causes lies in one generation.
 #[derive(Clone, Copy)]
 pub struct Place {
-    pub cpu: u32,
-    /// Low 32 bits of the generation's number; its lowest bit is the half.
-    pub generation: u32,
+    pub head: *mut Head,
+    pub active: Active,
 }
 
 impl Place {
     #[inline(always)]
     pub fn half(self) -> u32 {
-        self.generation & 1
+        self.active.generation & 1
+    }
+
+    /// Asked again where it is needed, because the straight path does not need it.
+    #[inline(always)]
+    pub fn cpu(self) -> u32 {
+        cpu()
+    }
+
+    /// The same value, of whose origin the verifier knows nothing any more.
+    ///
+    /// Where a value is added to a pointer it follows all that the value was made of, and tells every state apart in which one part
+    /// of it is known (`mark_chain_precision` in kernel/bpf/verifier.c). Reading from a map is where that ends.
+    #[inline(always)]
+    pub fn forget(self, value: u64) -> u64 {
+        // SAFETY: a live element of the map.
+        let scratch = unsafe { &raw mut (*self.head).scratch };
+        // SAFETY: as above; only this CPU writes it.
+        unsafe { scratch.write_volatile(value) };
+        // SAFETY: as above.
+        unsafe { scratch.read_volatile() }
+    }
+
+    /// The first set of this CPU's range in the half that is not written.
+    #[inline(always)]
+    pub fn other_first_set(self) -> u32 {
+        let other = (self.half() ^ 1) as usize;
+        // SAFETY: a live element of the map, and the index is 0 or 1.
+        unsafe { (&raw const (*self.head).first_sets).cast::<u32>().add(other).read() }
+    }
+
+    /// One of the random multipliers of the slot hash.
+    #[inline(always)]
+    pub fn hash_key(self, word: usize) -> u64 {
+        // SAFETY: a live element of the map, and `word` is below 6 in every caller.
+        unsafe { (&raw const (*self.head).hash_keys).cast::<u64>().add(word).read() }
     }
 }
 
+/// `None` only where the loader made the map too small.
 #[inline(always)]
-pub fn here() -> Place {
-    let generation = match CONTROL.get_ptr(0) {
-        // SAFETY: element 0 exists; volatile because the agent writes it.
-        Some(control) => unsafe { core::ptr::read_volatile(&raw const (*control).generation) as u32 },
-        None => 0,
-    };
+pub fn here() -> Option<Place> {
+    let head = HEADS.get_ptr_mut(cpu())?;
+    // SAFETY: a live element of the map; volatile because the agent writes it.
+    let active = Active::from_word(unsafe { (&raw const (*head).active).read_volatile() });
+    Some(Place { head, active })
+}
+
+#[inline(always)]
+fn cpu() -> u32 {
     // SAFETY: no arguments, no side effects.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    Place { cpu, generation }
+    unsafe { bpf_get_smp_processor_id() }
 }

@@ -6,7 +6,9 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-use hotspot_common::{Count, Outcome};
+use core::mem::MaybeUninit;
+
+use hotspot_common::{Count, FlowKey, Outcome};
 
 pub mod announce;
 pub mod cache;
@@ -16,6 +18,7 @@ pub mod generation;
 pub mod notice;
 pub mod overflow;
 pub mod parse;
+pub mod plain;
 pub mod settings;
 pub mod share;
 pub mod sides;
@@ -23,8 +26,11 @@ pub mod tally;
 
 use cache::Packet;
 use frame::Frame;
+use generation::Place;
 use parse::Parsed;
+use plain::Plain;
 use sides::Hook;
+use tally::Counters;
 
 /// Whether something happened that the agent's log should say.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,30 +40,97 @@ pub enum Remark {
     DetailLost,
 }
 
-/// Counts one frame: the whole program, but for how the frame was handed over.
+/// Counts one frame: the whole program, but for how the frame was handed over. `whole` gives the frame with all headers to be read.
 #[inline(always)]
-pub fn observe<S: notice::Source>(ctx: &S, frame: &Frame, hook: Hook) -> Remark {
-    let place = generation::here();
-    let Some(tally) = tally::of(place) else { return Remark::None };
-    match parse::parse(frame, hook) {
-        Ok(Parsed { key, tcp_flags, headers_len }) => {
-            let wire = frame.on_wire(headers_len);
-            tally.see(wire);
-            notice::of_flow(ctx, frame, &key, headers_len, place, tally);
-            if cache::add(&Packet { key, wire, tcp_flags, place }, tally).is_err() {
-                return if tally.end(Outcome::OverflowFull, wire) { Remark::DetailLost } else { Remark::None };
-            }
-        }
-        Err(outcome) => {
-            let wire = frame.on_wire(0);
-            tally.see(wire);
-            tally.end(outcome, wire);
-            if matches!(outcome, Outcome::Arp) {
-                notice::of_arp(ctx, frame, hook, place, tally);
-            }
-        }
+pub fn observe<S: notice::Source>(ctx: &S, frame: &Frame, hook: Hook, whole: impl FnOnce() -> Frame) -> Remark {
+    let Some(place) = generation::here() else { return Remark::None };
+    let tally = tally::of(place);
+    // One place in memory for whichever path needs it.
+    let mut packet = MaybeUninit::uninit();
+    let is_left = if let Some(plain) = plain::ipv4(frame, hook) {
+        straight(frame, plain, place, tally, &mut packet)
+    } else if let Some(plain) = plain::ipv6(frame, hook) {
+        straight(frame, plain, place, tally, &mut packet)
+    } else {
+        any(ctx, whole(), hook, place, tally, &mut packet)
+    };
+    if !is_left {
+        return Remark::None;
+    }
+    // SAFETY: what is left was written.
+    let packet = unsafe { packet.assume_init_ref() };
+    if cache::add(packet, tally).is_err() && tally.end(Outcome::OverflowFull, packet.wire) {
+        return Remark::DetailLost;
     }
     Remark::None
+}
+
+/// The straight path; true where the packet, which it then writes, could not just be added to its flow.
+#[inline(always)]
+fn straight(frame: &Frame, plain: Plain, place: Place, tally: Counters, packet: &mut MaybeUninit<Packet>) -> bool {
+    let Plain { key, tcp_flags, headers_len } = plain;
+    let wire = frame.on_wire(headers_len);
+    tally.see(wire);
+    let hash = cache::hash(&key, place);
+    if cache::add_to_first(&key, hash, wire, tcp_flags, place) {
+        return false;
+    }
+    let parsed = Parsed { key: FlowKey::from_words(key), tcp_flags, headers_len };
+    packet.write(Packet { parsed, wire, place, hash });
+    in_memory(packet);
+    true
+}
+
+/// Every other frame; true where it is a packet of a flow, which it then writes.
+#[inline(always)]
+fn any<S: notice::Source>(
+    ctx: &S,
+    frame: Frame,
+    hook: Hook,
+    place: Place,
+    tally: Counters,
+    packet: &mut MaybeUninit<Packet>,
+) -> bool {
+    let mut memory = MaybeUninit::uninit();
+    // A function wants it in memory; the straight path does not.
+    let frame = frame.put(&mut memory);
+    let packet = packet.as_mut_ptr();
+    // SAFETY: points to a packet's memory, of which nothing is read before it is written.
+    let parsed = unsafe { &mut *(&raw mut (*packet).parsed).cast::<MaybeUninit<Parsed>>() };
+    if let Some(outcome) = Outcome::from_raw(parse::parse_into(frame, matches!(hook, Hook::Egress), parsed)) {
+        let wire = frame.on_wire(0);
+        tally.see(wire);
+        tally.end(outcome, wire);
+        if matches!(outcome, Outcome::Arp) {
+            notice::of_arp(ctx, frame, hook, place, tally);
+        }
+        return false;
+    }
+    // SAFETY: no outcome means that it was written.
+    let parsed = unsafe { parsed.assume_init_ref() };
+    let wire = frame.on_wire(parsed.headers_len);
+    tally.see(wire);
+    notice::of_flow(ctx, frame, &parsed.key, parsed.headers_len, place, tally);
+    let hash = cache::hash(parsed.key.words(), place);
+    // SAFETY: inside the packet's memory.
+    unsafe { (&raw mut (*packet).wire).write(wire) };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*packet).place).write(place) };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*packet).hash).write(hash) };
+    true
+}
+
+/// Keeps the compiler from writing the packet where the paths meet: until there all of it would have to be kept somewhere else.
+#[inline(always)]
+fn in_memory(packet: &mut MaybeUninit<Packet>) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: a move of a register to itself.
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) packet.as_mut_ptr() => _, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(packet);
 }
 
 /// What one frame adds to a counter.

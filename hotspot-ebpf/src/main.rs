@@ -16,21 +16,21 @@ const NEXT: i32 = -1;
 
 #[xdp(frags)]
 pub fn hotspot_xdp(ctx: XdpContext) -> u32 {
-    let remark = observe(&ctx, &Frame::from_xdp(&ctx), Hook::Ingress);
+    let remark = observe(&ctx, &Frame::from_xdp(&ctx), Hook::Ingress, || Frame::anew(&ctx));
     say(&ctx, remark);
     xdp_action::XDP_PASS
 }
 
 #[classifier]
 pub fn hotspot_ingress(ctx: TcContext) -> i32 {
-    let remark = observe(&ctx, &Frame::from_skb(&ctx), Hook::Ingress);
+    let remark = observe(&ctx, &Frame::from_skb(&ctx), Hook::Ingress, || Frame::pulled(&ctx));
     say(&ctx, remark);
     NEXT
 }
 
 #[classifier]
 pub fn hotspot_egress(ctx: TcContext) -> i32 {
-    let remark = observe(&ctx, &Frame::from_skb(&ctx), Hook::Egress);
+    let remark = observe(&ctx, &Frame::from_skb(&ctx), Hook::Egress, || Frame::pulled(&ctx));
     say(&ctx, remark);
     NEXT
 }

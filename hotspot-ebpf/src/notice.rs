@@ -184,8 +184,7 @@ pub fn of_arp<S: Source>(ctx: &S, frame: &Frame, hook: Hook, place: Place, tally
 fn hand_over<S: Source>(ctx: &S, kind: NoticeKind, key: &FlowKey, message: Message, place: Place, tally: Counters) {
     // Packed, because a function of its own takes five arguments.
     let message = message.offset as u64 | (message.len as u64) << 32;
-    let kind_and_cpu = kind as u64 | (place.cpu as u64) << 32;
-    match put(ctx, key, message, kind_and_cpu, place.generation) {
+    match put(ctx, key, message, kind as u32, &place) {
         COPIED => tally.note(Happening::Noticed),
         SKIPPED => tally.note(Happening::NoticeSkipped),
         _ => {}
@@ -197,10 +196,10 @@ const COPIED: u32 = 1;
 const SKIPPED: u32 = 2;
 
 #[inline(never)]
-fn put<S: Source>(ctx: &S, key: &FlowKey, message: u64, kind_and_cpu: u64, generation: u32) -> u32 {
+fn put<S: Source>(ctx: &S, key: &FlowKey, message: u64, kind: u32, place: &Place) -> u32 {
     let (offset, mut len) = (message as u32, (message >> 32) as u32);
-    let (kind, cpu) = (kind_and_cpu as u8, (kind_and_cpu >> 32) as u32);
-    if has_had_its_share(cpu, generation, key) {
+    let (kind, cpu) = (kind as u8, place.cpu());
+    if has_had_its_share(cpu, place, key) {
         return SKIPPED;
     }
     let Some(draft) = NOTICE_DRAFTS.get_ptr_mut(cpu) else { return SKIPPED };
@@ -260,16 +259,16 @@ fn bounded(mut len: u32) -> u32 {
 
 /// Notes that a device sends such a frame; true where it has had its share. Devices that fall on one value share it.
 #[inline(always)]
-fn has_had_its_share(cpu: u32, generation: u32, key: &FlowKey) -> bool {
+fn has_had_its_share(cpu: u32, place: &Place, key: &FlowKey) -> bool {
     let mac = key.words()[4] & 0xffff_ffff_ffff;
-    let hash = (mac ^ mac >> 24).wrapping_mul(settings::hash_key(4)) >> 54;
+    let hash = (mac ^ mac >> 24).wrapping_mul(place.hash_key(4)) >> 54;
     let Some(share) = NOTICE_SHARES_USED.get_ptr_mut(cpu * NOTICE_SHARES + (hash as u32 & (NOTICE_SHARES - 1))) else {
         return true;
     };
     // SAFETY: a live element that only this CPU writes.
     let share = unsafe { &mut *share };
-    if share.generation != generation {
-        share.generation = generation;
+    if share.generation != place.active.generation {
+        share.generation = place.active.generation;
         share.notices = 0;
     }
     share.notices += 1;

@@ -11,6 +11,8 @@ mod quote;
 mod transport;
 mod tunnel;
 
+use core::mem::MaybeUninit;
+
 use hotspot_common::{Direction, FlowKey, Outcome};
 
 use crate::frame::Frame;
@@ -18,6 +20,8 @@ use crate::settings;
 use crate::sides::{self, Hook};
 use ethernet::{Ethernet, Version};
 use transport::Transport;
+
+pub use ipv4::mapped;
 
 pub struct Parsed {
     pub key: FlowKey,
@@ -41,6 +45,21 @@ struct Network {
     end: usize,
     /// Which datagram this is a fragment of; see [`fragments`].
     datagram: u64,
+}
+
+/// What [`parse_into`] answers where it filled in `parsed`; else it is an [`Outcome`].
+pub const PARSED: u32 = u32::MAX;
+
+/// [`parse`] as a function of its own, out of the straight path's way: the registers and the stack it takes are given back.
+#[inline(never)]
+pub fn parse_into(frame: &Frame, is_egress: bool, parsed: &mut MaybeUninit<Parsed>) -> u32 {
+    match parse(frame, if is_egress { Hook::Egress } else { Hook::Ingress }) {
+        Ok(found) => {
+            parsed.write(found);
+            PARSED
+        }
+        Err(outcome) => outcome as u32,
+    }
 }
 
 #[inline(always)]

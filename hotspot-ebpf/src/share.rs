@@ -28,14 +28,13 @@ static CLAIMED: Array<Claimed, 1> = Array::new();
 pub fn is_used_up(place: Place, client: &FlowKey) -> bool {
     let words = client.words();
     // Address and MAC.
-    let hash = cache::mix(words, 0).wrapping_add(cache::mix(words, 1)).wrapping_add(cache::mix(words, 4));
-    // The highest bits are those that every bit of the client reaches.
-    let index = place.cpu * SHARES + ((hash >> 52) as u32 & (SHARES - 1));
+    let hash = [0, 1, 4].iter().fold(0u64, |sum, word| sum.wrapping_add(cache::mix(words, *word, place)));
+    let index = place.cpu() * SHARES + ((hash >> 52) as u32 & (SHARES - 1));
     let Some(claimed) = CLAIMED.get_ptr_mut(index) else { return false };
     // SAFETY: a live element that only this CPU writes.
     let claimed = unsafe { &mut *claimed };
-    if claimed.generation != place.generation {
-        claimed.generation = place.generation;
+    if claimed.generation != place.active.generation {
+        claimed.generation = place.active.generation;
         claimed.slots = 0;
     }
     claimed.slots += 1;

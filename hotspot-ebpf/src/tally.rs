@@ -2,27 +2,22 @@
 //!
 //! Only the CPU that owns a tally writes it, so nothing here is atomic.
 
-use aya_ebpf::btf_maps::Array;
-use aya_ebpf::macros::btf_map;
-use hotspot_common::{Count, Happening, INTERFACES_MAX, Outcome, Tally};
+use hotspot_common::{Count, Happening, Head, INTERFACES_MAX, Outcome, Tally};
 
 use crate::Wire;
-use crate::generation::{MMAPABLE, Place};
+use crate::generation::Place;
 use crate::settings;
-
-/// Index: (half × CPUs + CPU) × [`INTERFACES_MAX`] + interface. The loader sets the size.
-#[btf_map]
-static TALLIES: Array<Tally, 1, MMAPABLE> = Array::new();
 
 /// A tally that belongs to this program run.
 #[derive(Clone, Copy)]
 pub struct Counters(*mut Tally);
 
-/// `None` only where the loader made the map too small.
 #[inline(always)]
-pub fn of(place: Place) -> Option<Counters> {
-    let row = place.half() * settings::cpus() + place.cpu;
-    TALLIES.get_ptr_mut(row * INTERFACES_MAX + settings::interface()).map(Counters)
+pub fn of(place: Place) -> Counters {
+    let of_half = place.half() as usize * size_of::<[Tally; INTERFACES_MAX as usize]>();
+    let offset = core::mem::offset_of!(Head, tallies) + of_half + settings::tally_offset() as usize;
+    // SAFETY: within the element: the half is 0 or 1, and the loader knows how long a half's tallies are.
+    Counters(unsafe { place.head.byte_add(offset) }.cast())
 }
 
 impl Counters {

@@ -109,7 +109,7 @@ impl Capture {
         let control = self.control();
         let ended = control.generation;
         self.clear_half(ended + 1)?;
-        self.maps.control.write_generation(ended + 1);
+        self.maps.begin(ended + 1);
         self.read_generation(ended)
     }
 
@@ -129,7 +129,9 @@ impl Capture {
             flows.add(delta.key.interface(), delta.packets, delta.bytes);
             part.deltas.push(delta);
             if part.deltas.len() == DELTAS_PER_PART {
-                let next = GenerationPart { capture, generation, deltas: Vec::new(), overflow: Vec::new() };
+                // A part that is not the first is likely to be full too.
+                let deltas = Vec::with_capacity(DELTAS_PER_PART);
+                let next = GenerationPart { capture, generation, deltas, overflow: Vec::new() };
                 parts.push(std::mem::replace(&mut part, next));
             }
         });

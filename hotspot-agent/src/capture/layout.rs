@@ -4,9 +4,10 @@
 //! everything else reads both alike. A layout that was released stays here for as long as somebody may upgrade from it.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
-use hotspot_common::{Happening, LAYOUT_VERSION, Outcome, Tally};
+use hotspot_common::{Happening, Head, INTERFACES_MAX, LAYOUT_VERSION, Outcome, Tally};
 
 use super::barrier::Waited;
 use super::memory::MappedArray;
@@ -19,14 +20,17 @@ pub struct Layout {
     pub outcomes: usize,
     /// How many of [`Happening`].
     pub happenings: usize,
+    /// Whether each CPU has a [`Head`] that says which generation it writes and holds its tallies. Before, programs read the generation
+    /// in `CONTROL`, and tallies were a map of their own.
+    pub has_heads: bool,
 }
 
 /// What the programs of this agent write.
 pub const CURRENT: Layout =
-    Layout { version: LAYOUT_VERSION, outcomes: Outcome::ALL.len(), happenings: Happening::ALL.len() };
+    Layout { version: LAYOUT_VERSION, outcomes: Outcome::ALL.len(), happenings: Happening::ALL.len(), has_heads: true };
 
 /// What this agent can read: keys, slots, records and totals are the same in all of them.
-const READABLE: [Layout; 2] = [Layout { version: 1, outcomes: 16, happenings: 4 }, CURRENT];
+const READABLE: [Layout; 2] = [Layout { version: 1, outcomes: 16, happenings: 4, has_heads: false }, CURRENT];
 
 impl Layout {
     /// The layout of a directory of pins, `v<version>`; `None` where it is not one that this agent can read.
@@ -44,37 +48,58 @@ impl Layout {
     fn tally_words(self) -> usize {
         2 + 2 * self.outcomes + self.happenings
     }
+
+    /// The map the tallies are in.
+    pub(super) fn tallies_map(self) -> &'static str {
+        if self.has_heads { "HEADS" } else { "TALLIES" }
+    }
 }
 
-/// The array of tallies, whatever its layout.
+const HEAD_WORDS: usize = size_of::<Head>() / size_of::<u64>();
+/// Words of a head before its tallies.
+const HEAD_START: usize = std::mem::offset_of!(Head, tallies) / size_of::<u64>();
+
+/// The tallies, whatever their layout. Index: (half × CPUs + CPU) × [`INTERFACES_MAX`] + interface.
 pub(super) struct Tallies {
     words: MappedArray<u64>,
     layout: Layout,
+    cpus: usize,
 }
 
 impl Tallies {
-    /// Maps an array of `len` tallies.
-    pub(super) fn new(map: impl AsFd, len: usize, layout: Layout) -> io::Result<Self> {
-        Ok(Self { words: MappedArray::new(map, len * layout.tally_words())?, layout })
+    pub(super) fn new(map: impl AsFd, cpus: u32, layout: Layout) -> io::Result<Self> {
+        let cpus = usize::try_from(cpus).map_err(io::Error::other)?;
+        let alone = 2 * cpus * INTERFACES_MAX as usize * layout.tally_words();
+        let words = if layout.has_heads { cpus * HEAD_WORDS } else { alone };
+        Ok(Self { words: MappedArray::new(map, words)?, layout, cpus })
+    }
+
+    /// Where a tally's words are.
+    fn range(&self, index: usize) -> Range<usize> {
+        let words = self.layout.tally_words();
+        let mut first = index * words;
+        if self.layout.has_heads {
+            let (row, interface) = (index / INTERFACES_MAX as usize, index % INTERFACES_MAX as usize);
+            let (half, cpu) = (row / self.cpus, row % self.cpus);
+            first = cpu * HEAD_WORDS + HEAD_START + (half * INTERFACES_MAX as usize + interface) * words;
+        }
+        first..first + words
     }
 
     /// What a tally holds now; may be torn while a program writes it.
     pub(super) fn read(&self, index: usize) -> Tally {
-        let words = self.layout.tally_words();
-        let first = index * words;
-        self.tally(|word| self.words.read(first + word))
+        let range = self.range(index);
+        self.tally(|word| self.words.read(range.start + word))
     }
 
     /// A tally that no program writes any more.
     pub(super) fn settled(&self, index: usize, proof: &Waited) -> Tally {
-        let words = self.layout.tally_words();
-        let settled = self.words.settled(index * words..(index + 1) * words, proof);
+        let settled = self.words.settled(self.range(index), proof);
         self.tally(|word| settled[word])
     }
 
     pub(super) fn clear(&self, index: usize) {
-        let words = self.layout.tally_words();
-        (index * words..(index + 1) * words).for_each(|word| self.words.write(word, 0));
+        self.range(index).for_each(|word| self.words.write(word, 0));
     }
 
     fn tally(&self, word: impl Fn(usize) -> u64) -> Tally {

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotspot_common::control::Control;
-use hotspot_common::{Birth, Slot, Tally};
+use hotspot_common::{Active, Birth, Head, Slot};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::barrier::Waited;
@@ -32,7 +32,7 @@ unsafe impl Shared for Slot {}
 // SAFETY: asserted where the type is defined.
 unsafe impl Shared for Birth {}
 // SAFETY: asserted where the type is defined.
-unsafe impl Shared for Tally {}
+unsafe impl Shared for Head {}
 
 /// Pages of a file descriptor, unmapped on drop.
 pub struct Pages {
@@ -132,5 +132,26 @@ impl MappedArray<Control> {
         // SAFETY: an aligned word that the kernel only reads.
         let word = unsafe { AtomicU64::from_ptr(word) };
         word.store(generation, Ordering::Release);
+    }
+}
+
+impl MappedArray<Head> {
+    /// Writes what stays the same for the maps' life; no program runs yet.
+    pub fn prepare(&self, cpu: usize, hash_keys: [u64; 6], first_sets: [u32; 2]) {
+        let head = self.element(cpu).as_ptr();
+        // SAFETY: a live element.
+        unsafe { (&raw mut (*head).hash_keys).write(hash_keys) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*head).first_sets).write(first_sets) };
+    }
+
+    /// Where programs on a CPU count from now on. A program reads it once, as one word.
+    pub fn write_active(&self, cpu: usize, active: Active) {
+        let head = self.element(cpu).as_ptr();
+        // SAFETY: a live element.
+        let word = unsafe { &raw mut (*head).active };
+        // SAFETY: an aligned word that the kernel only reads.
+        let word = unsafe { AtomicU64::from_ptr(word) };
+        word.store(active.word(), Ordering::Release);
     }
 }

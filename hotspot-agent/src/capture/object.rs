@@ -4,9 +4,10 @@ use std::path::Path;
 
 use aya::{Ebpf, EbpfLoader};
 use hotspot_common::control::Control;
-use hotspot_common::{INTERFACES_MAX, NOTICE_SHARES, SHARES, Slot};
+use hotspot_common::{INTERFACES_MAX, NOTICE_SHARES, SHARES, Slot, Tally, WAYS};
 
 use super::CaptureError;
+use super::layout::Layout;
 
 /// What the agent attaches; empty in a build without the toolchain for it.
 static HOTSPOT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hotspot.o"));
@@ -21,7 +22,7 @@ pub const SHARED_MAPS: [&str; 12] = [
     "CONTROL",
     "SLOTS",
     "BIRTHS",
-    "TALLIES",
+    "HEADS",
     "RINGS",
     "OVERFLOW",
     "CLIENT_NETS",
@@ -55,6 +56,12 @@ impl Dimensions {
     #[must_use]
     pub fn tallies(&self) -> u32 {
         2 * self.cpus * INTERFACES_MAX
+    }
+
+    /// The first set of a CPU's range in a half (0 or 1).
+    #[must_use]
+    pub fn first_set(&self, half: u32, cpu: u32) -> u32 {
+        (half * self.cpus + cpu) << self.slots_per_cpu_log2 >> WAYS.ilog2()
     }
 
     /// Memory of the two halves, in bytes.
@@ -98,32 +105,42 @@ pub fn load(
     object: Object,
     pins: &Path,
     interface: u8,
+    layout: Layout,
     control: &Control,
     dimensions: Dimensions,
     reading: Reading,
 ) -> Result<Ebpf, CaptureError> {
     let bytes = object.bytes()?;
+    let tally_offset = u64::from(interface) * size_of::<Tally>() as u64;
+    let hash_shift = u64::from(u64::BITS - dimensions.slots_per_cpu_log2);
+    let is_plain = u32::from(!reading.sides_by_address && !reading.decapsulate);
     let interface = u32::from(interface);
     let (sides_by_address, decapsulate) = (u32::from(reading.sides_by_address), u32::from(reading.decapsulate));
     let ring_bytes = u64::from(dimensions.ring_bytes);
     let mut loader = EbpfLoader::new();
+    // An earlier layout has these instead; it has its tallies in a map of their own, and slots as elements.
+    let slots = if layout.has_heads { dimensions.slots() / WAYS } else { dimensions.slots() };
     loader
+        .override_global("CPUS", &dimensions.cpus, !layout.has_heads)
+        .override_global("HASH_KEYS", &control.hash_keys, !layout.has_heads)
+        .map_max_entries("TALLIES", dimensions.tallies())
         .override_global("INTERFACE", &interface, true)
-        .override_global("CPUS", &dimensions.cpus, true)
+        .override_global("TALLY_OFFSET", &tally_offset, layout.has_heads)
         .override_global("SLOTS_PER_CPU_LOG2", &dimensions.slots_per_cpu_log2, true)
+        .override_global("HASH_SHIFT", &hash_shift, layout.has_heads)
         .override_global("RING_BYTES", &ring_bytes, true)
         .override_global("SIDES_BY_ADDRESS", &sides_by_address, true)
         .override_global("DECAPSULATE", &decapsulate, true)
-        .override_global("HASH_KEYS", &control.hash_keys, true)
-        .map_max_entries("SLOTS", dimensions.slots())
+        .override_global("IS_PLAIN", &is_plain, layout.has_heads)
+        .map_max_entries("SLOTS", slots)
         .map_max_entries("BIRTHS", dimensions.slots())
-        .map_max_entries("TALLIES", dimensions.tallies())
+        .map_max_entries("HEADS", dimensions.cpus)
         .map_max_entries("RINGS", dimensions.cpus)
         .map_max_entries("OVERFLOW", OVERFLOW_CLIENTS_MAX)
         .map_max_entries("CLAIMED", dimensions.cpus * SHARES)
         .map_max_entries("NOTICE_DRAFTS", dimensions.cpus)
         .map_max_entries("NOTICE_SHARES_USED", dimensions.cpus * NOTICE_SHARES);
-    for name in SHARED_MAPS {
+    for name in SHARED_MAPS.into_iter().chain((!layout.has_heads).then_some("TALLIES")) {
         loader.map_pin_path(name, pins.join(name));
     }
     loader.load(bytes).map_err(CaptureError::Load)

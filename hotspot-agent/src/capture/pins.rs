@@ -9,9 +9,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{ArrayOfMaps, Map, MapData};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use hotspot_common::control::Control;
-use hotspot_common::{Birth, Direction, NOTICE_RING_BYTES, OverflowKey, OverflowTotal, Slot};
+use hotspot_common::{Active, Birth, Direction, Head, NOTICE_RING_BYTES, OverflowKey, OverflowTotal, Slot};
 use rustix::fs::statfs;
 
 use super::CaptureError;
@@ -25,6 +25,9 @@ use super::ring::RingReader;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The map can be mapped into memory (include/uapi/linux/bpf.h).
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// A directory of pins.
 #[derive(Clone, Debug)]
@@ -161,10 +164,13 @@ fn parse_link_name(name: &str) -> Option<(u8, Direction, Hook, String)> {
 
 /// The maps all interfaces share, as the agent uses them.
 pub(super) struct Maps {
+    pub(super) layout: Layout,
     pub(super) dimensions: Dimensions,
     pub(super) control: MappedArray<Control>,
     pub(super) slots: MappedArray<Slot>,
     pub(super) births: MappedArray<Birth>,
+    /// `None` in a layout that has none.
+    heads: Option<MappedArray<Head>>,
     pub(super) tallies: Tallies,
     pub(super) rings: Vec<RingReader>,
     /// Layouts before 2 have none.
@@ -198,16 +204,24 @@ impl Maps {
         if !resumed {
             // Loading makes the maps; the programs themselves come with each interface.
             let reading = Reading { sides_by_address: false, decapsulate: false };
-            drop(load(object, pins.dir(), 0, &control, dimensions, reading)?);
+            drop(load(object, pins.dir(), 0, layout, &control, dimensions, reading)?);
+            if layout.has_heads {
+                make_control(pins)?;
+            }
         }
         let open = |name: &str| MapData::from_pin(pins.dir().join(name)).map_err(CaptureError::Map);
         let mapped = |source| CaptureError::Mmap { source };
+        let heads = layout.has_heads.then(|| open("HEADS")).transpose()?;
+        let heads =
+            heads.map(|map| MappedArray::new(map.fd(), dimensions.cpus as usize)).transpose().map_err(mapped)?;
         let mut maps = Self {
+            layout,
             dimensions,
+            heads,
             control: MappedArray::new(open("CONTROL")?.fd(), 1).map_err(mapped)?,
             slots: MappedArray::new(open("SLOTS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
             births: MappedArray::new(open("BIRTHS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
-            tallies: Tallies::new(open("TALLIES")?.fd(), dimensions.tallies() as usize, layout).map_err(mapped)?,
+            tallies: Tallies::new(open(layout.tallies_map())?.fd(), dimensions.cpus, layout).map_err(mapped)?,
             rings: Vec::new(),
             notices: None,
             overflow: Map::PerCpuHashMap(open("OVERFLOW")?).try_into().map_err(CaptureError::Map)?,
@@ -229,6 +243,14 @@ impl Maps {
             let fd = std::os::fd::AsFd::as_fd(ring.fd()).try_clone_to_owned().map_err(mapped)?;
             maps.rings.push(RingReader::new(fd, u64::from(dimensions.ring_bytes)).map_err(mapped)?);
         }
+        if let (Some(heads), false) = (&maps.heads, resumed) {
+            for cpu in 0..dimensions.cpus {
+                let first_sets = [0, 1].map(|half| dimensions.first_set(half, cpu));
+                heads.prepare(cpu as usize, control.hash_keys, first_sets);
+            }
+        }
+        // Also an earlier agent may have died between the two.
+        maps.heads_follow(control.generation);
         if !resumed {
             // Last, because its presence is what says that the rest is whole.
             maps.control.write(0, control);
@@ -241,6 +263,21 @@ impl Maps {
             }
         }
         Ok(maps)
+    }
+
+    /// Makes a generation the one being written. It is noted first, so that the next agent knows of it if this one dies on the way.
+    pub(super) fn begin(&self, generation: u64) {
+        self.control.write_generation(generation);
+        self.heads_follow(generation);
+    }
+
+    fn heads_follow(&self, generation: u64) {
+        let Some(heads) = &self.heads else { return };
+        let low = u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0);
+        for cpu in 0..self.dimensions.cpus {
+            let first_set = self.dimensions.first_set(low & 1, cpu);
+            heads.write_active(cpu as usize, Active { generation: low, first_set });
+        }
     }
 }
 
@@ -279,6 +316,16 @@ fn fresh_control(dimensions: Dimensions) -> Result<Control, CaptureError> {
         ring_bytes: dimensions.ring_bytes,
         padding: 0,
     })
+}
+
+/// No program has this map, so loading does not make it.
+fn make_control(pins: &Pins) -> Result<(), CaptureError> {
+    let kind = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+    let value_bytes = u32::try_from(size_of::<Control>()).unwrap_or(u32::MAX);
+    let definition = aya_obj::Map::new_from_params(kind, u32::BITS / 8, value_bytes, 1, BPF_F_MMAPABLE);
+    let control = MapData::create(definition, "CONTROL", None).map_err(CaptureError::Map)?;
+    let pinned = control.pin(pins.dir().join("CONTROL"));
+    pinned.map_err(|error| CaptureError::Map(MapError::PinError { name: Some("CONTROL".to_owned()), error }))
 }
 
 fn make_ring(

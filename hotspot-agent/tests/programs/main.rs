@@ -8,6 +8,7 @@ mod exits;
 mod fragments;
 mod notices;
 mod parsing;
+mod plain;
 mod quotes;
 mod rig;
 mod snapshot;

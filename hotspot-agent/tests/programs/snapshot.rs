@@ -10,7 +10,7 @@ use hotspot_agent::capture::object::SHARED_MAPS;
 use hotspot_agent::capture::ring::RingReader;
 use hotspot_common::control::Control;
 use hotspot_common::{
-    Birth, EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, NOTICE_RING_BYTES, Outcome, OverflowKey,
+    Birth, EventKind, FlowEvent, FlowKey, Happening, Head, INTERFACES_MAX, NOTICE_RING_BYTES, Outcome, OverflowKey,
     OverflowTotal, Slot, Tally,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Maps {
     control: MappedArray<Control>,
     pub(crate) slots: MappedArray<Slot>,
     births: MappedArray<Birth>,
-    tallies: MappedArray<Tally>,
+    heads: MappedArray<Head>,
     overflow: PerCpuHashMap<MapData, [u8; 24], [u64; 3]>,
     rings: ArrayOfMaps<MapData, MapData>,
     notices: MapData,
@@ -41,7 +41,7 @@ impl Maps {
         for name in SHARED_MAPS {
             match name {
                 // In the last five nothing is counted: networks, ports of fragments, shares, room to put a notice together.
-                "CONTROL" | "SLOTS" | "BIRTHS" | "TALLIES" | "RINGS" | "OVERFLOW" | "NOTICES" | "CLIENT_NETS"
+                "CONTROL" | "SLOTS" | "BIRTHS" | "HEADS" | "RINGS" | "OVERFLOW" | "NOTICES" | "CLIENT_NETS"
                 | "FRAGMENTS" | "CLAIMED" | "NOTICE_DRAFTS" | "NOTICE_SHARES_USED" => {}
                 other => panic!("{other}: a map that no test of exits looks at; put it into the snapshot"),
             }
@@ -55,7 +55,7 @@ impl Maps {
             control: MappedArray::new(pinned(&dir, "CONTROL").fd(), 1).unwrap(),
             slots: MappedArray::new(pinned(&dir, "SLOTS").fd(), slots_len).unwrap(),
             births: MappedArray::new(pinned(&dir, "BIRTHS").fd(), slots_len).unwrap(),
-            tallies: MappedArray::new(pinned(&dir, "TALLIES").fd(), tallies_len).unwrap(),
+            heads: MappedArray::new(pinned(&dir, "HEADS").fd(), dimensions.cpus as usize).unwrap(),
             overflow: Map::PerCpuHashMap(pinned(&dir, "OVERFLOW")).try_into().unwrap(),
             rings: Map::ArrayOfMaps(pinned(&dir, "RINGS")).try_into().unwrap(),
             notices: pinned(&dir, "NOTICES"),
@@ -76,7 +76,7 @@ impl Maps {
                 .map(|(index, slot)| (index, (slot, self.births.read(index))))
                 .collect(),
             tallies: (0..self.tallies_len)
-                .map(|index| (index, self.tallies.read(index)))
+                .zip(self.tallies())
                 .filter(|(_, tally)| *tally != Tally::default())
                 .collect(),
             overflow: self
@@ -88,6 +88,12 @@ impl Maps {
             rings: (0..self.cpus).map(|cpu| self.records(cpu)).collect(),
             notices: self.notices(),
         }
+    }
+
+    /// In the order (half, CPU, interface).
+    fn tallies(&self) -> Vec<Tally> {
+        let heads: Vec<Head> = (0..self.cpus as usize).map(|cpu| self.heads.read(cpu)).collect();
+        (0..2).flat_map(|half| heads.iter().flat_map(move |head| head.tallies[half])).collect()
     }
 
     /// What a CPU's ring holds that is not released.

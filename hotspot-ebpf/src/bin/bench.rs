@@ -5,15 +5,19 @@
 #![no_std]
 #![no_main]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{BPF_NOEXIST, xdp_action};
 use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use hotspot_common::{FlowKey, Slot};
+use hotspot_ebpf::cache::Words;
 use hotspot_ebpf::clock;
 use hotspot_ebpf::frame::Frame;
-use hotspot_ebpf::parse::{Parsed, parse};
+use hotspot_ebpf::parse::{self, Parsed};
+use hotspot_ebpf::plain;
 use hotspot_ebpf::sides::Hook;
 
 /// Which flow comes next.
@@ -38,6 +42,8 @@ static TARGET: ProgramArray<1> = ProgramArray::new();
 
 /// Source address of an IPv4 packet in an untagged frame.
 const SOURCE: usize = 14 + 12;
+/// Source port of UDP after that.
+const SOURCE_PORT: usize = 14 + 20;
 /// 10.0.0.0/8: a flow is a client.
 const NETWORK: u32 = 10 << 24;
 
@@ -57,11 +63,15 @@ pub fn vary(ctx: XdpContext) -> u32 {
     }
     let flow = (course.random & course.mask) as u32;
     let (start, end) = (ctx.data(), ctx.data_end());
-    if start + SOURCE + size_of::<u32>() > end {
+    if start + SOURCE_PORT + size_of::<u16>() > end {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: inside the frame, as just checked. One store, because loads that span several wait for all of them.
     unsafe { ((start + SOURCE) as *mut u32).write((NETWORK | flow).to_be()) };
+    // Addresses in a row would be spread more evenly than chance does it; a port of no order makes flows share sets as real ones do.
+    let port = (flow.wrapping_mul(0x9e37_79b1) >> 16) as u16;
+    // SAFETY: inside the frame, as checked.
+    unsafe { ((start + SOURCE_PORT) as *mut u16).write(port) };
     // SAFETY: does not come back where it succeeds.
     let _ = unsafe { TARGET.tail_call(&ctx, 0) };
     xdp_action::XDP_ABORTED
@@ -79,17 +89,60 @@ pub fn empty_tc(_ctx: TcContext) -> i32 {
     -1
 }
 
+/// Whether the straight path reads a frame as the parser for all frames does: passed where it does, dropped where it leaves the frame
+/// to the other, aborted where they differ.
+#[xdp(frags)]
+pub fn agree(ctx: XdpContext) -> u32 {
+    let frame = Frame::from_xdp(&ctx);
+    let (out, back) = (agree_on(&frame, Hook::Ingress), agree_on(&frame, Hook::Egress));
+    if out == back { out } else { xdp_action::XDP_ABORTED }
+}
+
+#[inline(always)]
+fn agree_on(frame: &Frame, hook: Hook) -> u32 {
+    let plain = match plain::ipv4(frame, hook) {
+        None => plain::ipv6(frame, hook),
+        plain => plain,
+    };
+    let Some(plain) = plain else { return xdp_action::XDP_DROP };
+    let mut parsed = MaybeUninit::uninit();
+    if parse::parse_into(frame, matches!(hook, Hook::Egress), &mut parsed) != parse::PARSED {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the answer says that it was written.
+    let Parsed { key, tcp_flags, headers_len } = unsafe { parsed.assume_init() };
+    let is_same = *key.words() == plain.key && tcp_flags == plain.tcp_flags && headers_len == plain.headers_len;
+    if is_same { xdp_action::XDP_PASS } else { xdp_action::XDP_ABORTED }
+}
+
+/// What the shipped program does before it looks for a flow: its parsers, in its order. The rest is put behind each of them, as there.
+#[inline(always)]
+fn read(frame: &Frame, rest: impl Fn(&Words, u8, usize)) {
+    if let Some(plain) = plain::ipv4(frame, Hook::Ingress) {
+        rest(&plain.key, plain.tcp_flags, plain.headers_len);
+    } else if let Some(plain) = plain::ipv6(frame, Hook::Ingress) {
+        rest(&plain.key, plain.tcp_flags, plain.headers_len);
+    } else {
+        let (mut memory, mut parsed) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        if parse::parse_into(frame.put(&mut memory), false, &mut parsed) == parse::PARSED {
+            // SAFETY: the answer says that it was written.
+            let parsed = unsafe { parsed.assume_init_ref() };
+            rest(parsed.key.words(), parsed.tcp_flags, parsed.headers_len);
+        }
+    }
+}
+
 #[btf_map]
 static SEEN: Array<u64, 1> = Array::new();
 
 #[xdp(frags)]
 pub fn parse_only(ctx: XdpContext) -> u32 {
-    if let Ok(parsed) = parse(&Frame::from_xdp(&ctx), Hook::Ingress) {
+    read(&Frame::from_xdp(&ctx), |words, tcp_flags, _| {
         if let Some(seen) = SEEN.get_ptr_mut(0) {
             // SAFETY: one test runs at a time; the sum keeps the compiler from leaving the parse out.
-            unsafe { *seen += fold(&parsed.key) };
+            unsafe { *seen += words.iter().fold(tcp_flags as u64, |sum, word| sum ^ word) };
         }
-    }
+    });
     xdp_action::XDP_PASS
 }
 
@@ -99,30 +152,27 @@ static LINES: Array<Slot, 1> = Array::new();
 /// The least that any per-flow counter costs: parse, read a clock for nothing, touch one random cache line.
 #[xdp(frags)]
 pub fn floor(ctx: XdpContext) -> u32 {
-    if let Ok(parsed) = parse(&Frame::from_xdp(&ctx), Hook::Ingress) {
-        if let Some(line) = LINES.get_ptr_mut(spread(&parsed.key)) {
+    let frame = Frame::from_xdp(&ctx);
+    read(&frame, |words, tcp_flags, headers_len| {
+        let wire = frame.on_wire(headers_len);
+        if let Some(line) = LINES.get_ptr_mut(spread(words)) {
             // SAFETY: one test runs at a time.
             let line = unsafe { &mut *line };
-            line.packets += 1;
-            line.bytes += ctx_len(&ctx);
+            line.packets += wire.packets as u32;
+            line.bytes += wire.bytes as u32;
             line.last_jiffies = clock::jiffies();
-            line.tcp_flags |= parsed.tcp_flags;
+            line.tcp_flags |= tcp_flags;
         }
-    }
+    });
     xdp_action::XDP_PASS
 }
 
 /// A line for each flow, spread over all of them: the flow is the client's address, as `vary` writes it.
 #[inline(always)]
-fn spread(key: &FlowKey) -> u32 {
-    let flow = ((key.words()[1] >> 32) as u32).swap_bytes() & !NETWORK;
+fn spread(words: &Words) -> u32 {
+    let flow = ((words[1] >> 32) as u32).swap_bytes() & !NETWORK;
     // Multiplicative hashing (Knuth, The Art of Computer Programming 3, §6.4).
     flow.wrapping_mul(0x9e37_79b1) >> (32 - hotspot_ebpf::settings::slots_per_cpu_log2())
-}
-
-#[inline(always)]
-fn ctx_len(ctx: &XdpContext) -> u32 {
-    (ctx.data_end() - ctx.data()) as u32
 }
 
 /// A flow in a hash map.
@@ -142,9 +192,9 @@ static FLOWS: HashMap<FlowKey, Flow, 1> = HashMap::new();
 #[xdp(frags)]
 pub fn hash(ctx: XdpContext) -> u32 {
     let frame = Frame::from_xdp(&ctx);
-    if let Ok(Parsed { key, tcp_flags, headers_len }) = parse(&frame, Hook::Ingress) {
+    read(&frame, |words, tcp_flags, headers_len| {
         let wire = frame.on_wire(headers_len);
-        let now = clock::monotonic_ns();
+        let (key, now) = (FlowKey::from_words(*words), clock::monotonic_ns());
         if let Some(flow) = FLOWS.get_ptr_mut(&key) {
             // SAFETY: one test runs at a time, and nothing deletes.
             let flow = unsafe { &mut *flow };
@@ -162,14 +212,8 @@ pub fn hash(ctx: XdpContext) -> u32 {
             };
             let _ = FLOWS.insert(&key, &flow, BPF_NOEXIST as u64);
         }
-    }
+    });
     xdp_action::XDP_PASS
-}
-
-#[inline(always)]
-fn fold(key: &FlowKey) -> u64 {
-    let sum = key.words().iter().fold(0u64, |sum, word| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    sum >> 32
 }
 
 /// How far `linger` is: 1 it runs, 2 it has ended.

@@ -49,6 +49,6 @@ pub(super) const MAPPED: u32 = 0xffff_0000;
 
 /// `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2), from the address as it lies in memory.
 #[inline(always)]
-pub(super) fn mapped(address: u32) -> Address {
+pub fn mapped(address: u32) -> Address {
     [0, (address as u64) << 32 | MAPPED as u64]
 }
