@@ -14,6 +14,7 @@ pub mod layout;
 pub mod memory;
 mod notices;
 pub mod object;
+mod offload;
 mod pinned;
 mod pins;
 pub mod ring;
@@ -128,6 +129,8 @@ pub struct Capture {
     refused: Vec<String>,
     /// Pins that were removed cannot be made again; said once.
     pins_are_lost: bool,
+    /// Whether the hardware carries connections cannot be asked; said once.
+    offload_is_unknown: bool,
     tick_ns: u64,
     /// Slots that were in use when a half was last read, to be cleared before it is used again.
     occupied: Vec<u32>,
@@ -195,6 +198,7 @@ impl Capture {
             looked_ns: clock.wall_now(),
             refused: Vec::new(),
             pins_are_lost: false,
+            offload_is_unknown: false,
             tick_ns: tick_ns(),
             occupied: Vec::new(),
             occupied_half: None,

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use hotspot_archive::entry::{Entry, JournalHeader};
+use hotspot_archive::entry::{Entry, JournalClock, JournalHeader};
 use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter};
 use hotspot_archive::layout::DataDir;
 use hotspot_core::record::CoverageRecord;
@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::capture::clock::ClockReading;
+use crate::capture::clock::{self, ClockReading};
 use crate::capture::{Capture, CaptureError, GenerationRead};
 use crate::recorder::{NotRecorded, Submission};
 use crate::sealer::{SealJob, chain};
@@ -87,6 +87,10 @@ pub struct Carrier {
     drained: Instant,
     looked: Instant,
     clock: ClockReading,
+    /// The wall clock was set; it is taken over between two journals.
+    clock_is_set: bool,
+    /// How far the clock in force is ahead of the journal's.
+    step_ns: i64,
     /// Since when the journal cannot be written.
     failing_since: Option<Instant>,
 }
@@ -111,6 +115,8 @@ impl Carrier {
             drained: now,
             looked: now,
             clock: ClockReading::now(),
+            clock_is_set: false,
+            step_ns: 0,
             failing_since: None,
         }
     }
@@ -152,52 +158,52 @@ impl Carrier {
     fn turn(&mut self) -> Result<(), CarrierError> {
         if self.looked.elapsed() >= LOOK_EVERY {
             self.looked = Instant::now();
-            let mut found = self.look_at_clocks();
+            let mut found = self.look_for_sleep();
             found.extend(self.capture.look_after_interfaces()?);
             self.keep(&found)?;
+            self.clock_is_set = clock::set_by().is_some();
         }
         if self.failing_since.is_some() {
             return Ok(());
         }
         let too_large = self.journal.as_ref().is_some_and(|journal| journal.len() > JOURNAL_BYTES_MAX);
-        let rotate = self.opened.elapsed() >= self.rotate || too_large;
+        let rotate = self.opened.elapsed() >= self.rotate || too_large || self.clock_is_set;
         if rotate || self.drained.elapsed() >= self.generation || self.is_under_pressure() {
             self.drain()?;
         }
         if rotate && self.failing_since.is_none() {
+            if let Some(step_ns) = clock::set_by() {
+                self.note_step(step_ns)?;
+            }
             self.close(false)?;
             self.open_next();
         }
         Ok(())
     }
 
-    /// What was done to the clocks since the last look: times recorded on both sides of it do not follow each other.
-    fn look_at_clocks(&mut self) -> Vec<Entry> {
+    /// Time the machine was suspended since the last look: nothing was seen.
+    fn look_for_sleep(&mut self) -> Vec<Entry> {
         let now = ClockReading::now();
-        let changes = now.changes_since(&self.clock);
+        let slept_ns = now.slept_since(&self.clock);
         self.clock = now;
-        let gap = |length_ns: i64, why: String| {
-            let (other_ns, now_ns) = (now.wall_now().saturating_sub(length_ns), now.wall_now());
-            Entry::Gap(CoverageRecord::gap("", now_ns.min(other_ns), now_ns.max(other_ns), &why))
-        };
-        let seconds = |nanoseconds: i64| nanoseconds.unsigned_abs() as f64 / 1e9;
-        let mut entries = Vec::new();
-        if changes.slept_ns != 0 {
-            info!(seconds = seconds(changes.slept_ns), "the machine slept");
-            entries.push(gap(changes.slept_ns, format!("the machine slept for {:.3} s", seconds(changes.slept_ns))));
+        if slept_ns == 0 {
+            return Vec::new();
         }
-        if changes.step_ns != 0 {
-            let way = if changes.step_ns > 0 { "forward" } else { "back" };
-            warn!(seconds = seconds(changes.step_ns), way, "the wall clock was set; the step is recorded");
-            entries.push(gap(
-                changes.step_ns,
-                format!(
-                    "the wall clock was set {way} by {:.3} s; times before may be wrong by that",
-                    seconds(changes.step_ns)
-                ),
-            ));
-        }
-        entries
+        info!(seconds = seconds(slept_ns), "the machine slept");
+        let (from_ns, to_ns) = (now.wall_now().saturating_sub(slept_ns), now.wall_now());
+        let why = format!("the machine slept for {:.3} s", seconds(slept_ns));
+        vec![Entry::Gap(CoverageRecord::gap("", from_ns, to_ns, &why))]
+    }
+
+    /// Records that the wall clock was set, as the last of the journal that is by the clock before.
+    fn note_step(&mut self, step_ns: i64) -> Result<(), CarrierError> {
+        let way = if step_ns > 0 { "forward" } else { "back" };
+        warn!(seconds = seconds(step_ns), way, "the wall clock was set; what follows is by the new one");
+        let now_ns = ClockReading::now().wall_now();
+        let then_ns = now_ns.saturating_add(step_ns);
+        let why =
+            format!("the wall clock was set {way} by {:.3} s; times before may be wrong by that", seconds(step_ns));
+        self.keep(&[Entry::Gap(CoverageRecord::gap("", now_ns.min(then_ns), now_ns.max(then_ns), &why))])
     }
 
     /// Many flows had to make room: a new generation gives them room again.
@@ -344,6 +350,8 @@ impl Carrier {
         if self.failing_since.is_some() {
             return;
         }
+        self.step_ns += clock::adopt();
+        self.clock_is_set = false;
         let header = self.next_header();
         match JournalWriter::create(&self.data.journal(header.sequence), &header, &self.keys) {
             Ok(journal) => self.begin(journal, header),
@@ -361,13 +369,16 @@ impl Carrier {
         }
         self.journal = Some(journal);
         self.header = header;
+        self.step_ns = 0;
         self.opened = Instant::now();
     }
 
     fn next_header(&self) -> JournalHeader {
+        let now = ClockReading::now();
         JournalHeader {
             sequence: self.header.sequence + 1,
-            opened_ns: ClockReading::now().wall_now(),
+            opened_ns: now.wall_now(),
+            clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: self.step_ns }),
             ..self.header.clone()
         }
     }
@@ -389,6 +400,10 @@ impl Carrier {
         }
         self.jobs.send(SealJob::Finish).map_err(|_| CarrierError::NoSealer)
     }
+}
+
+fn seconds(nanoseconds: i64) -> f64 {
+    nanoseconds.unsigned_abs() as f64 / 1e9
 }
 
 /// Waits for a submission, for the tick, for a ring that is half full, or for the end.

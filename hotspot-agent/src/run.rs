@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotspot_archive::entry::{Entry, JournalHeader};
+use hotspot_archive::entry::{Entry, JournalClock, JournalHeader};
 use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter, replay};
 use hotspot_archive::keys::{KeyError, Recipients};
 use hotspot_archive::layout::{DataDir, is_name};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::capture::clock::ClockReading;
+use crate::capture::clock::{self, ClockReading};
 use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, GenerationRead, note_eviction};
 use crate::carrier::{Beginning, Carrier, CarrierError, Stop};
 use crate::cli::RunArguments;
@@ -186,7 +186,8 @@ fn settings(arguments: &RunArguments) -> CaptureSettings {
 }
 
 /// Names the pins: the maps belong to the data directory their counts go to.
-fn instance(gateway: &str, data_dir: &Path) -> String {
+#[must_use]
+pub fn instance(gateway: &str, data_dir: &Path) -> String {
     let path = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_path_buf());
     let hash = crc32c::crc32c(path.as_os_str().as_encoded_bytes());
     // bpffs refuses dots in names.
@@ -212,6 +213,8 @@ struct Found {
     last_ns: i64,
     closed: bool,
     header: Option<JournalHeader>,
+    /// Where the wall clock was, from `CLOCK_BOOTTIME`.
+    boot_to_wall_ns: Option<i64>,
 }
 
 impl Found {
@@ -220,6 +223,7 @@ impl Found {
             Entry::Header(header) => {
                 self.closed = false;
                 self.last_ns = self.last_ns.max(header.opened_ns);
+                self.boot_to_wall_ns = header.clock.map(|clock| clock.boot_to_wall_ns);
                 self.header = Some(header.clone());
             }
             Entry::Ring(batch) if batch.capture == capture => {
@@ -238,6 +242,7 @@ impl Found {
                 self.drained = self.drained.max(done.generation);
                 self.evictions.retain(|evicted| u64::from(evicted.generation) != done.generation & u64::from(u32::MAX));
                 self.last_ns = done.coverage.iter().map(|row| row.to_ns).max().unwrap_or(self.last_ns);
+                self.boot_to_wall_ns = Some(done.wall_offset_ns - done.boot_offset_ns);
             }
             Entry::Closed { at_ns, .. } => {
                 self.closed = true;
@@ -286,8 +291,13 @@ fn recover(
         })?;
     }
     let last = waiting.last().copied().unwrap_or(sealed);
-    let goes_on = !found.closed && found.header.as_ref().is_some_and(|header| header.boot_id == boot_id);
-    let now_ns = ClockReading::now().wall_now();
+    let same_boot = found.header.as_ref().is_some_and(|header| header.boot_id == boot_id);
+    let goes_on = !found.closed && same_boot;
+    if let Some(boot_to_wall_ns) = found.boot_to_wall_ns.filter(|_| same_boot) {
+        // Where the clock was set while no agent was running, the carrier takes it over between two journals.
+        clock::keep(boot_to_wall_ns);
+    }
+    let now = ClockReading::now();
     let header = match found.header.clone().filter(|_| goes_on) {
         Some(header) => header,
         None => JournalHeader {
@@ -295,8 +305,9 @@ fn recover(
             site: arguments.site.clone(),
             gateway: arguments.gateway.clone(),
             boot_id: boot_id.to_owned(),
-            opened_ns: now_ns,
+            opened_ns: now.wall_now(),
             software: concat!("hotspot-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
+            clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: 0 }),
         },
     };
     let path = data.journal(header.sequence);

@@ -139,7 +139,7 @@ impl Sealer {
         let began = Instant::now();
         let path = self.data.journal(sequence);
         if sequence > self.manifest.last_sequence() {
-            let state = self.state_before(sequence)?;
+            let state = self.entries_before(sequence)?;
             let mut assembly = None;
             let journal = self.read(sequence, state, &mut assembly)?;
             let assembly = assembly.ok_or_else(|| SealError::NoHeader { path: path.clone() })?;
@@ -181,42 +181,24 @@ impl Sealer {
         self.keys.forget(&path).map_err(|source| SealError::Remove { path, source })
     }
 
-    fn state_before(&self, sequence: u64) -> Result<State, SealError> {
+    /// What was left open when the segment before was sealed.
+    fn entries_before(&self, sequence: u64) -> Result<Vec<Entry>, SealError> {
         if sequence == 1 {
-            return Ok(State::default());
+            return Ok(Vec::new());
         }
-        let entries =
-            state::read(&self.data.state(sequence - 1), &self.keys)?.ok_or(SealError::NoState { sequence })?;
-        let mut state = State::default();
-        for entry in entries {
-            match entry {
-                Entry::Interface(interface) => drop(state.interfaces.insert(interface.number, interface.name.into())),
-                Entry::Session(fact) => state.sessions.apply(fact),
-                Entry::Nat(facts) => facts.iter().for_each(|fact| state.nat.apply(fact)),
-                Entry::NatWatch(fact) => state.nat.apply_watch(fact),
-                Entry::DeviceState(devices) => devices.into_iter().for_each(|device| state.devices.restore(device)),
-                Entry::OpenFlows(flows) => state.open_flows.extend(flows),
-                Entry::Header(_)
-                | Entry::Ring(_)
-                | Entry::Part(_)
-                | Entry::Done(_)
-                | Entry::Gap(_)
-                | Entry::Devices(_)
-                | Entry::Closed { .. } => {}
-            }
-        }
-        Ok(state)
+        state::read(&self.data.state(sequence - 1), &self.keys)?.ok_or(SealError::NoState { sequence })
     }
 
-    /// Replays a journal into an assembly.
-    fn read(&self, sequence: u64, state: State, assembly: &mut Option<Assembly>) -> Result<Journal, SealError> {
+    /// Replays a journal into an assembly that begins with what was open before.
+    fn read(&self, sequence: u64, open: Vec<Entry>, assembly: &mut Option<Assembly>) -> Result<Journal, SealError> {
         let path = self.data.journal(sequence);
         let (mut header, mut closed, mut last_ns) = (None, None, 0);
-        let mut state = Some(state);
+        let mut open = Some(open);
         let replayed = replay(&path, &self.keys, |entry| {
             if let Entry::Header(found) = &entry
-                && let Some(state) = state.take()
+                && let Some(open) = open.take()
             {
+                let state = restored(open, found.step_ns());
                 let fresh = Assembly::new(Params::default(), found.opened_ns, state);
                 *assembly = Some(fresh.with_vendors(Arc::clone(&self.vendors)));
                 last_ns = found.opened_ns;
@@ -245,7 +227,15 @@ impl Sealer {
         }
         let next = self.data.journal(sequence + 1);
         if next.exists() {
-            replay(&next, &self.keys, |entry| match entry {
+            let mut step_ns = 0;
+            let mut in_this_clock = |mut entry: Entry| {
+                if let Entry::Header(header) = &entry {
+                    step_ns = header.step_ns();
+                }
+                entry.shift(-step_ns);
+                entry
+            };
+            replay(&next, &self.keys, |entry| match in_this_clock(entry) {
                 Entry::Session(fact) => assembly.session(fact),
                 Entry::Nat(facts) => facts.iter().for_each(|fact| assembly.nat(fact)),
                 Entry::NatWatch(fact) => assembly.nat_watch(fact),
@@ -299,6 +289,7 @@ impl Sealer {
             closed_ns,
             sealed_ns: now.wall_now(),
             clock: Some(upkeep::evidence(&now, &self.boot_id)),
+            step_ns: header.step_ns(),
             sessions: &assembled.sessions,
             devices: &assembled.devices,
             coverage: &assembled.coverage,
@@ -314,6 +305,30 @@ const DEVICES_PER_ENTRY: usize = 512;
 
 fn origin_of(header: &JournalHeader) -> Origin {
     Origin { site: header.site.clone(), gateway: header.gateway.clone(), sequence: header.sequence }
+}
+
+/// What was open before, in the clock of a journal that is ahead by `step_ns`.
+fn restored(open: Vec<Entry>, step_ns: i64) -> State {
+    let mut state = State::default();
+    for mut entry in open {
+        entry.shift(step_ns);
+        match entry {
+            Entry::Interface(interface) => drop(state.interfaces.insert(interface.number, interface.name.into())),
+            Entry::Session(fact) => state.sessions.apply(fact),
+            Entry::Nat(facts) => facts.iter().for_each(|fact| state.nat.apply(fact)),
+            Entry::NatWatch(fact) => state.nat.apply_watch(fact),
+            Entry::DeviceState(devices) => devices.into_iter().for_each(|device| state.devices.restore(device)),
+            Entry::OpenFlows(flows) => state.open_flows.extend(flows),
+            Entry::Header(_)
+            | Entry::Ring(_)
+            | Entry::Part(_)
+            | Entry::Done(_)
+            | Entry::Gap(_)
+            | Entry::Devices(_)
+            | Entry::Closed { .. } => {}
+        }
+    }
+    state
 }
 
 /// Writes the flows as they are decided: they are never all in memory as rows.

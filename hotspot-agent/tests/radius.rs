@@ -78,6 +78,7 @@ fn journal(dir: &Path) -> (JournalWriter, PathBuf) {
         boot_id: "b0071d".to_owned(),
         opened_ns: 0,
         software: "test".to_owned(),
+        clock: None,
     };
     (JournalWriter::create(&path, &header, &JournalKeys::none()).unwrap(), path)
 }

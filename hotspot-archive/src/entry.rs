@@ -25,6 +25,32 @@ pub struct JournalHeader {
     pub opened_ns: WallNs,
     /// `hotspot-agent` and its version.
     pub software: String,
+    /// `None` in journals of early versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<JournalClock>,
+}
+
+/// The wall clock by which all times of a journal are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalClock {
+    /// Its distance from `CLOCK_BOOTTIME` when the journal was opened, nanoseconds.
+    pub boot_to_wall_ns: i64,
+    /// How far it is from the clock of the journal before, nanoseconds: not 0 where the wall clock was set in between.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub step_ns: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
+impl JournalHeader {
+    /// How far the wall clock was set before this journal.
+    #[must_use]
+    pub fn step_ns(&self) -> i64 {
+        self.clock.map_or(0, |clock| clock.step_ns)
+    }
 }
 
 /// A name for an interface number in flow keys; the last one before a flow counts.
@@ -101,4 +127,30 @@ pub enum Entry {
         at_ns: WallNs,
         shutdown: bool,
     },
+}
+
+impl Entry {
+    /// Moves all times, as they are said by a clock that is ahead of the entry's by so much.
+    pub fn shift(&mut self, by_ns: i64) {
+        match self {
+            Self::Session(fact) => fact.shift(by_ns),
+            Self::Nat(facts) => facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns)),
+            Self::NatWatch(fact) => fact.at_ns = fact.at_ns.saturating_add(by_ns),
+            Self::Devices(batch) => {
+                batch.facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns));
+            }
+            Self::DeviceState(devices) => devices.iter_mut().for_each(|device| device.shift(by_ns)),
+            Self::OpenFlows(flows) => {
+                flows.iter_mut().for_each(|flow| flow.last_ns = flow.last_ns.saturating_add(by_ns));
+            }
+            // Not carried from one journal to another.
+            Self::Header(_)
+            | Self::Interface(_)
+            | Self::Ring(_)
+            | Self::Part(_)
+            | Self::Done(_)
+            | Self::Gap(_)
+            | Self::Closed { .. } => {}
+        }
+    }
 }

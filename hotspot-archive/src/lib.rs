@@ -5,6 +5,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod chain;
+pub mod correction;
 pub mod draft;
 pub mod entry;
 pub mod filter;

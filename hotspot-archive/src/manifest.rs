@@ -99,6 +99,9 @@ pub struct Line {
     /// What was known of time when the line was written; not in lines of early versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockEvidence>,
+    /// How far the gateway's wall clock was set between the segment before and this one: all times of this one are by the new clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_step_ns: Option<i64>,
     /// SHA-256 of the line before, without its line feed; [`NO_LINE`] for the first.
     pub prev: String,
     /// First 16 hexadecimal digits of the SHA-256 of the public key.
@@ -147,6 +150,8 @@ pub struct Sealing<'a> {
     pub closed_ns: WallNs,
     pub sealed_ns: WallNs,
     pub clock: Option<ClockEvidence>,
+    /// How far the wall clock was set before this segment; 0 where it was not.
+    pub step_ns: i64,
     pub sessions: &'a [SessionRecord],
     pub devices: &'a [DeviceRecord],
     pub coverage: &'a [CoverageRecord],
@@ -399,6 +404,7 @@ impl Manifest {
             coverage: summarise(sealing.coverage),
             recipients: self.recipients.iter().flat_map(Recipients::names).collect(),
             clock: sealing.clock.clone(),
+            clock_step_ns: Some(sealing.step_ns).filter(|step_ns| *step_ns != 0),
             prev: self.head.clone(),
             key: key_id(&self.key.public()),
         };
@@ -508,7 +514,8 @@ mod tests {
     fn seal(manifest: &mut Manifest, sequence: u64) -> Result<Line, ManifestError> {
         let draft = manifest.draft(&Origin { site: "s".into(), gateway: "g".into(), sequence }, 1)?;
         let (sessions, devices, coverage) = (&[], &[], &[]);
-        manifest.seal(draft, &Sealing { closed_ns: 2, sealed_ns: 3, clock: None, sessions, devices, coverage })
+        manifest
+            .seal(draft, &Sealing { closed_ns: 2, sealed_ns: 3, clock: None, step_ns: 0, sessions, devices, coverage })
     }
 
     #[test]

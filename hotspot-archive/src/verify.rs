@@ -383,6 +383,7 @@ mod tests {
             closed_ns: 1_795_392_300_000_000_000,
             sealed_ns: 1_795_392_310_000_000_000,
             clock: None,
+            step_ns: 0,
             sessions: &[],
             devices: &[],
             coverage: &coverage,

@@ -129,6 +129,7 @@ fn data_dir(dir: &Path, recipients: Option<&Recipients>) -> Manifest {
         boot_id: "b".into(),
         opened_ns: 1,
         software: "t".into(),
+        clock: None,
     };
     let mut journal = JournalWriter::create(&dir.join("2.journal"), &header, &keys).unwrap();
     let entries: Vec<Entry> = (0..FLOWS).map(journal_entry).collect();
@@ -152,6 +153,7 @@ fn seal(
         closed_ns: 1_795_392_300_000_000_000,
         sealed_ns: 1_795_392_310_000_000_000,
         clock: None,
+        step_ns: 0,
         sessions,
         devices: &[],
         coverage,

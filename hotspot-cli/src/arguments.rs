@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Shows whether every packet is accounted for: the balance per interface.
     Coverage(CoverageArguments),
+    /// Shows where a gateway's clock was set, and what is to be added to the times before.
+    Clock(ClockArguments),
     /// Makes keys, shows who can read an archive, and lets others read it.
     Keys {
         #[command(subcommand)]
@@ -53,6 +55,19 @@ pub(crate) enum Command {
     },
     /// Shows what retention would delete.
     Expire(ExpireArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClockArguments {
+    /// The archive's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    /// Zone for the times that are shown, by its IANA name; UTC where none is given
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) tz: Option<String>,
+    /// One JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

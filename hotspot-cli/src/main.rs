@@ -4,6 +4,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod arguments;
+mod clock;
 mod columns;
 mod coverage;
 mod decode;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Hold { command } => retention::hold(&command),
         Command::Expire(arguments) => retention::expire(&arguments),
         Command::Coverage(arguments) => coverage::run(&arguments),
+        Command::Clock(arguments) => clock::run(&arguments),
     };
     match outcome {
         Ok(outcome) => ExitCode::from(outcome as u8),

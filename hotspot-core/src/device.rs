@@ -78,6 +78,16 @@ impl Device {
         }
     }
 
+    /// Moves all times.
+    pub fn shift(&mut self, by_ns: i64) {
+        let names = self.names.iter_mut().map(|(from_ns, _)| from_ns);
+        let held =
+            self.addresses.iter_mut().flat_map(|held| [&mut held.from_ns, &mut held.last_ns, &mut held.until_ns]);
+        for at_ns in names.chain(held).chain([&mut self.first_seen_ns, &mut self.last_seen_ns]) {
+            *at_ns = at_ns.saturating_add(by_ns);
+        }
+    }
+
     /// What it called itself at a moment; before it first did, what it called itself then.
     #[must_use]
     pub fn names_at(&self, at_ns: WallNs) -> Option<&DeviceNames> {

@@ -161,6 +161,15 @@ pub struct SessionFact {
     pub details: Option<Arc<SessionDetails>>,
 }
 
+impl SessionFact {
+    /// Moves all times.
+    pub fn shift(&mut self, by_ns: i64) {
+        for at_ns in [&mut self.at_ns, &mut self.received_ns].into_iter().chain(&mut self.started_ns) {
+            *at_ns = at_ns.saturating_add(by_ns);
+        }
+    }
+}
+
 /// [`SessionFact::details`] as if they were not shared.
 mod details {
     use std::sync::Arc;

@@ -110,7 +110,6 @@ fn any<S: notice::Source>(
     let parsed = unsafe { parsed.assume_init_ref() };
     let wire = frame.on_wire(parsed.headers_len);
     tally.see(wire);
-    notice::of_flow(ctx, frame, &parsed.key, parsed.headers_len, place, tally);
     let hash = cache::hash(parsed.key.words(), place);
     // SAFETY: inside the packet's memory.
     unsafe { (&raw mut (*packet).wire).write(wire) };
@@ -118,6 +117,8 @@ fn any<S: notice::Source>(
     unsafe { (&raw mut (*packet).place).write(place) };
     // SAFETY: as above.
     unsafe { (&raw mut (*packet).hash).write(hash) };
+    // SAFETY: all of it was written.
+    notice::of_flow(ctx, frame, unsafe { &*packet }, tally);
     true
 }
 

@@ -14,6 +14,7 @@ use hotspot_common::{
     FlowKey, Happening, NOTICE_PAYLOAD_MAX, NOTICE_RING_BYTES, NOTICE_SHARES, Notice, NoticeHeader, NoticeKind,
 };
 
+use crate::cache::Packet;
 use crate::clock;
 use crate::frame::Frame;
 use crate::generation::Place;
@@ -100,31 +101,40 @@ impl Source for TcContext {
 
 /// Copies the packet of a flow where it is one that devices are known by.
 #[inline(always)]
-pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, key: &FlowKey, headers_len: usize, place: Place, tally: Counters) {
-    if settings::decapsulate() != 0 {
-        return;
-    }
-    let last = key.words()[5];
-    let (ports, protocol) = ((last >> 16) as u32, (last >> 48) as u8);
+pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, packet: &Packet, tally: Counters) {
     // Nearly all packets leave here.
-    if protocol == UDP {
+    let protocol = packet.place.forget(packet.parsed.key.protocol as u64) as u8;
+    if (protocol == UDP || protocol == ICMPV6) && settings::decapsulate() == 0 {
+        tell(of_packet(ctx, frame, packet), tally);
+    }
+}
+
+/// A function of its own: it keeps the program's stack within the limit.
+#[inline(never)]
+fn of_packet<S: Source>(ctx: &S, frame: &Frame, packet: &Packet) -> u32 {
+    // Forgotten, so that the verifier does not follow each way in which a packet was parsed through all of this.
+    let key = &packet.parsed.key;
+    let headers_len = packet.place.forget(packet.parsed.headers_len as u64) as usize;
+    let last = packet.place.forget(key.words()[5]);
+    let (ports, protocol) = ((last >> 16) as u32, (last >> 48) as u8);
+    let (kind, found) = if protocol == UDP {
         let mirrored = settings::sides_by_address() != 0;
         match ports {
             DHCP | DHCP_RELAYED => {}
             DHCPV6 | DHCPV6_RELAYED => {}
             DHCP_FROM_SERVER | DHCPV6_FROM_SERVER if mirrored => {}
-            _ => return,
+            _ => return NOT_ONE,
         }
         let is_v4 = matches!(ports, DHCP | DHCP_RELAYED | DHCP_FROM_SERVER);
         let kind = if is_v4 { NoticeKind::Dhcp } else { NoticeKind::Dhcpv6 };
-        if let Some(place_in_frame) = udp_payload(frame, headers_len, kind) {
-            hand_over(ctx, kind, key, place_in_frame, place, tally);
-        }
-    } else if protocol == ICMPV6 && ND_TYPES.contains(&(ports >> 24)) {
-        if let Some(place_in_frame) = discovery(frame, headers_len) {
-            hand_over(ctx, NoticeKind::NeighbourDiscovery, key, place_in_frame, place, tally);
-        }
-    }
+        (kind, udp_payload(frame, headers_len, kind))
+    } else if ND_TYPES.contains(&(ports >> 24)) {
+        (NoticeKind::NeighbourDiscovery, discovery(frame, headers_len))
+    } else {
+        return NOT_ONE;
+    };
+    let Some(message) = found else { return NOT_ONE };
+    put(ctx, key, message.packed(), kind as u32, &packet.place)
 }
 
 /// Where a message lies in the frame.
@@ -132,6 +142,14 @@ pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, key: &FlowKey, headers_len: us
 struct Message {
     offset: u32,
     len: u32,
+}
+
+impl Message {
+    /// As one word, because a function of its own takes five arguments.
+    #[inline(always)]
+    fn packed(self) -> u64 {
+        self.offset as u64 | (self.len as u64) << 32
+    }
 }
 
 #[inline(always)]
@@ -175,16 +193,20 @@ pub fn of_arp<S: Source>(ctx: &S, frame: &Frame, hook: Hook, place: Place, tally
     if matches!(hook, Hook::Egress) || settings::decapsulate() != 0 {
         return;
     }
-    let Some((key, offset)) = crate::parse::arp(frame) else { return };
+    tell(of_arp_packet(ctx, frame, &place), tally);
+}
+
+/// A function of its own, like [`of_packet`].
+#[inline(never)]
+fn of_arp_packet<S: Source>(ctx: &S, frame: &Frame, place: &Place) -> u32 {
+    let Some((key, offset)) = crate::parse::arp(frame) else { return NOT_ONE };
     let message = Message { offset: offset as u32, len: ARP_LEN };
-    hand_over(ctx, NoticeKind::Arp, &key, message, place, tally);
+    put(ctx, &key, message.packed(), NoticeKind::Arp as u32, place)
 }
 
 #[inline(always)]
-fn hand_over<S: Source>(ctx: &S, kind: NoticeKind, key: &FlowKey, message: Message, place: Place, tally: Counters) {
-    // Packed, because a function of its own takes five arguments.
-    let message = message.offset as u64 | (message.len as u64) << 32;
-    match put(ctx, key, message, kind as u32, &place) {
+fn tell(done: u32, tally: Counters) {
+    match done {
         COPIED => tally.note(Happening::Noticed),
         SKIPPED => tally.note(Happening::NoticeSkipped),
         _ => {}

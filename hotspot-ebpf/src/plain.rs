@@ -153,7 +153,13 @@ impl Transport {
 
     /// `None` where the peer's port is `server`: such a packet may be a notice.
     #[inline(always)]
-    fn plain(self, [client_high, client_low, peer_high, peer_low]: [u64; 4], mac: u64, hook: Hook, server: u16) -> Option<Plain> {
+    fn plain(
+        self,
+        [client_high, client_low, peer_high, peer_low]: [u64; 4],
+        mac: u64,
+        hook: Hook,
+        server: u16,
+    ) -> Option<Plain> {
         let (client_port, peer_port) = sides(hook, self.source_port, self.destination_port);
         if peer_port == server {
             return None;

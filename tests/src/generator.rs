@@ -1,14 +1,16 @@
 //! Exactly known load: UDP frames of many flows from many clients, sent on a client's cable, with the truth about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::lab::SILENT_PORT;
 use crate::namespace::Namespace;
+use crate::programs::ask;
 
 /// The smallest frame, without FCS.
 const FRAME_LEN: usize = 60;
@@ -65,6 +67,26 @@ impl Load {
             Ok(())
         })
     }
+}
+
+/// What an archive holds of the generator's flows, by client; a flow in several rows counts once. An error where one flow has two ids.
+pub fn recorded(archive: &Path) -> Result<BTreeMap<String, Sent>> {
+    let mut found: BTreeMap<String, Sent> = BTreeMap::new();
+    let mut ids = HashSet::new();
+    let mut tuples = HashSet::new();
+    for flow in ask("find", archive, &["proto", "udp", "and", "dst", "port", &SILENT_PORT.to_string()])? {
+        let number = |column: &str| flow[column].as_u64().with_context(|| format!("no {column} in {flow}"));
+        let mac = flow["client_mac"].as_str().context("no client_mac")?.to_owned();
+        let sent = found.entry(mac.clone()).or_default();
+        if ids.insert(number("flow_id")?) {
+            ensure!(tuples.insert((mac, number("client_port")?)), "one flow under two ids: {flow}");
+            sent.flows += 1;
+        }
+        sent.packets += number("packets_out")?;
+        sent.bytes += number("bytes_out")?;
+        ensure!(number("packets_in")? == 0, "nobody answered: {flow}");
+    }
+    Ok(found)
 }
 
 /// Sends frames as they are.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hotspot_tests::foreign::{ForeignHook, ForeignProgram};
-use hotspot_tests::lab::{ECHO_PORT, Lab};
+use hotspot_tests::lab::{ECHO_PORT, GATEWAY_V4, Lab};
 use hotspot_tests::programs::{Agent, ask};
 use hotspot_tests::wait_until;
 use serde_json::Value;
@@ -69,6 +69,8 @@ fn every_hook_makes_the_same_records_of_the_same_traffic() {
         let (lab, data) = venue();
         let agent = start(&lab, &data, &["--hook", option]);
         lab.clients[0].echo(20_000..20_200).unwrap();
+        // A virtual cable keeps tags out of frames unless it is told not to.
+        assert_eq!(agent.log().contains("rxvlan off"), option.starts_with("xdp"), "{option}: {}", agent.log());
         assert!(agent.stop().unwrap().success());
         let archive = data.join("archive");
         assert_eq!(recorded(&archive), truth(20_000..20_200), "{option}");
@@ -79,6 +81,32 @@ fn every_hook_makes_the_same_records_of_the_same_traffic() {
             "nothing is left attached"
         );
         assert!(!lab.gateway.ip("link show dev lan").unwrap().contains("xdp"), "nothing is left attached");
+    }
+}
+
+/// Frames become larger than a page, which native XDP gets in several buffers.
+#[test]
+fn a_larger_mtu_changes_nothing_else() {
+    for hook in ["tc", "xdp"] {
+        let (lab, data) = venue();
+        let agent = start(&lab, &data, &["--hook", hook]);
+        let client = &lab.clients[0];
+        client.namespace.run(&format!("ping -c 2 -i 0.2 -W 2 -s 1000 {GATEWAY_V4}")).unwrap();
+        for (namespace, devices) in
+            [(&lab.gateway, &["lan"][..]), (&lab.switch, &["gw", "c1", "br0"]), (&client.namespace, &["eth0"])]
+        {
+            devices.iter().for_each(|device| drop(namespace.ip(&format!("link set dev {device} mtu 9000")).unwrap()));
+        }
+        client.namespace.run(&format!("ping -c 3 -i 0.2 -W 2 -M do -s 8000 {GATEWAY_V4}")).unwrap();
+        assert!(agent.stop().unwrap().success());
+        let archive = data.join("archive");
+        let flows = ask("find", &archive, &["proto", "icmp", "and", "dst", "ip", GATEWAY_V4]).unwrap();
+        let sums = ["packets_out", "bytes_out", "packets_in", "bytes_in"]
+            .map(|column| flows.iter().map(|flow| flow[column].as_u64().unwrap()).sum::<u64>());
+        // Ethernet, IPv4 and ICMP headers.
+        let bytes = 2 * (1000 + HEADERS_LEN) + 3 * (8000 + HEADERS_LEN);
+        assert_eq!(sums, [5, bytes, 5, bytes], "{hook}: {flows:?}");
+        assert_eq!(gaps(&archive, "lan"), Vec::<String>::new(), "{hook}");
     }
 }
 

@@ -25,7 +25,7 @@ const PYTHON: [(&str, &str); 5] = [
 ];
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 26] = [
+const PROGRAMS: [(&str, &str); 27] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("cc", "gcc"),
@@ -34,6 +34,7 @@ const PROGRAMS: [(&str, &str); 26] = [
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
+    ("faketime", "faketime"),
     ("freeradius", "freeradius"),
     ("hostapd", "hostapd"),
     ("ip", "iproute2"),

@@ -39,6 +39,7 @@ pub(super) fn write(data: &DataDir, segments: &[Vec<FlowRecord>]) -> anyhow::Res
         boot_id: BOOT_ID.into(),
         opened_ns: BEGIN_NS,
         software: "bench".into(),
+        clock: None,
     };
     let mut writer = JournalWriter::create(&data.journal(1), &header, &JournalKeys::none())?;
     writer.append(&Entry::Interface(InterfaceName { number: 0, name: "br-lan".into() }))?;

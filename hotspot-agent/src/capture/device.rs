@@ -29,7 +29,8 @@ pub struct Device {
     pub index: u32,
     /// Empty where the driver does not say.
     pub driver: String,
-    strips_vlan_tags: bool,
+    /// The device takes VLAN tags out of frames (rx-vlan-offload), where XDP cannot see them.
+    pub strips_vlan_tags: bool,
 }
 
 impl Device {

@@ -167,6 +167,14 @@ pub fn cover(ebpf: &mut Ebpf, place: Place<'_>, direction: Direction) -> Result<
 
 fn cover_ingress(ebpf: &mut Ebpf, place: Place<'_>) -> Result<Side, CaptureError> {
     let device = place.device;
+    if matches!(place.choice, HookChoice::Xdp | HookChoice::XdpGeneric) && device.strips_vlan_tags {
+        warn!(
+            interface = device.name,
+            "the device takes VLAN tags out of frames where XDP cannot see them, so clients' VLANs may not be recorded; \
+             `ethtool -K {} rxvlan off`, or --hook auto",
+            device.name
+        );
+    }
     match place.choice {
         HookChoice::Tc | HookChoice::Clsact => cover_by_tc(ebpf, place, Direction::Out),
         HookChoice::XdpGeneric => cover_by_xdp(ebpf, place, XdpMode::Skb),

@@ -39,6 +39,8 @@ pub(super) struct Attached {
     was_broken: bool,
     /// Held so that no other agent captures here.
     lock: Option<Lock>,
+    /// Since when the hardware may carry connections past the programs.
+    pub(super) carried_since_ns: Option<WallNs>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,7 @@ impl Attached {
             whole_ns: 0,
             was_broken: false,
             lock: None,
+            carried_since_ns: None,
         }
     }
 
@@ -82,6 +85,7 @@ impl Attached {
             whole_ns: 0,
             was_broken: false,
             lock: None,
+            carried_since_ns: None,
         }
     }
 
@@ -199,6 +203,7 @@ impl Capture {
             whole_ns: ClockReading::now().wall_now(),
             was_broken,
             lock,
+            carried_since_ns: None,
         };
         // A number may have been that of an interface that is gone.
         self.interfaces.retain(|other| other.number != number);
@@ -232,6 +237,7 @@ impl Capture {
             self.restore_sides(position, now_ns, &mut entries);
         }
         self.welcome(devices, now_ns, &mut entries);
+        self.look_for_offload(now_ns, &mut entries);
         self.looked_ns = now_ns;
         Ok(entries)
     }
@@ -404,7 +410,7 @@ impl Capture {
     /// What is not covered now, up to now: for the end of a journal. The rest of it is recorded when it ends.
     pub fn open_gaps(&mut self) -> Vec<Entry> {
         let now_ns = ClockReading::now().wall_now();
-        let mut entries = Vec::new();
+        let mut entries = self.offload_so_far(now_ns);
         for attached in &mut self.interfaces {
             let why = match attached.state {
                 State::Covered => continue,

@@ -140,9 +140,9 @@ impl MappedArray<Head> {
     pub fn prepare(&self, cpu: usize, hash_keys: [u64; 6], first_sets: [u32; 2]) {
         let head = self.element(cpu).as_ptr();
         // SAFETY: a live element.
-        unsafe { (&raw mut (*head).hash_keys).write(hash_keys) };
+        unsafe { (*head).hash_keys = hash_keys };
         // SAFETY: as above.
-        unsafe { (&raw mut (*head).first_sets).write(first_sets) };
+        unsafe { (*head).first_sets = first_sets };
     }
 
     /// Where programs on a CPU count from now on. A program reads it once, as one word.

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::netlink::messages;
+use crate::netlink::{find, messages};
 
 /// After the netlink header: family, version, resource.
 const NFGEN_LEN: usize = 4;
@@ -12,8 +12,6 @@ const NFGEN_LEN: usize = 4;
 const SUBSYSTEM: u16 = 1;
 const CT_NEW: u16 = 0;
 const CT_DELETE: u16 = 2;
-/// `NLA_TYPE_MASK`: the bits above say nested and byte order.
-const TYPE_MASK: u16 = 0x3fff;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -87,21 +85,6 @@ fn connection(body: &[u8], is_destroyed: bool) -> Option<Message> {
 fn time(bytes: &[u8], kind: u16) -> Option<i64> {
     let value = find(bytes, kind)?;
     i64::try_from(u64::from_be_bytes(value.try_into().ok()?)).ok().filter(|at_ns| *at_ns != 0)
-}
-
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let len = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
-        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?) & TYPE_MASK;
-        let value = rest.get(4..len)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 fn tuple(bytes: &[u8], is_reply: bool) -> Option<Tuple> {

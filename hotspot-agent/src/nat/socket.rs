@@ -3,24 +3,17 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{RecvFlags, SocketFlags, sockopt};
 use tracing::warn;
 
-use crate::netlink::messages;
+use crate::netlink;
 
 /// `NF_NETLINK_CONNTRACK_NEW` | `NF_NETLINK_CONNTRACK_DESTROY` (`include/uapi/linux/netfilter/nfnetlink_compat.h`).
 const GROUPS: u32 = 0x1 | 0x4;
 const BUFFER_BYTES: usize = 32 << 20;
-/// The kernel never sends more at once (`net/netlink/af_netlink.c`).
-const MESSAGE_MAX: usize = 64 << 10;
-
 /// `NFNL_SUBSYS_CTNETLINK` << 8 | `IPCTNL_MSG_CT_GET`.
 const GET: u16 = 1 << 8 | 1;
-/// `NLM_F_REQUEST` | `NLM_F_DUMP`.
-const DUMP_FLAGS: u16 = 0x001 | 0x300;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_DUMP_INTR: u16 = 0x10;
 const DUMPS_MAX: u32 = 5;
 
 /// What one read gave.
@@ -37,7 +30,7 @@ pub(super) enum Received {
 pub(super) type ReadBuffer = Box<[u8]>;
 
 pub(super) fn read_buffer() -> ReadBuffer {
-    vec![0; MESSAGE_MAX].into_boxed_slice()
+    vec![0; netlink::MESSAGE_MAX].into_boxed_slice()
 }
 
 /// A socket subscribed to new and destroyed connections.
@@ -45,7 +38,7 @@ pub(super) struct ConntrackSocket(OwnedFd);
 
 impl ConntrackSocket {
     pub(super) fn subscribe() -> io::Result<Self> {
-        let socket = open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let socket = netlink::open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         // Forced beyond the system's limit where we may; an overrun is noticed anyway.
         if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES).is_err() {
             sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES)?;
@@ -90,44 +83,9 @@ impl AsFd for ConntrackSocket {
 /// A dump that was disturbed (the table changed under it so that entries may be missing) is made again.
 pub(super) fn dump() -> io::Result<Vec<Vec<u8>>> {
     for _ in 0..DUMPS_MAX {
-        if let Some(answers) = dump_once()? {
+        if let Some(answers) = netlink::dump(GET)? {
             return Ok(answers);
         }
     }
     Err(io::Error::other(format!("the connection table changed under each of {DUMPS_MAX} dumps")))
-}
-
-/// `None` where the dump was disturbed.
-fn dump_once() -> io::Result<Option<Vec<Vec<u8>>>> {
-    let socket = open(SocketFlags::CLOEXEC)?;
-    // nlmsghdr: length, type, flags, sequence, port; nfgenmsg: family (0 is all), version, resource.
-    let mut request = Vec::with_capacity(20);
-    request.extend(20u32.to_ne_bytes());
-    request.extend(GET.to_ne_bytes());
-    request.extend(DUMP_FLAGS.to_ne_bytes());
-    request.extend([0; 12]);
-    rustix::net::send(&socket, &request, SendFlags::empty())?;
-    let mut answers = Vec::new();
-    let mut is_whole = true;
-    loop {
-        let mut buffer = vec![0; MESSAGE_MAX];
-        let (len, _) = rustix::net::recv(&socket, &mut buffer, RecvFlags::empty())?;
-        buffer.truncate(len);
-        let mut is_last = len == 0;
-        for message in messages(&buffer) {
-            is_whole &= message.flags & NLM_F_DUMP_INTR == 0;
-            is_last |= message.kind == NLMSG_DONE;
-            if let Some(code) = message.error_code() {
-                return Err(io::Error::from_raw_os_error(code));
-            }
-        }
-        answers.push(buffer);
-        if is_last {
-            return Ok(is_whole.then_some(answers));
-        }
-    }
-}
-
-fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER))?)
 }

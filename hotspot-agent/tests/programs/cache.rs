@@ -165,7 +165,8 @@ fn the_wait_after_a_flip_waits_for_programs_that_are_running() {
     let state = MappedArray::<u64>::new(state.fd(), 1).unwrap();
     let program: &mut Xdp = bench.program_mut("linger").unwrap().try_into().unwrap();
     program.load().unwrap();
-    for _ in 0..5 {
+    let mut rounds = 0;
+    for _ in 0..100 {
         state.write(0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -174,9 +175,17 @@ fn the_wait_after_a_flip_waits_for_programs_that_are_running() {
             while state.read(0) == 0 {
                 std::thread::yield_now();
             }
-            assert_eq!(state.read(0), 1, "it is running");
+            if state.read(0) == 2 {
+                // This thread was late: nothing is shown by such a round.
+                return;
+            }
             wait_for_programs().unwrap();
             assert_eq!(state.read(0), 2, "it has ended");
+            rounds += 1;
         });
+        if rounds == 5 {
+            return;
+        }
     }
+    panic!("only {rounds} of 100 rounds met a running program");
 }

@@ -13,4 +13,5 @@ mod quotes;
 mod rig;
 mod snapshot;
 mod tunnels;
+mod upgrade;
 mod verifier;

@@ -20,6 +20,25 @@ impl Hook {
     pub(crate) const ALL: [Self; 3] = [Self::Xdp, Self::Ingress, Self::Egress];
 }
 
+/// Of an agent without interfaces, under pins that no other test has. From here on the test runs on one CPU.
+pub(crate) fn settings() -> CaptureSettings {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Each CPU has a cache of its own; a test that moved between them would see a flow in both.
+    let mut here = CpuSet::new();
+    here.set(0);
+    sched_setaffinity(None, &here).unwrap();
+    CaptureSettings {
+        interfaces: Vec::new(),
+        hook: HookChoice::Auto,
+        client_nets: Vec::new(),
+        decapsulate: false,
+        bpffs: PathBuf::from("/sys/fs/bpf"),
+        instance: format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)),
+        slots_per_cpu_log2: 10,
+        ring_bytes: 1 << 16,
+    }
+}
+
 /// Programs loaded under pins of their own, which are removed at the end.
 pub(crate) struct Rig {
     pub(crate) capture: Capture,
@@ -34,22 +53,7 @@ impl Rig {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut CaptureSettings)) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        // Each CPU has a cache of its own; a test that moved between them would see a flow in both.
-        let mut here = CpuSet::new();
-        here.set(0);
-        sched_setaffinity(None, &here).unwrap();
-        let instance = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut settings = CaptureSettings {
-            interfaces: Vec::new(),
-            hook: HookChoice::Auto,
-            client_nets: Vec::new(),
-            decapsulate: false,
-            bpffs: PathBuf::from("/sys/fs/bpf"),
-            instance,
-            slots_per_cpu_log2: 10,
-            ring_bytes: 1 << 16,
-        };
+        let mut settings = settings();
         change(&mut settings);
         let capture = Capture::start(&settings).expect("needs root and a BPF file system at /sys/fs/bpf");
         // From here on dropping it removes the pins, also where the verifier refuses the programs.

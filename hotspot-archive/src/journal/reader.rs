@@ -111,6 +111,7 @@ mod tests {
             boot_id: "b".into(),
             opened_ns: 1,
             software: "test".into(),
+            clock: None,
         }
     }
 

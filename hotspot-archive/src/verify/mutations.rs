@@ -77,6 +77,7 @@ fn seal(manifest: &mut Manifest, clocks: &Clocks, length_ns: i64, flows: &[FlowR
         closed_ns: clocks.wall_ns,
         sealed_ns: moment.wall_ns,
         clock: moment.clock,
+        step_ns: 0,
         sessions: &[],
         devices: &[],
         coverage: &[row],

@@ -1,0 +1,68 @@
+//! What an agent of an earlier layout left is read to the end by this one.
+
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use hotspot_agent::capture::layout::Layout;
+use hotspot_agent::capture::object::Object;
+use hotspot_agent::capture::{Capture, CaptureError};
+
+use hotspot_tests::frames::{ethernet, ipv4, udp};
+
+use crate::rig::settings;
+
+/// The kernel programs as they were released with layout 1; never built anew.
+static LAYOUT_1: &[u8] = aya::include_bytes_aligned!("../layouts/v1.o");
+
+const FLOWS: u16 = 50;
+
+fn send(capture: &mut Capture) {
+    let program: &mut Xdp = capture.programs(0).program_mut("hotspot_xdp").unwrap().try_into().unwrap();
+    for port in 0..FLOWS {
+        let frame = ethernet(&[], 0x0800, &ipv4(17, &[], 0, &udp(port, 53)));
+        let options = TestRunOptions { data_in: Some(&frame[..]), ..TestRunOptions::default() };
+        program.test_run(options).unwrap();
+    }
+    // An outcome, too.
+    let frame = ethernet(&[], 0x88cc, &[0; 46]);
+    let options = TestRunOptions { data_in: Some(&frame[..]), ..TestRunOptions::default() };
+    program.test_run(options).unwrap();
+}
+
+/// Killed between the flip and the flush: two generations are not on disk.
+#[test]
+fn both_generations_of_a_killed_agent_of_layout_1_are_read() {
+    let settings = settings();
+    let layout = Layout::of_dir("v1").unwrap();
+    let mut earlier = Capture::start_as(&settings, layout, Object::Earlier(LAYOUT_1)).unwrap();
+    earlier.load_unattached(0).unwrap();
+    let dir = earlier.pins_dir().to_path_buf();
+    send(&mut earlier);
+    drop(earlier.drain().unwrap());
+    send(&mut earlier);
+    drop(earlier);
+
+    let mut capture = Capture::start(&settings).unwrap();
+    capture.load_unattached(0).unwrap();
+    assert!(!capture.resumed(), "its own maps are new");
+    send(&mut capture);
+    let (mut packets, mut seen, mut generations) = (0, 0, Vec::new());
+    for remains in capture.take_earlier() {
+        let drained = remains.control().drained;
+        let read = remains.read_remains::<CaptureError>(drained, &[], 0, Vec::new(), 0, |read| {
+            packets += read.parts.iter().flat_map(|part| &part.deltas).map(|delta| delta.packets).sum::<u64>();
+            for row in &read.done.coverage {
+                assert!(row.balances(), "{row:?}");
+                assert!(row.outcomes.iter().any(|(label, count)| label == "lldp" && count.packets == 1), "{row:?}");
+                seen += row.seen.packets;
+            }
+            generations.push(read.generation);
+            Ok(())
+        });
+        read.unwrap();
+    }
+    assert_eq!((packets, seen, generations), (2 * u64::from(FLOWS), 2 * u64::from(FLOWS) + 2, vec![1, 2]));
+    assert!(!dir.exists(), "nothing is left of the earlier agent");
+    let own = capture.drain().unwrap();
+    let own: u64 = own.parts.iter().flat_map(|part| &part.deltas).map(|delta| delta.packets).sum();
+    assert_eq!(own, u64::from(FLOWS), "only what was counted by the new programs");
+    capture.remove_pins().unwrap();
+}
