@@ -9,6 +9,7 @@ mod nfdump;
 mod paths;
 mod peers;
 mod rig;
+mod search;
 mod traffic;
 
 use std::fs;
@@ -104,6 +105,14 @@ enum Bench {
         #[command(flatten)]
         options: archive::Options,
     },
+    /// Seconds that questions to an archive take, in the clear and encrypted, beside nfdump and `DuckDB` over the same flows. Needs root.
+    Search {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        options: search::Options,
+    },
     /// Seals a journal in this process; what `archive` starts.
     #[command(hide = true)]
     SealJournal { dir: PathBuf },
@@ -124,6 +133,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Identity { json, radius_rate, seconds } => identity::run(json.as_deref(), radius_rate, seconds),
         Bench::Forward { json, rounds, seconds } => forward::run(json.as_deref(), rounds, seconds),
         Bench::Archive { json, options } => archive::run(json.as_deref(), &options),
+        Bench::Search { json, options } => search::run(json.as_deref(), &options),
         Bench::SealJournal { dir } => archive::journal::seal_here(dir),
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Guarantees that rows are written as they come, so that no number of them fills the memory; a draft that is dropped leaves nothing.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hotspot_core::WallNs;
 use hotspot_core::record::FlowRecord;
 
+use crate::durable;
+use crate::index;
 use crate::keys::{DataKey, Recipients};
-use crate::layout::{Class, segment_path};
-use crate::manifest::{FileEntry, ManifestError, file_entries};
+use crate::layout::{Class, INDEX, index_path, segment_path};
+use crate::manifest::{FileEntry, ManifestError, file_entries, file_entry};
 use crate::segment::{FlowWriter, Origin};
 
 /// See [`crate::manifest::Manifest::draft`].
@@ -19,7 +22,15 @@ pub struct Draft {
     opened_ns: WallNs,
     recipients: Option<Recipients>,
     /// From the first row on: a sequence without flows has no file of them.
-    flows: Option<(FlowWriter, Option<DataKey>)>,
+    flows: Option<Flows>,
+}
+
+/// The file of flows in the making, and the index of what is in it.
+struct Flows {
+    writer: FlowWriter,
+    /// Serves the index too, so that whoever opens a segment unwraps one key.
+    key: Option<DataKey>,
+    index: index::Builder,
 }
 
 impl Draft {
@@ -43,9 +54,10 @@ impl Draft {
             let path = self.archive.join(self.relative());
             let key = self.recipients.as_ref().map(|recipients| recipients.fresh_key(&path)).transpose()?;
             let writer = FlowWriter::create(&path, &self.origin, key.as_ref())?;
-            self.flows.insert((writer, key))
+            self.flows.insert(Flows { writer, key, index: index::Builder::default() })
         };
-        Ok(flows.0.push(row)?)
+        flows.index.add(row);
+        Ok(flows.writer.push(row)?)
     }
 
     fn relative(&self) -> PathBuf {
@@ -53,10 +65,25 @@ impl Draft {
         segment_path(Class::Flows, site, gateway, *sequence, self.opened_ns)
     }
 
-    /// Makes the file durable; the entries of it and of its key.
+    /// Makes the files durable; the entries of the flows, of their key, and of their index.
     pub(crate) fn finish(mut self) -> Result<Vec<FileEntry>, ManifestError> {
-        let Some((writer, key)) = self.flows.take() else { return Ok(Vec::new()) };
+        let Some(Flows { writer, key, index }) = self.flows.take() else { return Ok(Vec::new()) };
         let rows = writer.finish()?;
-        file_entries(Class::Flows, &self.archive, &self.relative(), rows, key.as_ref())
+        let mut files = file_entries(Class::Flows, &self.archive, &self.relative(), rows, key.as_ref())?;
+        let sha256 = files.first().map(|flows| flows.sha256.clone()).unwrap_or_default();
+        files.push(self.write_index(&index.finish(&sha256), rows, key.as_ref())?);
+        Ok(files)
+    }
+
+    fn write_index(&self, bytes: &[u8], rows: u64, key: Option<&DataKey>) -> Result<FileEntry, ManifestError> {
+        let Origin { site, gateway, sequence } = &self.origin;
+        let relative = index_path(site, gateway, *sequence, self.opened_ns);
+        let path = self.archive.join(&relative);
+        let sealed = key.map(|key| key.seal_bytes(&self.origin, INDEX, bytes)).transpose()?;
+        let failed = |source| ManifestError::Io { operation: "written", path: path.clone(), source };
+        path.parent().map_or(Ok(()), durable::make_dir).map_err(failed)?;
+        durable::replace(&path, |file| file.write_all(sealed.as_deref().unwrap_or(bytes))).map_err(failed)?;
+        let entry = file_entry(INDEX, &self.archive, &relative, rows)?;
+        Ok(FileEntry { key: key.map(DataKey::commitment), ..entry })
     }
 }

@@ -1,30 +1,34 @@
-//! The filter language: words nfdump and tcpdump users know, over flows.
+//! The filter language: words nfdump and tcpdump users know, over flows. Reference with examples: `docs/search.md`.
 //!
-//! `user X` · `mac X` · `ip X` (client, peer or public) · `net CIDR` · `src ip X` and `dst ip X` (the client is src) · `port N` ·
-//! `src port N` · `dst port N` · `proto tcp` · `public ip X [port P]` · `vlan N` · `and`, `or`, `not`, parentheses.
+//! A filter is a tree; it says what it means in its own language ([`Filter`]'s `Display` is parsed back to the same tree), which
+//! times a match can lie in, and whether a record matches. Unknown values match nothing, so `not` of them matches.
 
+mod error;
+mod field;
 mod lexer;
 mod parser;
+mod print;
+mod value;
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-use hotspot_core::MacAddr;
 use hotspot_core::record::FlowRecord;
+use hotspot_core::{MacAddr, WallNs};
 use ipnet::IpNet;
 
+pub use error::FilterError;
+pub(crate) use field::duration_ns;
+pub use field::{Compare, NumberField, Pattern, TextField};
 pub use parser::parse;
+pub use value::parse_time;
 
-/// What is wrong with a filter, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}\n  {text}\n  {caret:>width$}", caret = '^', width = at + 1)]
-pub struct FilterError {
-    pub what: String,
-    pub text: String,
-    /// Characters before the place.
-    pub at: usize,
-}
+use crate::segment::Origin;
 
-/// Which end of a flow.
+/// How far `at` reaches to both sides, unless `within` says otherwise: clocks differ.
+pub const WITHIN_NS: WallNs = 2_000_000_000;
+
+/// Which end of a flow; the client is the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Source,
@@ -36,65 +40,119 @@ pub enum Side {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     Everything,
-    User(String),
+    Text(TextField, Pattern),
     Mac(MacAddr),
     Ip(Side, IpAddr),
     Net(Side, IpNet),
-    Port(Side, u16),
+    Port(Side, RangeInclusive<u16>),
     Protocol(u8),
+    /// The client's address is IPv4 (or else IPv6).
+    IsV4(bool),
     /// The address after translation; a flow that is not translated has its own.
     Public(IpAddr, Option<u16>),
     Vlan(u16),
-    And(Box<Self>, Box<Self>),
-    Or(Box<Self>, Box<Self>),
+    Number(Side, NumberField, Compare, u64),
+    /// Was going on at a moment, or so close to it.
+    At {
+        at_ns: WallNs,
+        within_ns: WallNs,
+    },
+    /// All of them hold.
+    All(Vec<Self>),
+    /// One of them holds.
+    Any(Vec<Self>),
     Not(Box<Self>),
 }
 
 impl Filter {
-    /// Whether a flow is asked for.
+    /// Whether a flow of this origin is asked for.
     #[must_use]
-    pub fn matches(&self, flow: &FlowRecord) -> bool {
+    pub fn matches(&self, origin: &Origin, flow: &FlowRecord) -> bool {
         match self {
             Self::Everything => true,
-            Self::User(user) => users(flow).any(|found| found == user),
+            Self::Text(TextField::User, pattern) => users(flow).any(|user| pattern.matches(user)),
+            Self::Text(field, pattern) => field.of(origin, flow).is_some_and(|text| field.matches(pattern, &text)),
             Self::Mac(mac) => flow.client_mac == *mac,
             Self::Ip(side, ip) => addresses(flow, *side).any(|found| found == *ip),
             Self::Net(side, net) => addresses(flow, *side).any(|found| net.contains(&found)),
-            Self::Port(side, port) => ports(flow, *side).any(|found| found == *port),
+            Self::Port(side, asked) => ports(flow, *side).any(|found| asked.contains(&found)),
             Self::Protocol(protocol) => flow.protocol == Some(*protocol),
-            Self::Public(ip, port) => is_public(flow, *ip, *port),
+            Self::IsV4(is_v4) => flow.client_ip.is_ipv4() == *is_v4,
+            Self::Public(ip, port) => {
+                let (found, found_port) = public_endpoint(flow);
+                found == *ip && port.is_none_or(|port| found_port == Some(port))
+            }
             Self::Vlan(vlan) => flow.vlan == Some(*vlan) || flow.inner_vlan == Some(*vlan),
-            Self::And(left, right) => left.matches(flow) && right.matches(flow),
-            Self::Or(left, right) => left.matches(flow) || right.matches(flow),
-            Self::Not(inner) => !inner.matches(flow),
+            Self::Number(side, field, compare, value) => compare.holds(field.of(*side, flow), *value),
+            Self::At { at_ns, within_ns } => is_at(flow.start_ns, flow.end_ns, *at_ns, *within_ns),
+            Self::All(parts) => parts.iter().all(|part| part.matches(origin, flow)),
+            Self::Any(parts) => parts.iter().any(|part| part.matches(origin, flow)),
+            Self::Not(inner) => !inner.matches(origin, flow),
         }
     }
 
-    /// Whether a flow could match whose client MAC lies between two.
+    /// Both of them; `Everything` adds nothing.
     #[must_use]
-    pub fn may_match_mac(&self, least: MacAddr, greatest: MacAddr) -> bool {
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Everything, filter) | (filter, Self::Everything) => filter,
+            (left, right) => Self::All(vec![left, right]),
+        }
+    }
+
+    /// From when to when (exclusive) a match can lie, by its own words.
+    #[must_use]
+    pub fn times(&self) -> (WallNs, WallNs) {
+        const ALWAYS: (WallNs, WallNs) = (WallNs::MIN, WallNs::MAX);
         match self {
-            Self::Mac(mac) => (least..=greatest).contains(mac),
-            Self::And(left, right) => left.may_match_mac(least, greatest) && right.may_match_mac(least, greatest),
-            Self::Or(left, right) => left.may_match_mac(least, greatest) || right.may_match_mac(least, greatest),
+            Self::At { at_ns, within_ns } => {
+                (at_ns.saturating_sub(*within_ns), at_ns.saturating_add(*within_ns).saturating_add(1))
+            }
+            Self::All(parts) => {
+                parts.iter().map(Self::times).fold(ALWAYS, |all, part| (all.0.max(part.0), all.1.min(part.1)))
+            }
+            Self::Any(parts) => parts
+                .iter()
+                .map(Self::times)
+                .reduce(|any, part| (any.0.min(part.0), any.1.max(part.1)))
+                .unwrap_or(ALWAYS),
             Self::Everything
-            | Self::User(_)
+            | Self::Text(..)
+            | Self::Mac(_)
             | Self::Ip(..)
             | Self::Net(..)
             | Self::Port(..)
             | Self::Protocol(_)
+            | Self::IsV4(_)
             | Self::Public(..)
             | Self::Vlan(_)
-            | Self::Not(_) => true,
+            | Self::Number(..)
+            | Self::Not(_) => ALWAYS,
         }
     }
 }
 
+pub(crate) fn is_at(start_ns: WallNs, end_ns: WallNs, at_ns: WallNs, within_ns: WallNs) -> bool {
+    start_ns <= at_ns.saturating_add(within_ns) && end_ns >= at_ns.saturating_sub(within_ns)
+}
+
 /// The users a flow names: several where it is ambiguous or in conflict.
-fn users(flow: &FlowRecord) -> impl Iterator<Item = &str> {
-    let name = flow.identity.as_deref().and_then(|identity| identity.user.as_deref()).unwrap_or_default();
-    let is_list = flow.attribution.lists_claimants();
-    name.split(move |c| is_list && c == ',').map(move |part| if is_list { part.trim() } else { part })
+pub(crate) fn users(flow: &FlowRecord) -> impl Iterator<Item = &str> {
+    let name = flow.identity.as_deref().and_then(|identity| identity.user.as_deref());
+    name.into_iter().flat_map(|name| names(name, flow.attribution.lists_claimants()))
+}
+
+/// The names in the column `user`.
+pub(crate) fn names(column: &str, is_list: bool) -> impl Iterator<Item = &str> {
+    column.split(move |c| is_list && c == ',').map(move |part| if is_list { part.trim() } else { part })
+}
+
+/// Address and port by which the other side knew the client.
+pub(crate) fn public_endpoint(flow: &FlowRecord) -> (IpAddr, Option<u16>) {
+    match flow.public {
+        Some(public) => (public.ip, public.port),
+        None => (flow.client_ip, flow.client_port),
+    }
 }
 
 fn addresses(flow: &FlowRecord, side: Side) -> impl Iterator<Item = IpAddr> {
@@ -111,87 +169,5 @@ fn ports(flow: &FlowRecord, side: Side) -> impl Iterator<Item = u16> {
     [client, public, peer].into_iter().flatten()
 }
 
-fn is_public(flow: &FlowRecord, ip: IpAddr, port: Option<u16>) -> bool {
-    let (found, found_port) = match flow.public {
-        Some(public) => (public.ip, public.port),
-        None => (flow.client_ip, flow.client_port),
-    };
-    found == ip && port.is_none_or(|port| found_port == Some(port))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn is_match(text: &str) -> bool {
-        parse(text).unwrap().matches(&crate::segment::tests::flow(2))
-    }
-
-    #[test]
-    fn every_word_finds_its_column() {
-        for text in [
-            "",
-            "user 0912345678",
-            "mac 02-00-00-00-00-01",
-            "ip 10.20.0.14",
-            "ip 203.0.113.7",
-            "ip 198.51.100.1",
-            "src ip 10.20.0.14 and dst ip 198.51.100.1",
-            "net 198.51.100.0/24",
-            "port 443 or port 1",
-            "dst port 443",
-            "src port 45678",
-            "proto tcp",
-            "proto 6",
-            "public ip 203.0.113.7 port 45678",
-            "public ip 203.0.113.7",
-            "not (user nobody or vlan 7)",
-            "user \"0912345678\" and not proto udp",
-        ] {
-            assert!(is_match(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_elsewhere_is_not_found() {
-        for text in [
-            "user 091234567",
-            "dst ip 10.20.0.14",
-            "src port 443",
-            "proto udp",
-            "public ip 203.0.113.7 port 1",
-            "public ip 10.20.0.14",
-            "vlan 1",
-            "not mac 02:00:00:00:00:01",
-        ] {
-            assert!(!is_match(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_flow_that_is_not_translated_has_its_own_address() {
-        let flow = crate::segment::tests::flow(1);
-        assert!(parse("public ip 2001:db8::14 port 40000").unwrap().matches(&flow));
-    }
-
-    #[test]
-    fn errors_point_at_the_place() {
-        let error = parse("user x and prot tcp").unwrap_err();
-        assert_eq!(error.at, 11);
-        assert!(error.to_string().ends_with("\n  user x and prot tcp\n             ^"), "{error}");
-        for text in [
-            "user",
-            "ip 10.0.0",
-            "port 99999",
-            "(user x",
-            "user x)",
-            "and",
-            "user x user y",
-            "proto nonsense",
-            "public port 5",
-            "\"open",
-        ] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
-}
+pub(crate) mod tests;

@@ -375,7 +375,7 @@ mod tests {
             let reader = SegmentReader::open(&path, &keyring).unwrap();
             assert_eq!(reader.origin(), &origin());
             let mut read = Vec::new();
-            for records in reader.read(|_, _| true).unwrap() {
+            for records in reader.read() {
                 let Records::Flows(flows) = records.unwrap() else { panic!("another class") };
                 read.extend(flows);
             }

@@ -35,10 +35,23 @@ impl Class {
 /// A segment's path relative to the archive: `flows/site=S/date=2026-11-23/G-0000000001.parquet`.
 #[must_use]
 pub fn segment_path(class: Class, site: &str, gateway: &str, sequence: u64, opened_ns: WallNs) -> PathBuf {
-    Path::new(class.label())
-        .join(format!("site={site}"))
+    Path::new(class.label()).join(partition(site, gateway, sequence, opened_ns)).with_extension("parquet")
+}
+
+/// The directory of indexes, and their class in manifest lines: what occurs in a segment of flows. They hold no records of their own.
+pub const INDEX: &str = "index";
+
+/// The path of the index of a segment of flows: `index/site=S/date=2026-11-23/G-0000000001.index`.
+#[must_use]
+pub fn index_path(site: &str, gateway: &str, sequence: u64, opened_ns: WallNs) -> PathBuf {
+    Path::new(INDEX).join(partition(site, gateway, sequence, opened_ns)).with_extension("index")
+}
+
+fn partition(site: &str, gateway: &str, sequence: u64, opened_ns: WallNs) -> PathBuf {
+    // The dot at the end is where the extension goes: a gateway's name may have dots of its own.
+    Path::new(&format!("site={site}"))
         .join(format!("date={}", utc_date(opened_ns)))
-        .join(format!("{gateway}-{sequence:010}.parquet"))
+        .join(format!("{gateway}-{sequence:010}."))
 }
 
 /// The UTC day a moment lies in, as `2026-11-23`.
@@ -132,6 +145,8 @@ mod tests {
     fn a_segment_lies_in_the_partition_of_its_day() {
         let path = segment_path(Class::Flows, "cafe-1", "gw1", 7, 1_795_392_000_000_000_000);
         assert_eq!(path, Path::new("flows/site=cafe-1/date=2026-11-23/gw1-0000000007.parquet"));
+        let path = index_path("cafe-1", "gw.1", 7, 1_795_392_000_000_000_000);
+        assert_eq!(path, Path::new("index/site=cafe-1/date=2026-11-23/gw.1-0000000007.index"));
     }
 
     #[test]

@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod audit;
 pub mod chain;
 pub mod correction;
 pub mod draft;
 pub mod entry;
 pub mod filter;
+pub mod index;
 pub mod journal;
 pub mod keys;
 pub mod layout;

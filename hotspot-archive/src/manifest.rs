@@ -459,7 +459,8 @@ pub(crate) fn file_entries(
     Ok(entries)
 }
 
-fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64) -> Result<FileEntry, ManifestError> {
+/// The entry of one file.
+pub(crate) fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64) -> Result<FileEntry, ManifestError> {
     let path = archive.join(relative);
     let (sha256, bytes) = hash_file(&path).map_err(|source| ManifestError::Io { operation: "read", path, source })?;
     Ok(FileEntry {

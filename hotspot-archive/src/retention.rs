@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::Record;
 use crate::durable;
 use crate::keys::sidecar_path;
-use crate::layout::{Class, is_name};
+use crate::layout::{Class, INDEX, is_name};
 use crate::manifest::{DeletedFile, Event, Line, Manifest, ManifestError, SIDECAR};
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
@@ -280,7 +280,7 @@ pub fn plan(records: &[Record], policy: &Policy, holds: &[Hold], now: &Moment) -
 
 /// A class's own files, the index made of them, and the wrapped keys of both.
 fn files_of(line: &Line, class: Class) -> impl Iterator<Item = &crate::manifest::FileEntry> {
-    let is_own = move |label: &str| label == class.label() || (class == Class::Flows && label == "index");
+    let is_own = move |label: &str| label == class.label() || (class == Class::Flows && label == INDEX);
     line.files.iter().filter(move |file| {
         if file.class != SIDECAR {
             return is_own(&file.class);

@@ -1,25 +1,36 @@
 //! Searching an archive: what cannot match is not read.
 //!
-//! Manifest line by time → row group by statistics → rows. A damaged file does not end a search: the others are searched, and
-//! what was wrong is said. Also says whether the log was whole in the interval, because "nothing found" means something only
-//! where it was.
+//! Manifest line by time → index → pages that hold the rows it names → few columns → the rest of the rows that match. Segments
+//! are searched by as many threads as there are processors, and answered in order of time. Memory is bounded by the threads, not
+//! by the archive: see `docs/limits.md`. A file is read only if it is what its manifest line vouches for; one that is not does not end a
+//! search: the others are searched, and what was wrong is said. Also says whether the log was whole in the interval, because "nothing
+//! found" means something only where it was.
 
+mod coverage;
+mod in_order;
+mod mask;
+mod plan;
+mod scan;
+mod totals;
+
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hotspot_core::MacAddr;
 use hotspot_core::WallNs;
-use hotspot_core::record::{CoverageRecord, FlowRecord};
-use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
-use parquet::file::statistics::Statistics;
+use hotspot_core::record::FlowRecord;
 
+pub use self::coverage::describe_gap;
+use self::in_order::{Flow, in_order};
+use self::scan::{Found, Scan};
+pub use self::totals::{By, Sums, Totals};
 use crate::chain::{self, Record};
 use crate::filter::Filter;
 use crate::keys::Keyring;
-use crate::layout::Class;
-use crate::manifest::{Event, Line};
-use crate::segment::{Origin, Records, SegmentReader};
+use crate::layout::{Class, INDEX};
+use crate::manifest::{Event, FileEntry, Line, hash_file};
+use crate::segment::Origin;
 use crate::verify::chains;
 
 /// A half-open interval of time; a flow is in it if any of it is.
@@ -48,19 +59,49 @@ pub struct Hit {
 /// What a search saw beside its hits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    /// Segments that lie in the time asked for.
     pub segments: usize,
-    pub rows: u64,
+    /// Of these, segments that were opened because their index did not rule them out.
+    pub opened: usize,
+    /// Segments without an index that can be used: they were searched all the same.
+    pub unindexed: Vec<String>,
     /// Files and lines that could not be searched.
     pub damage: Vec<String>,
     /// Times in the interval at which not everything was recorded.
     pub gaps: Vec<String>,
 }
 
-/// A segment a manifest line names.
-struct Named {
-    line: Line,
+/// How far a search is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub segments_done: usize,
+    pub segments: usize,
+}
+
+/// A file that a manifest line names.
+struct Named<'a> {
+    line: &'a Line,
     path: PathBuf,
-    class: Class,
+    sha256: &'a str,
+    /// The index of a segment of flows, and whether it is encrypted.
+    index: Option<(PathBuf, bool)>,
+}
+
+impl Named<'_> {
+    /// Whether the file is what its line vouches for. What is read after this was written by whoever wrote the line.
+    fn check(&self) -> Result<(), String> {
+        match hash_file(&self.path) {
+            Ok((sha256, _)) if sha256 == self.sha256 => Ok(()),
+            Ok(_) => Err(format!(
+                "{} was changed (SHA-256 differs from sequence {})",
+                self.path.display(),
+                self.line.sequence
+            )),
+            Err(error) => {
+                Err(format!("{} cannot be read: {error} (sequence {})", self.path.display(), self.line.sequence))
+            }
+        }
+    }
 }
 
 /// An archive that could not be opened at all.
@@ -85,7 +126,7 @@ impl Archive {
         let failed = |source| NoArchive { path: root.to_path_buf(), source };
         let chains = chains(root).map_err(|error| failed(io::Error::other(error.to_string())))?;
         let (mut lines, mut damage): (Vec<Line>, Vec<String>) = (Vec::new(), Vec::new());
-        let mut deleted = std::collections::HashSet::new();
+        let mut deleted = HashSet::new();
         for chain in chains {
             let text = fs::read_to_string(&chain.path).map_err(failed)?;
             for (number, text) in text.lines().enumerate() {
@@ -108,138 +149,123 @@ impl Archive {
         Ok(Self { root: root.to_path_buf(), lines, damage, keyring })
     }
 
-    /// Hands over every flow that matches; `each` says whether to go on.
-    pub fn search(&self, interval: Interval, filter: &Filter, mut each: impl FnMut(Hit) -> bool) -> Seen {
-        let mut seen = Seen { damage: self.damage.clone(), ..Seen::default() };
-        for named in self.files(Class::Flows, interval) {
-            seen.segments += 1;
-            let goes_on = read_flows(&named, &self.keyring, interval, filter, &mut seen, &mut each);
-            match goes_on {
-                Ok(true) => {}
-                Ok(false) => return seen,
-                Err(error) => seen.damage.push(error),
-            }
+    /// Hands over every flow that matches, segments in order of time; `each` says whether to go on.
+    pub fn search(
+        &self,
+        interval: Interval,
+        filter: &Filter,
+        mut each: impl FnMut(Hit) -> bool,
+        mut progress: impl FnMut(Progress),
+    ) -> Seen {
+        let scan = Scan::new(interval, filter, &self.keyring);
+        self.run(
+            interval,
+            &scan,
+            |scan, named, give| scan.flows(named, give),
+            |found, origin| found.into_iter().all(|flow| each(Hit { origin: origin.clone(), flow })),
+            &mut progress,
+        )
+    }
+
+    /// Sums what matches by the values of a column. `totals` are complete where the search is.
+    pub fn sum(
+        &self,
+        interval: Interval,
+        filter: &Filter,
+        totals: &mut Totals,
+        mut progress: impl FnMut(Progress),
+    ) -> Seen {
+        let scan = Scan::new(interval, filter, &self.keyring);
+        let by = totals.by();
+        let mut is_full = false;
+        let mut seen = self.run(
+            interval,
+            &scan,
+            |scan, named, give| scan.sums(named, by, give),
+            |part: Totals, _| {
+                is_full = !totals.add(part);
+                !is_full
+            },
+            &mut progress,
+        );
+        if is_full {
+            seen.damage.push(totals::TOO_MANY.to_owned());
         }
-        seen.gaps = self.gaps(interval, &mut seen.damage);
         seen
     }
 
-    /// Every coverage row of an interval.
-    pub fn coverage(&self, interval: Interval, damage: &mut Vec<String>) -> Vec<CoverageRecord> {
-        let mut rows = Vec::new();
-        for named in self.files(Class::Coverage, interval) {
-            match read_records(&named, &self.keyring) {
-                Err(error) => damage.push(error),
-                Ok(records) => rows.extend(records.into_iter().filter_map(|records| match records {
-                    Records::Coverage(rows) => Some(rows),
-                    Records::Flows(_) | Records::Sessions(_) | Records::Devices(_) => None,
-                })),
-            }
+    /// Searches segments side by side; `each` gets what they give in order.
+    fn run<T: Send>(
+        &self,
+        interval: Interval,
+        scan: &Scan<'_>,
+        work: impl Fn(&Scan<'_>, &Named<'_>, &mut dyn FnMut(T) -> bool) -> Found + Sync,
+        mut each: impl FnMut(T, &Origin) -> bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Seen {
+        let mut seen = Seen { damage: self.damage.clone(), ..Seen::default() };
+        let asked = scan.interval();
+        let files: Vec<Named<'_>> = self.files(Class::Flows, asked).collect();
+        seen.segments = files.len();
+        let origins: Vec<Origin> = files.iter().map(|named| origin(named.line)).collect();
+        let mut is_ended = false;
+        in_order(
+            &files,
+            |named, give| {
+                let found = work(scan, named, &mut |part| give(Flow::Part(part)));
+                give(Flow::End(found));
+            },
+            |position, flow| match flow {
+                Flow::Part(part) => {
+                    is_ended = !each(part, &origins[position]);
+                    !is_ended
+                }
+                Flow::End(found) => {
+                    seen.opened += usize::from(found.was_opened);
+                    seen.unindexed.extend(found.unindexed);
+                    seen.damage.extend(found.damage);
+                    progress(Progress { segments_done: position + 1, segments: files.len() });
+                    true
+                }
+            },
+        );
+        if !is_ended {
+            seen.gaps = self.gaps(if interval == Interval::ALWAYS { asked } else { interval }, &mut seen.damage);
         }
-        rows.into_iter().flatten().filter(|row| interval.touches(row.from_ns, row.to_ns)).collect()
+        seen
     }
 
-    /// Times at which not everything was recorded, in words.
-    fn gaps(&self, interval: Interval, damage: &mut Vec<String>) -> Vec<String> {
-        let mut gaps: Vec<String> = self.coverage(interval, damage).iter().filter_map(describe_gap).collect();
-        if interval != Interval::ALWAYS && !self.lines.iter().any(|line| interval.touches(line.from_ns, line.to_ns)) {
-            gaps.push("no segment of this archive covers the time asked for".to_owned());
-        }
-        gaps
-    }
-
-    fn files(&self, class: Class, interval: Interval) -> impl Iterator<Item = Named> {
+    /// The files of a class whose segments an interval touches, in order of time.
+    fn files(&self, class: Class, interval: Interval) -> impl Iterator<Item = Named<'_>> {
         self.lines.iter().flat_map(move |line| {
             // A flow may begin before its journal was opened: its first packet was still in the kernel.
             let touches = interval.touches(line.from_ns.saturating_sub(EARLY_NS), line.to_ns);
-            line.files.iter().filter(move |file| touches && file.class == class.label()).map(move |file| Named {
-                line: line.clone(),
-                path: self.root.join(&file.path),
-                class,
+            let of = move |label: &'static str| line.files.iter().filter(move |file| touches && file.class == label);
+            of(class.label()).filter_map(move |file| {
+                Some(Named {
+                    line,
+                    path: self.path(file)?,
+                    sha256: &file.sha256,
+                    index: of(INDEX).find_map(|index| Some((self.path(index)?, index.key.is_some()))),
+                })
             })
         })
     }
+
+    /// Where a file lies; `None` where a line names one outside of the archive, which `verify` reports.
+    fn path(&self, file: &FileEntry) -> Option<PathBuf> {
+        let path = Path::new(&file.path);
+        let is_inside = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        is_inside.then(|| self.root.join(path))
+    }
 }
 
-/// When and where something was not recorded, and why; `None` for a row about packets.
-#[must_use]
-pub fn describe_gap(row: &CoverageRecord) -> Option<String> {
-    let gap = row.gap.as_ref()?;
-    let (from, to) = (show(row.from_ns), show(row.to_ns));
-    // What concerns all interfaces names none.
-    let interface = if row.interface.is_empty() { String::new() } else { format!("{}: ", row.interface) };
-    Some(format!("{from} to {to}: {interface}{gap}"))
+fn origin(line: &Line) -> Origin {
+    Origin { site: line.site.clone(), gateway: line.gateway.clone(), sequence: line.sequence }
 }
 
 /// How much earlier than its segment a flow may begin.
 const EARLY_NS: WallNs = 120 * 1_000_000_000;
-
-fn read_records(named: &Named, keyring: &Keyring) -> Result<Vec<Records>, String> {
-    let failed = |error: crate::segment::SegmentError| format!("{error} (sequence {})", named.line.sequence);
-    let reader = SegmentReader::open(&named.path, keyring).map_err(failed)?;
-    if reader.class() != named.class {
-        return Err(format!("{} is not a segment of {}", named.path.display(), named.class.label()));
-    }
-    reader.read(|_, _| true).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
-}
-
-fn read_flows(
-    named: &Named,
-    keyring: &Keyring,
-    interval: Interval,
-    filter: &Filter,
-    seen: &mut Seen,
-    each: &mut impl FnMut(Hit) -> bool,
-) -> Result<bool, String> {
-    let failed = |error: crate::segment::SegmentError| format!("{error} (sequence {})", named.line.sequence);
-    let reader = SegmentReader::open(&named.path, keyring).map_err(failed)?;
-    let origin = reader.origin().clone();
-    let batches = reader.read(|metadata, group| may_hold(metadata, group, interval, filter)).map_err(failed)?;
-    for batch in batches {
-        let Records::Flows(flows) = batch.map_err(failed)? else {
-            return Err(format!("{} is not a segment of flows", named.path.display()));
-        };
-        seen.rows += flows.len() as u64;
-        for flow in flows {
-            let is_hit = interval.touches(flow.start_ns, flow.end_ns) && filter.matches(&flow);
-            if is_hit && !each(Hit { origin: origin.clone(), flow }) {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
-}
-
-/// Whether a row group can hold a match, by the minima and maxima its file keeps.
-fn may_hold(metadata: &ParquetMetaData, group: usize, interval: Interval, filter: &Filter) -> bool {
-    let group = metadata.row_group(group);
-    let times = |name| match statistics(group, name) {
-        Some(Statistics::Int64(values)) => Some((*values.min_opt()?, *values.max_opt()?)),
-        _ => None,
-    };
-    if let (Some((first, _)), Some((_, last))) = (times("start"), times("end"))
-        && !interval.touches(first.saturating_mul(1000), last.saturating_mul(1000).saturating_add(999))
-    {
-        return false;
-    }
-    match statistics(group, "client_mac") {
-        Some(Statistics::ByteArray(values)) => {
-            let mac = |bytes: Option<&parquet::data_type::ByteArray>| -> Option<MacAddr> {
-                bytes?.as_utf8().ok()?.parse().ok()
-            };
-            match (mac(values.min_opt()), mac(values.max_opt())) {
-                (Some(least), Some(greatest)) => filter.may_match_mac(least, greatest),
-                _ => true,
-            }
-        }
-        _ => true,
-    }
-}
-
-fn statistics<'a>(group: &'a RowGroupMetaData, name: &str) -> Option<&'a Statistics> {
-    let column = group.columns().iter().find(|column| column.column_path().string() == name)?;
-    column.statistics()
-}
 
 fn show(at_ns: WallNs) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(at_ns)).map_or_else(|_| at_ns.to_string(), |time| format!("{time:.3}"))

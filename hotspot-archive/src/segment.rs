@@ -6,29 +6,35 @@
 mod columns;
 mod coverage;
 mod devices;
+mod export;
 mod flow_columns;
 mod flows;
+mod guard;
 pub mod schema;
+mod select;
 mod sessions;
 mod text_column;
+mod thrift;
 mod writer;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, SessionRecord};
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+pub use self::export::FlowFile;
+use self::guard::Guarded;
+pub(crate) use self::select::{Predicate, Selection};
+pub use self::writer::FlowWriter;
+use self::writer::SegmentWriter;
 use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::Class;
-
-pub use writer::FlowWriter;
-use writer::SegmentWriter;
 
 /// Version of the columns that is written; in every file's metadata under `hotspot.format`.
 pub const FORMAT: &str = "2";
@@ -54,6 +60,14 @@ pub enum SegmentError {
     Write { path: PathBuf, source: ParquetError },
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+impl SegmentError {
+    /// With its cause and the sequence of the segment, on one line.
+    pub(crate) fn in_sequence(&self, sequence: u64) -> String {
+        let cause = std::error::Error::source(self).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{self}{cause} (sequence {sequence})")
+    }
 }
 
 /// Whose segment it is.
@@ -129,38 +143,29 @@ fn write(
     writer.finish()
 }
 
-/// Whether a Parquet file has an encrypted footer: its magic says so, at its end.
-fn is_encrypted(file: &File) -> io::Result<bool> {
-    let mut magic = [0; 4];
-    let len = file.metadata()?.len();
-    if len >= 4 {
-        file.read_exact_at(&mut magic, len - 4)?;
-    }
-    Ok(magic == *b"PARE")
-}
-
 /// A segment opened for reading.
 pub struct SegmentReader {
     path: PathBuf,
     class: Class,
     origin: Origin,
-    builder: ParquetRecordBatchReaderBuilder<File>,
+    file: Guarded,
+    metadata: ArrowReaderMetadata,
 }
 
 impl SegmentReader {
     /// Opens a file, with a key of the keyring where it is encrypted, and checks that it is a segment of this format.
     pub fn open(path: &Path, keyring: &Keyring) -> Result<Self, SegmentError> {
-        let failed = |source| SegmentError::Io { operation: "opened", path: path.to_path_buf(), source };
         let damaged = |source| SegmentError::Damaged { path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(failed)?;
-        let mut options = ArrowReaderOptions::new();
-        if is_encrypted(&file).map_err(failed)? {
-            let key = keyring.data_key(path)?;
-            options = options.with_file_decryption_properties(key.decryption().map_err(damaged)?);
-        }
-        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(damaged)?;
+        let file = File::open(path).map_err(|source| SegmentError::Io {
+            operation: "opened",
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let file = Guarded::new(file).map_err(damaged)?;
+        let key = file.is_sealed().then(|| keyring.data_key(path)).transpose()?;
+        let (file, metadata) = load(file, key.as_ref()).map_err(damaged)?;
         let value = |key: &str| {
-            let pairs = builder.metadata().file_metadata().key_value_metadata()?;
+            let pairs = metadata.metadata().file_metadata().key_value_metadata()?;
             pairs.iter().find(|pair| pair.key == key)?.value.clone()
         };
         let format_error = || SegmentError::Format { path: path.to_path_buf(), found: value("hotspot.format") };
@@ -173,7 +178,7 @@ impl SegmentReader {
             gateway: value("hotspot.gateway").ok_or_else(format_error)?,
             sequence: value("hotspot.sequence").and_then(|text| text.parse().ok()).ok_or_else(format_error)?,
         };
-        Ok(Self { path: path.to_path_buf(), class, origin, builder })
+        Ok(Self { path: path.to_path_buf(), class, origin, file, metadata })
     }
 
     #[must_use]
@@ -189,32 +194,55 @@ impl SegmentReader {
     /// What the file says about its row groups: minima and maxima of columns.
     #[must_use]
     pub fn metadata(&self) -> &ParquetMetaData {
-        self.builder.metadata()
+        self.metadata.metadata()
     }
 
-    /// Reads the row groups of which `wanted` says so, in batches.
-    pub fn read(
-        self,
-        wanted: impl Fn(&ParquetMetaData, usize) -> bool,
-    ) -> Result<impl Iterator<Item = Result<Records, SegmentError>>, SegmentError> {
-        let Self { path, class, origin: _, builder } = self;
-        let groups =
-            (0..builder.metadata().num_row_groups()).filter(|group| wanted(builder.metadata(), *group)).collect();
-        let damaged = {
-            let path = path.clone();
-            move |source| SegmentError::Damaged { path: path.clone(), source }
-        };
-        let reader = builder.with_row_groups(groups).with_batch_size(BATCH_ROWS).build().map_err(&damaged)?;
-        Ok(reader.map(move |batch| {
-            let batch = batch.map_err(|error| damaged(ParquetError::ArrowError(error.to_string())))?;
-            match class {
-                Class::Flows => flows::from_batch(&path, &batch).map(Records::Flows),
-                Class::Sessions => sessions::from_batch(&path, &batch).map(Records::Sessions),
-                Class::Devices => devices::from_batch(&path, &batch).map(Records::Devices),
-                Class::Coverage => coverage::from_batch(&path, &batch).map(Records::Coverage),
+    /// Reads all records, in batches.
+    pub fn read(&self) -> impl Iterator<Item = Result<Records, SegmentError>> {
+        self.select(Selection::default()).map(|batch| {
+            let (path, batch) = (&self.path, batch?);
+            match self.class {
+                Class::Flows => flows::from_batch(path, &batch).map(Records::Flows),
+                Class::Sessions => sessions::from_batch(path, &batch).map(Records::Sessions),
+                Class::Devices => devices::from_batch(path, &batch).map(Records::Devices),
+                Class::Coverage => coverage::from_batch(path, &batch).map(Records::Coverage),
             }
-        }))
+        })
     }
+
+    pub(crate) fn damaged(&self, source: arrow_schema::ArrowError) -> SegmentError {
+        SegmentError::Damaged { path: self.path.clone(), source: source.into() }
+    }
+
+    pub(crate) fn another_class(&self) -> SegmentError {
+        SegmentError::Format { path: self.path.clone(), found: Some(self.class.label().to_owned()) }
+    }
+
+    /// The flows of a batch that was selected.
+    pub(crate) fn flows(&self, batch: &RecordBatch) -> Result<Vec<FlowRecord>, SegmentError> {
+        flows::from_batch(&self.path, batch)
+    }
+}
+
+/// Reads the footer and the offset indexes of a file, after checking them.
+fn load(mut file: Guarded, key: Option<&DataKey>) -> Result<(Guarded, ArrowReaderMetadata), ParquetError> {
+    // Columns are taken as Parquet itself describes them; what an Arrow schema in the file says is not looked at.
+    let mut options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    if let Some(key) = key {
+        options = options.with_file_decryption_properties(key.decryption()?);
+    }
+    let metadata = ArrowReaderMetadata::load(&file, options.clone())?;
+    let unchecked = file.clone();
+    file.check(metadata.metadata())?;
+    let mut indexes = ParquetMetaDataReader::new_with_metadata(metadata.metadata().as_ref().clone())
+        .with_column_index_policy(PageIndexPolicy::Skip)
+        .with_offset_index_policy(PageIndexPolicy::Optional);
+    indexes.read_page_indexes(&unchecked)?;
+    let parquet = Arc::new(indexes.finish()?);
+    file.check_indexes(&parquet)?;
+    let text_as_dictionaries = select::schema(metadata.schema());
+    let metadata = ArrowReaderMetadata::try_new(parquet, options.with_schema(text_as_dictionaries))?;
+    Ok((file, metadata))
 }
 
 #[cfg(test)]
@@ -274,17 +302,39 @@ pub(crate) mod tests {
         }
     }
 
+    /// Flows with every column known and unknown, in ever other company.
+    pub(crate) fn varied(number: u64) -> FlowRecord {
+        let is = |every: u64| number.is_multiple_of(every);
+        let mut flow = flow(number);
+        flow.client_mac = MacAddr([2, 0, 0, 0, 0, u8::try_from(number / 8 % 6).unwrap()]);
+        flow.attribution = match (is(7), is(2)) {
+            (true, true) => Attribution::Ambiguous,
+            (true, false) => Attribution::Conflict,
+            (false, _) => Attribution::Authenticated,
+        };
+        if let Some(identity) = flow.identity.as_mut().map(Arc::make_mut) {
+            let user: Option<Arc<str>> = if is(7) { Some("0912345678, lan".into()) } else { identity.user.take() };
+            identity.user = user.filter(|_| !is(11));
+            identity.nas = is(2).then(|| "lan".into());
+        }
+        flow.hostname = is(3).then(|| "LAN".into());
+        flow.device_vendor = is(4).then(|| "Exact".into());
+        flow.peer_ip = flow.peer_ip.filter(|_| !is(9));
+        flow.protocol = if is(9) { None } else { Some([1, 6, 17][usize::try_from(number % 3).unwrap()]) };
+        flow.client_port = flow.client_port.filter(|_| !is(6));
+        flow.inner_vlan = is(5).then_some(1);
+        flow.nat = flow.nat.filter(|_| !is(4));
+        flow.end_reason = if is(2) { EndReason::Idle } else { EndReason::Overflow };
+        flow.end_ns += i64::try_from(number % 4).unwrap() * 700_000_000;
+        flow
+    }
+
     fn origin() -> Origin {
         Origin { site: "s".into(), gateway: "g".into(), sequence: 1 }
     }
 
     fn read_all(path: &Path) -> Vec<Records> {
-        SegmentReader::open(path, &Keyring::none())
-            .unwrap()
-            .read(|_, _| true)
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap()
+        SegmentReader::open(path, &Keyring::none()).unwrap().read().collect::<Result<_, _>>().unwrap()
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
 
+use crate::audit;
 use crate::chain::{self, ChainCheck, Record};
 use crate::keys::{KeyError, Keyring, added_sidecar_path, sidecar_path};
-use crate::layout::Class;
+use crate::layout::{Class, INDEX};
 use crate::manifest::{self, Line, ManifestError};
 
 /// One thing that is not as it should be.
@@ -111,7 +112,22 @@ pub fn verify(archive: &Path, trust: &Trust<'_>, mut progress: impl FnMut(&Repor
     let next_sequences: Vec<_> =
         checks.iter().map(|check| (check.gateway().to_owned(), check.next_sequence())).collect();
     find_extra_files(archive, &vouched, &next_sequences, &mut report)?;
+    verify_audit(&audit::default_path(archive), "audit/queries.jsonl", &mut report);
     Ok(report)
+}
+
+/// Checks the chain of an audit log; one that is not there has nothing to say.
+pub fn verify_audit(path: &Path, name: &str, report: &mut Report) {
+    match audit::check(path) {
+        Ok((_, breaks)) => report.findings.extend(breaks.into_iter().map(|found| Finding {
+            file: name.to_owned(),
+            line: Some(found.line),
+            what: found.what,
+            is_notice: found.is_notice,
+        })),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => report.find(name, None, format!("cannot be read: {error}")),
+    }
 }
 
 /// A gateway's chain.
@@ -302,9 +318,9 @@ fn find_extra_files(
     next_sequences: &[(String, u64)],
     report: &mut Report,
 ) -> Result<(), ManifestError> {
-    for class in Class::ALL {
+    for (class, extension) in Class::ALL.map(|class| (class.label(), "parquet")).into_iter().chain([(INDEX, "index")]) {
         let mut files = Vec::new();
-        let root = archive.join(class.label());
+        let root = archive.join(class);
         list_files(&root, &mut files).map_err(|source| ManifestError::Io { operation: "read", path: root, source })?;
         for path in files {
             let relative = path.strip_prefix(archive).unwrap_or(&path).to_string_lossy().into_owned();
@@ -313,7 +329,7 @@ fn find_extra_files(
             }
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_next = next_sequences.iter().any(|(gateway, next)| {
-                let stem = format!("{gateway}-{next:010}.parquet");
+                let stem = format!("{gateway}-{next:010}.{extension}");
                 let name = name.strip_suffix(".tmp").unwrap_or(name);
                 name == stem || name.strip_suffix(".age") == Some(&stem)
             });

@@ -24,7 +24,7 @@ fn read(version: &str, class: Class) -> Vec<Records> {
     let reader = SegmentReader::open(&golden(version, class), &Keyring::none()).unwrap();
     assert_eq!(reader.class(), class);
     assert_eq!((&*reader.origin().site, &*reader.origin().gateway, reader.origin().sequence), ("lab", "gw1", 1));
-    reader.read(|_, _| true).unwrap().collect::<Result<_, _>>().unwrap()
+    reader.read().collect::<Result<_, _>>().unwrap()
 }
 
 fn rows(records: &[Records]) -> usize {

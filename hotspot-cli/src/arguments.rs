@@ -2,7 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hotspot_archive::search::By;
+
+/// Words of `--by`.
+fn groups() -> clap::builder::PossibleValuesParser {
+    By::ALL.iter().map(|by| by.word()).collect::<Vec<_>>().into()
+}
 
 const TIMES: &str = "Times are RFC 3339 with a zone (2026-11-23T10:02:03+07:00, 2026-11-23T03:02:03Z) or seconds since 1970 (@1795402923); \
 without a zone they need --tz (2026-11-23T10:02:03 --tz Asia/Ho_Chi_Minh).
@@ -19,14 +25,19 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Lists the flows that match a filter.
+    /// Lists the flows that match a filter, or sums them.
     ///
-    /// Filter words: user X · mac X · ip X · net CIDR · src/dst ip X · [src|dst] port N · proto tcp|udp|icmp|icmp6|N ·
-    /// public ip X [port P] · vlan N · and · or · not · ( ). The client is the source.
+    /// Filter words (docs/search.md has them all): user X · mac X · [src|dst] ip X · [src|dst] net CIDR · [src|dst] port N ·
+    /// proto tcp|udp|icmp|icmp6|N · public ip X [port P] [at TIME] · vlan N · site X · gateway X · ssid X · hostname X · vendor X ·
+    /// [src|dst] bytes > 1M · [src|dst] packets > 10 · duration > 5m · at TIME [within 2s] · X in [A, B] · `*` for anything ·
+    /// and · or · not · ( ) · # comment. The client is the source.
     ///
-    ///   hotspot find --archive /srv/archive user 0912345678
+    ///   hotspot find --archive /srv/archive --case 2026/117 user 0912345678
     ///   hotspot find --archive /srv/archive --from 2026-11-23T10:00:00+07:00 --to 2026-11-23T11:00:00+07:00 \
-    ///       'dst net 198.51.100.0/24 and not port 443'
+    ///       'dst net 198.51.100.0/24 and not port in [80, 443]'
+    ///   hotspot find --archive /srv/archive --by user --top 20 --sort bytes 'dst port 443'
+    ///
+    /// Every search is written to the audit log before its first result.
     #[command(verbatim_doc_comment)]
     Find(FindArguments),
     /// Says who used a public address and port at a moment.
@@ -141,6 +152,9 @@ pub(crate) struct HoldArguments {
     /// Names the hold; not encrypted (letters, digits, '-', '_', '.')
     #[arg(long)]
     pub(crate) case: String,
+    /// Audit log to write the filter to, instead of audit/queries.jsonl in the archive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
     /// A segment to hold, GATEWAY:SEQUENCE. May be given several times
     #[arg(long = "segment", value_name = "GATEWAY:SEQUENCE", conflicts_with = "filter")]
     pub(crate) segments: Vec<String>,
@@ -191,6 +205,8 @@ pub(crate) struct FindArguments {
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
     /// Only flows at or after this time
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
@@ -201,17 +217,52 @@ pub(crate) struct FindArguments {
     #[arg(long, value_name = "ZONE")]
     pub(crate) tz: Option<String>,
     /// One JSON object per line, with the archive's column names
-    #[arg(long, conflicts_with = "csv")]
+    #[arg(long, conflicts_with_all = ["csv", "parquet"])]
     pub(crate) json: bool,
     /// Comma-separated values with a header
-    #[arg(long)]
+    #[arg(long, conflicts_with = "parquet")]
     pub(crate) csv: bool,
+    /// Write the flows into this Parquet file, with the archive's columns
+    #[arg(long, value_name = "FILE", conflicts_with = "by")]
+    pub(crate) parquet: Option<PathBuf>,
     /// Stop after this many flows
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
+    /// Largest or latest first: the first --limit flows (1000 without it), or the groups of --by
+    #[arg(long, value_enum, value_name = "BY")]
+    pub(crate) sort: Option<Sort>,
+    /// Sum flows, packets and bytes by a column instead of listing flows
+    #[arg(long, value_name = "COLUMN", value_parser = groups())]
+    pub(crate) by: Option<String>,
+    /// Only so many groups of --by, the largest
+    #[arg(long, value_name = "COUNT", requires = "by", conflicts_with = "limit")]
+    pub(crate) top: Option<usize>,
     /// What to look for; all flows without it
     #[arg(value_name = "FILTER", trailing_var_arg = true)]
     pub(crate) filter: Vec<String>,
+}
+
+/// What the largest or latest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    Bytes,
+    Packets,
+    /// Flows by their number, only with --by
+    Flows,
+    Duration,
+    Start,
+    End,
+}
+
+/// Why a question is asked, and where that is written.
+#[derive(Debug, Args)]
+pub(crate) struct Asking {
+    /// Reference of the request that asks for this, for the audit log
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) case: Option<String>,
+    /// Audit log to write to, instead of audit/queries.jsonl in the archive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -222,6 +273,8 @@ pub(crate) struct WhoArguments {
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
     /// Address and port as the other side saw them
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) public: std::net::SocketAddr,
@@ -253,6 +306,8 @@ pub(crate) struct DecodeArguments {
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
     /// One JSON object per record
     #[arg(long)]
     pub(crate) json: bool,
@@ -263,6 +318,9 @@ pub(crate) struct VerifyArguments {
     /// The archive's directory
     #[arg(long, value_name = "DIR")]
     pub(crate) archive: PathBuf,
+    /// Also check an audit log that lies elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
     /// Public key got by another way than with the archive
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: Option<PathBuf>,

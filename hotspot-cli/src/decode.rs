@@ -12,10 +12,11 @@ use hotspot_core::fact::FlowDelta;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::DecodeArguments;
+use crate::ask::Query;
 use crate::find::keyring;
 use crate::output::{cell, json_line, stdout};
 use crate::time::utc;
-use crate::{Failure, Outcome, columns};
+use crate::{Failure, Outcome, ask, columns};
 
 pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
     let path = &arguments.file;
@@ -23,6 +24,7 @@ pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
     let len = File::open(path)
         .and_then(|mut file| file.read(&mut magic))
         .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
+    audit(arguments)?;
     let mut printer = Printer { to: stdout(), json: arguments.json };
     let outcome = if [b"PAR1", b"PARE"].iter().any(|kind| magic[..len].starts_with(*kind)) {
         segment(path, &keyring(&arguments.identity)?, &mut printer)
@@ -33,6 +35,26 @@ pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
     }?;
     printer.to.flush()?;
     Ok(outcome)
+}
+
+/// Records that a file is shown: in the log that was named, or in that of the archive the file belongs to. A file that lies
+/// somewhere else alone belongs to none.
+fn audit(arguments: &DecodeArguments) -> Result<(), Failure> {
+    let path = std::path::absolute(&arguments.file)?;
+    let mut parents = path.ancestors().skip(1).take(5);
+    let archive = parents.find_map(|dir| {
+        let candidates = [dir.to_path_buf(), dir.join("archive")];
+        candidates.into_iter().find(|candidate| candidate.join("manifest").is_dir())
+    });
+    if archive.is_none() && arguments.asking.audit.is_none() {
+        return Ok(());
+    }
+    ask::record(
+        &arguments.asking,
+        archive.as_deref().unwrap_or(&path),
+        "decode",
+        Query::default().with("file", path.display()),
+    )
 }
 
 struct Printer<W> {
@@ -61,7 +83,7 @@ fn segment(path: &Path, keyring: &Keyring, printer: &mut Printer<impl Write>) ->
     };
     let reader = SegmentReader::open(path, keyring).map_err(damaged)?;
     let origin = reader.origin().clone();
-    for batch in reader.read(|_, _| true).map_err(damaged)? {
+    for batch in reader.read() {
         let records = match batch {
             Ok(records) => records,
             Err(error) => {

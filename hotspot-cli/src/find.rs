@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 
 use hotspot_archive::filter::{self, Filter};
 use hotspot_archive::keys::Keyring;
-use hotspot_archive::search::{Archive, Hit, Interval, Seen};
+use hotspot_archive::search::{Archive, By, Hit, Interval, Seen};
+use hotspot_archive::segment::{FlowFile, SegmentError};
 use hotspot_core::record::FlowRecord;
 
-use crate::arguments::FindArguments;
+use crate::arguments::{FindArguments, Sort};
+use crate::ask::Query;
 use crate::output::{Table, cell, csv_line, json_line, stdout};
-use crate::time::Zone;
-use crate::{Failure, Outcome, columns};
+use crate::progress::ProgressLine;
+use crate::time::{Zone, utc};
+use crate::{Failure, Outcome, ask, columns, totals};
 
 /// Rows of a table that are laid out together.
 const TABLE_ROWS: usize = 1000;
@@ -20,36 +23,166 @@ pub(crate) fn run(arguments: &FindArguments) -> Result<Outcome, Failure> {
     let zone = Zone::new(arguments.tz.as_deref())?;
     let interval = interval(arguments, &zone)?;
     let filter = parse_filter(&arguments.filter)?;
+    let by = arguments.by.as_deref().and_then(|word| By::ALL.iter().copied().find(|by| by.word() == word));
+    let order = by.is_none().then(|| arguments.sort.map(order).transpose()).transpose()?.flatten();
     let archive = open(&arguments.archive, &arguments.identity)?;
-    let mut to = stdout();
-    let limit = arguments.limit.unwrap_or(usize::MAX);
+    ask::record(&arguments.asking, &arguments.archive, "find", query(arguments, interval, &filter))?;
+    if let Some(by) = by {
+        return totals::run(arguments, &archive, interval, &filter, by);
+    }
+    let mut answer = Answer::new(arguments, zone)?;
+    let progress = ProgressLine::new();
+    let limit = arguments.limit.unwrap_or(if order.is_some() { SORTED_DEFAULT } else { usize::MAX });
+    let mut first = First { limit: limit.min(SORTED_MAX), order, hits: Vec::new() };
     let (mut found, mut failed) = (0usize, None);
-    let mut table = new_table();
-    let mut header_written = false;
-    let seen = archive.search(interval, &filter, |hit| {
-        if found == limit {
-            return false;
-        }
-        found += 1;
-        let written = if arguments.json {
-            json_line(&mut to, &columns::of_hit(&hit))
-        } else if arguments.csv {
-            write_csv(&mut to, &hit, &mut header_written)
-        } else {
-            table.push(row(&hit, &zone));
-            if found % TABLE_ROWS == 0 { std::mem::replace(&mut table, new_table()).write(&mut to) } else { Ok(()) }
-        };
-        failed = written.err();
-        failed.is_none()
-    });
+    let seen = archive.search(
+        interval,
+        &filter,
+        |hit| {
+            if order.is_some() {
+                found += 1;
+                first.add(hit);
+                return true;
+            }
+            if found == limit {
+                return false;
+            }
+            found += 1;
+            progress.end();
+            failed = answer.add(&hit).err();
+            failed.is_none()
+        },
+        |done| progress.show(done),
+    );
+    progress.end();
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
-    if !arguments.json && !arguments.csv && found > 0 {
-        table.write(&mut to)?;
-    }
-    to.flush()?;
+    first.sorted().iter().try_for_each(|hit| answer.add(hit))?;
+    answer.end()?;
     Ok(conclude(found, &seen))
+}
+
+/// Flows that are sorted in memory, if no number is given, and at most.
+const SORTED_DEFAULT: usize = 1_000;
+const SORTED_MAX: usize = 1_000_000;
+
+/// What decides the order of flows, largest first.
+fn order(sort: Sort) -> Result<fn(&FlowRecord) -> i128, Failure> {
+    match sort {
+        Sort::Bytes => Ok(|flow| i128::from(flow.bytes_out) + i128::from(flow.bytes_in)),
+        Sort::Packets => Ok(|flow| i128::from(flow.packets_out) + i128::from(flow.packets_in)),
+        Sort::Duration => Ok(|flow| i128::from(flow.end_ns) - i128::from(flow.start_ns)),
+        Sort::Start => Ok(|flow| i128::from(flow.start_ns)),
+        Sort::End => Ok(|flow| i128::from(flow.end_ns)),
+        Sort::Flows => Err(Failure::Usage("--sort flows sorts the groups of --by".to_owned())),
+    }
+}
+
+/// The first flows in an order; never more than twice as many in memory.
+struct First {
+    limit: usize,
+    order: Option<fn(&FlowRecord) -> i128>,
+    hits: Vec<Hit>,
+}
+
+impl First {
+    fn add(&mut self, hit: Hit) {
+        self.hits.push(hit);
+        if self.hits.len() >= self.limit.saturating_mul(2).max(64) {
+            self.sort();
+        }
+    }
+
+    fn sort(&mut self) {
+        if let Some(order) = self.order {
+            self.hits.sort_by_key(|hit| std::cmp::Reverse(order(&hit.flow)));
+        }
+        self.hits.truncate(self.limit);
+    }
+
+    fn sorted(mut self) -> Vec<Hit> {
+        self.sort();
+        self.hits
+    }
+}
+
+/// What the audit log says of a search.
+fn query(arguments: &FindArguments, interval: Interval, filter: &Filter) -> Query {
+    query_of(interval, filter)
+        .with("words", arguments.filter.join(" "))
+        .with_some("by", arguments.by.as_deref())
+        .with_some("limit", arguments.top.or(arguments.limit))
+        .with_some("sort", arguments.sort.map(|sort| format!("{sort:?}").to_lowercase()))
+        .with_some("parquet", arguments.parquet.as_ref().map(|path| path.display()))
+}
+
+/// What every search says: its filter, and its times where there are any.
+pub(crate) fn query_of(interval: Interval, filter: &Filter) -> Query {
+    let time = |ns: i64| (ns != i64::MIN && ns != i64::MAX).then(|| utc(ns));
+    let query = Query::default().with("filter", filter);
+    query.with_some("from", time(interval.from_ns)).with_some("to", time(interval.to_ns))
+}
+
+/// The flows of an answer, in the form that was asked for.
+enum Answer {
+    Json(Output),
+    Csv(Output, bool),
+    Table(Output, Table, usize, Zone),
+    Parquet(Box<FlowFile>),
+}
+
+type Output = std::io::BufWriter<std::io::StdoutLock<'static>>;
+
+impl Answer {
+    fn new(arguments: &FindArguments, zone: Zone) -> Result<Self, Failure> {
+        Ok(if let Some(path) = &arguments.parquet {
+            Self::Parquet(Box::new(FlowFile::create(path).map_err(not_written)?))
+        } else if arguments.json {
+            Self::Json(stdout())
+        } else if arguments.csv {
+            Self::Csv(stdout(), false)
+        } else {
+            Self::Table(stdout(), new_table(), 0, zone)
+        })
+    }
+
+    fn add(&mut self, hit: &Hit) -> Result<(), Failure> {
+        match self {
+            Self::Json(to) => json_line(to, &columns::of_hit(hit))?,
+            Self::Csv(to, header_written) => write_csv(to, hit, header_written)?,
+            Self::Table(to, table, rows, zone) => {
+                table.push(row(hit, zone));
+                *rows += 1;
+                if *rows == TABLE_ROWS {
+                    std::mem::replace(table, new_table()).write(to)?;
+                    *rows = 0;
+                }
+            }
+            Self::Parquet(file) => file.push(&hit.origin, &hit.flow).map_err(not_written)?,
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match self {
+            Self::Json(mut to) | Self::Csv(mut to, _) => to.flush()?,
+            Self::Table(mut to, table, rows, _) => {
+                if rows > 0 {
+                    table.write(&mut to)?;
+                }
+                to.flush()?;
+            }
+            Self::Parquet(file) => file.finish().map_err(not_written)?,
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+fn not_written(error: SegmentError) -> Failure {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Failure::Output(std::io::Error::other(format!("{error}{cause}")))
 }
 
 /// Says on standard error what the answer does not cover.
@@ -60,6 +193,11 @@ pub(crate) fn conclude(found: usize, seen: &Seen) -> Outcome {
     }
     for gap in &seen.gaps {
         eprintln!("hotspot: not everything was recorded: {gap}");
+    }
+    if let Some(first) = seen.unindexed.first() {
+        let others = seen.unindexed.len() - 1;
+        let others = if others == 0 { String::new() } else { format!(", and {others} more") };
+        eprintln!("hotspot: slower than it could be, searched without an index: {first}{others}");
     }
     if found == 0 && seen.damage.is_empty() && seen.gaps.is_empty() {
         eprintln!("hotspot: nothing found; the log is whole where it was searched ({} segments)", seen.segments);

@@ -1,9 +1,10 @@
-//! `hotspot`: what investigators and compliance officers ask an archive. Needs no root, and changes nothing
-//! that a gateway signed.
+//! `hotspot`: what investigators and compliance officers ask an archive. Needs no root, and changes nothing that a gateway signed;
+//! what is asked goes into the audit log.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod arguments;
+mod ask;
 mod clock;
 mod columns;
 mod coverage;
@@ -12,8 +13,10 @@ mod find;
 mod keys;
 mod nat_map;
 mod output;
+mod progress;
 mod retention;
 mod time;
+mod totals;
 mod verify;
 mod who;
 
@@ -37,6 +40,8 @@ enum Failure {
     Usage(String),
     /// The data is damaged or not there; exit code 3.
     Damaged(String),
+    /// The question may not be answered; exit code 4.
+    Refused(String),
     /// Writing the answer failed.
     Output(std::io::Error),
 }
@@ -69,6 +74,10 @@ fn main() -> ExitCode {
         Err(Failure::Damaged(what)) => {
             eprintln!("hotspot: {what}");
             ExitCode::from(3)
+        }
+        Err(Failure::Refused(what)) => {
+            eprintln!("hotspot: refused: {what}");
+            ExitCode::from(4)
         }
         // Whoever read the answer has seen enough.
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

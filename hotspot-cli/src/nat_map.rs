@@ -186,7 +186,7 @@ fn validity(from: Option<&str>, to: Option<&str>, zone: &Zone) -> Result<Validit
     let moment = |text: Option<&str>, open: i64| match text {
         None => Ok(open),
         Some(text) => zone.parse(text).map_err(|failure| match failure {
-            Failure::Usage(why) | Failure::Damaged(why) => why,
+            Failure::Usage(why) | Failure::Damaged(why) | Failure::Refused(why) => why,
             Failure::Output(error) => error.to_string(),
         }),
     };

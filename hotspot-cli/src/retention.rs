@@ -7,11 +7,12 @@ use hotspot_archive::retention::{self, Hold, Moment};
 use hotspot_archive::search::Interval;
 use hotspot_archive::verify::all_records;
 
-use crate::arguments::{ExpireArguments, HoldArguments, HoldCommand};
-use crate::find::open;
+use crate::arguments::{Asking, ExpireArguments, HoldArguments, HoldCommand};
+use crate::find::{self, open};
 use crate::output::{Table, stdout};
+use crate::progress::ProgressLine;
 use crate::time::{Zone, utc};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, ask};
 
 pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
     let failed = |error: retention::RetentionError| Failure::Damaged(error.to_string());
@@ -64,13 +65,22 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
     if segments.is_empty() {
         let filter = filter::parse(&arguments.filter.join(" ")).map_err(|error| Failure::Usage(error.to_string()))?;
         let archive = open(&arguments.archive, &arguments.identity)?;
-        let seen = archive.search(interval, &filter, |hit| {
-            let segment = (hit.origin.gateway, hit.origin.sequence);
-            if segments.last() != Some(&segment) {
-                segments.push(segment);
-            }
-            true
-        });
+        let asking = Asking { case: Some(arguments.case.clone()), audit: arguments.audit.clone() };
+        ask::record(&asking, &arguments.archive, "hold", find::query_of(interval, &filter))?;
+        let progress = ProgressLine::new();
+        let seen = archive.search(
+            interval,
+            &filter,
+            |hit| {
+                let segment = (hit.origin.gateway, hit.origin.sequence);
+                if segments.last() != Some(&segment) {
+                    segments.push(segment);
+                }
+                true
+            },
+            |done| progress.show(done),
+        );
+        progress.end();
         // What could not be searched may match.
         if !seen.damage.is_empty() {
             return Err(Failure::Damaged(format!(

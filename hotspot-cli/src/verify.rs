@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use hotspot_archive::manifest::read_public_key;
-use hotspot_archive::verify::{Report, Trust, verify};
+use hotspot_archive::verify::{Report, Trust, verify, verify_audit};
 use serde_json::json;
 
 use crate::arguments::VerifyArguments;
@@ -26,12 +26,15 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         checkpoints: &checkpoints,
         keyring: (!keyring.is_empty()).then_some(&keyring),
     };
-    let report = verify(&arguments.archive, &trust, |report| {
+    let mut report = verify(&arguments.archive, &trust, |report| {
         if shows_progress {
             show_progress(report);
         }
     })
     .map_err(|error| Failure::Damaged(error.to_string()))?;
+    if let Some(path) = &arguments.audit {
+        verify_audit(path, &path.display().to_string(), &mut report);
+    }
     let mut to = stdout();
     if arguments.json {
         let findings: Vec<_> = report

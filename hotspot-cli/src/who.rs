@@ -7,39 +7,55 @@ use hotspot_archive::search::{Hit, Interval};
 use hotspot_core::record::{Attribution, FlowRecord, NatState};
 
 use crate::arguments::WhoArguments;
-use crate::find::{conclude, endpoint, open, protocol};
+use crate::find::{conclude, endpoint, open, protocol, query_of};
 use crate::nat_map::{Mapped, NatMap};
 use crate::output::{json_line, stdout};
+use crate::progress::ProgressLine;
 use crate::time::Zone;
-use crate::{Failure, Outcome, columns};
+use crate::{Failure, Outcome, ask, columns};
+
+/// Flows of one public address and port within some seconds; more would be no answer.
+const CANDIDATES_MAX: usize = 100_000;
 
 pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     let zone = Zone::new(arguments.tz.as_deref())?;
     let at_ns = zone.parse(&arguments.at)?;
     let tolerance_ns = i64::from(arguments.tolerance) * 1_000_000_000;
-    let interval = Interval { from_ns: at_ns - tolerance_ns, to_ns: at_ns + tolerance_ns + 1 };
+    let interval = Interval {
+        from_ns: at_ns.saturating_sub(tolerance_ns),
+        to_ns: at_ns.saturating_add(tolerance_ns).saturating_add(1),
+    };
     let public = Filter::Public(arguments.public.ip().to_canonical(), Some(arguments.public.port()));
     let map = arguments.nat_map.as_deref().map(|path| NatMap::read(path, &zone)).transpose()?;
     let mapped = map.map(|map| map.decode(arguments.public, at_ns)).unwrap_or_default();
-    let whoever = mapped.iter().fold(public.clone(), |filter, mapped| {
-        Filter::Or(Box::new(filter), Box::new(Filter::Ip(Side::Source, mapped.client)))
-    });
+    let clients = mapped.iter().map(|mapped| Filter::Ip(Side::Source, mapped.client));
+    let whoever = Filter::Any(std::iter::once(public.clone()).chain(clients).collect());
     let filter = match &arguments.proto {
         None => whoever,
         Some(name) => {
             let protocol =
                 filter::parse(&format!("proto {name}")).map_err(|error| Failure::Usage(error.to_string()))?;
-            Filter::And(Box::new(whoever), Box::new(protocol))
+            whoever.and(protocol)
         }
     };
     let archive = open(&arguments.archive, &arguments.identity)?;
+    ask::record(&arguments.asking, &arguments.archive, "who", query_of(interval, &filter))?;
+    let progress = ProgressLine::new();
     let mut candidates: Vec<Hit> = Vec::new();
-    let seen = archive.search(interval, &filter, |hit| {
-        if public.matches(&hit.flow) || mapped.iter().any(|mapped| may_be(&hit.flow, *mapped)) {
-            candidates.push(hit);
-        }
-        true
-    });
+    let seen = archive.search(
+        interval,
+        &filter,
+        |hit| {
+            let is_candidate =
+                public.matches(&hit.origin, &hit.flow) || mapped.iter().any(|mapped| may_be(&hit.flow, *mapped));
+            if is_candidate {
+                candidates.push(hit);
+            }
+            candidates.len() < CANDIDATES_MAX
+        },
+        |done| progress.show(done),
+    );
+    progress.end();
     // Nearest first: a flow that was going on at that very moment before one that had just ended; of those that went on then the
     // surest first, because the answers to a forged address are another flow of the same connection.
     candidates.sort_by_key(|hit| {

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 use arrow_array::{Array, ArrayRef, PrimitiveArray, RecordBatch, StringArray};
 use hotspot_core::WallNs;
 
 use super::SegmentError;
+
+/// Longest value of a column of text; a name of a device with every byte escaped has a thousand.
+const TEXT_BYTES_MAX: i32 = 1 << 16;
 
 /// A column of text; values are written straight into the column.
 pub(super) fn text<T>(rows: &[T], value: impl FnMut(&T) -> Option<String>) -> ArrayRef {
@@ -57,14 +60,26 @@ impl<'a> Columns<'a> {
     }
 
     pub(super) fn text(&self, column: &'static str) -> Result<Text<'a>, SegmentError> {
-        let values = self.column(column)?.as_string_opt::<i32>().ok_or_else(|| self.missing(column))?;
-        Ok(Text { values: Some(values), column, path: self.path })
+        let array = self.column(column)?;
+        let (keys, values) = match array.as_dictionary_opt::<Int32Type>() {
+            Some(dictionary) => (Some(dictionary.keys()), dictionary.values()),
+            None => (None, array),
+        };
+        let values = values.as_string_opt::<i32>().ok_or_else(|| self.missing(column))?;
+        let text = Text { keys, values: Some(values), column, path: self.path };
+        // A short file can name a long value many times; here is where it would become many copies.
+        let longest =
+            (0..self.batch.num_rows()).filter_map(|row| text.place(row)).map(|at| values.value_length(at)).max();
+        match longest {
+            Some(longest) if longest > TEXT_BYTES_MAX => Err(text.unexpected(&format!("a value of {longest} bytes"))),
+            Some(_) | None => Ok(text),
+        }
     }
 
     /// A column that files of earlier formats do not have: nothing is known there.
     pub(super) fn text_if_any(&self, column: &'static str) -> Result<Text<'a>, SegmentError> {
         if self.batch.column_by_name(column).is_none() {
-            return Ok(Text { values: None, column, path: self.path });
+            return Ok(Text { keys: None, values: None, column, path: self.path });
         }
         self.text(column)
     }
@@ -115,7 +130,9 @@ impl Numbers<'_, TimestampMicrosecondType> {
     }
 }
 
+/// A column of text, which is read as a dictionary.
 pub(super) struct Text<'a> {
+    keys: Option<&'a PrimitiveArray<Int32Type>>,
     values: Option<&'a StringArray>,
     column: &'static str,
     path: &'a Path,
@@ -123,7 +140,16 @@ pub(super) struct Text<'a> {
 
 impl<'a> Text<'a> {
     pub(super) fn get(&self, row: usize) -> Option<&'a str> {
-        self.values.filter(|values| values.is_valid(row)).map(|values| values.value(row))
+        self.values.zip(self.place(row)).map(|(values, at)| values.value(at))
+    }
+
+    /// Where a row's value is among the values; `None` where the row has none.
+    fn place(&self, row: usize) -> Option<usize> {
+        let at = match self.keys {
+            None => row,
+            Some(keys) => keys.is_valid(row).then(|| usize::try_from(keys.value(row)).ok())??,
+        };
+        self.values.filter(|values| values.is_valid(at)).map(|_| at)
     }
 
     pub(super) fn owned(&self, row: usize) -> Option<String> {

@@ -64,11 +64,7 @@ impl SegmentWriter {
         path.parent().map_or(Ok(()), durable::make_dir).map_err(io_failed)?;
         let file = Replacement::begin(path).map_err(io_failed)?;
         let target = file.file().map_err(io_failed)?;
-        let writer = properties(class, origin, key).and_then(|properties| {
-            // Text goes in by reference; the file says nothing of that.
-            let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-            ArrowWriter::try_new_with_options(target, schema::of(class), options)
-        });
+        let writer = properties(class, origin, key).and_then(|properties| open(target, class, properties));
         let writer = writer.map_err(|source| SegmentError::Write { path: path.to_path_buf(), source })?;
         Ok(Self { path: path.to_path_buf(), file, writer })
     }
@@ -129,6 +125,25 @@ impl FlowWriter {
     }
 }
 
+/// A writer of flows of any segments, for other engines: nobody's segment, so that it says nothing of itself.
+pub(super) fn export(target: File) -> Result<ArrowWriter<File>, ParquetError> {
+    open(target, Class::Flows, encodings(compressed()?)?.build())
+}
+
+fn open(target: File, class: Class, properties: WriterProperties) -> Result<ArrowWriter<File>, ParquetError> {
+    // Text goes in by reference; the file says nothing of that.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(target, schema::of(class), options)
+}
+
+fn compressed() -> Result<WriterPropertiesBuilder, ParquetError> {
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
+        .set_statistics_enabled(EnabledStatistics::Page))
+}
+
 /// How a segment is written: compression, encodings, row groups, statistics, what it says of itself, and encryption where there is
 /// a key.
 fn properties(class: Class, origin: &Origin, key: Option<&DataKey>) -> Result<WriterProperties, ParquetError> {
@@ -139,11 +154,7 @@ fn properties(class: Class, origin: &Origin, key: Option<&DataKey>) -> Result<Wr
         ("hotspot.gateway", origin.gateway.clone()),
         ("hotspot.sequence", origin.sequence.to_string()),
     ];
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
-        .set_statistics_enabled(EnabledStatistics::Page)
+    let properties = compressed()?
         .set_key_value_metadata(Some(
             metadata.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect(),
         ))

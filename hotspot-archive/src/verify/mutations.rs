@@ -120,7 +120,11 @@ fn world() -> World {
         }
     }
     let policy: Policy = "flows=1d".parse().unwrap();
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 4, "flows and key of sequences 2 and 3");
+    assert_eq!(
+        manifest.expire(&policy, &clocks.moment()).unwrap().files,
+        6,
+        "flows, index and key of sequences 2 and 3"
+    );
     let archive = dir.path().join("archive");
     assert_eq!(verify(&archive, &Trust::default(), |_| {}).unwrap().findings, []);
     let text = std::fs::read(archive.join("manifest/g.jsonl")).unwrap();
@@ -435,7 +439,7 @@ fn a_clock_that_jumps_deletes_nothing_early() {
         assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 0);
     }
     clocks.pass(true_age(2));
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 2, "flows and coverage of sequence 1");
+    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 3, "flows, index and coverage of sequence 1");
     assert_eq!(verify(&dir.path().join("archive"), &Trust::default(), |_| {}).unwrap().findings, []);
 }
 
@@ -472,15 +476,15 @@ fn a_hold_keeps_what_is_over_and_a_damaged_hold_keeps_everything() {
     assert!(manifest.expire(&policy, &clocks.moment()).is_err());
     std::fs::remove_file(archive.join("holds/C-2.json")).unwrap();
     let done = manifest.expire(&policy, &clocks.moment()).unwrap();
-    assert_eq!((done.files, done.held), (2, 1), "flows of 1 and 3; coverage is not over");
+    assert_eq!((done.files, done.held), (4, 1), "flows and index of 1 and 3; coverage is not over");
     let kept = "flows/site=s/date=2026-11-22/g-0000000002.parquet";
     let kept = archive.join(kept).exists() || archive.join(kept.replace("-22", "-23")).exists();
     assert!(kept);
     assert_eq!(verify(&archive, &Trust::default(), |_| {}).unwrap().findings, []);
     assert!(lift_hold(&archive, "C-1").unwrap() && !lift_hold(&archive, "C-1").unwrap());
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 1);
+    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 2);
     let report = verify(&archive, &Trust::default(), |_| {}).unwrap();
-    assert_eq!((report.findings.as_slice(), report.deleted), ([].as_slice(), 3));
+    assert_eq!((report.findings.as_slice(), report.deleted), ([].as_slice(), 6));
 }
 
 #[test]

@@ -1,0 +1,262 @@
+//! Tests of the language: what words mean, what errors say, and that printing and parsing are inverse.
+
+use hotspot_core::record::Attribution;
+use proptest::prelude::*;
+
+use super::*;
+use crate::segment::tests::flow;
+
+fn origin() -> Origin {
+    Origin { site: "cafe-1".into(), gateway: "gw1".into(), sequence: 1 }
+}
+
+fn is_match(text: &str) -> bool {
+    parse(text).unwrap().matches(&origin(), &flow(2))
+}
+
+#[test]
+fn every_word_finds_its_column() {
+    for text in [
+        "",
+        "any",
+        "user 0912345678",
+        "user 09123*",
+        "user in [nobody, 0912345678]",
+        "mac 02-00-00-00-00-01",
+        "ip 10.20.0.14",
+        "host 10.20.0.14",
+        "ip 203.0.113.7",
+        "ip 198.51.100.1",
+        "ip in [1.1.1.1 198.51.100.1]",
+        "src ip 10.20.0.14 and dst ip 198.51.100.1",
+        "net 198.51.100.0/24",
+        "net 198.51.100.77/24",
+        "port 443 or port 1",
+        "dst port in [80, 443, 8000-9000]",
+        "dst portrange 440-450",
+        "dst port >= 443 and dst port<444 and dst port != 80",
+        "src port 45678",
+        "proto tcp",
+        "proto 6",
+        "tcp && ! udp || icmp",
+        "ipv4",
+        "public ip 203.0.113.7 port 45678",
+        "public ip 203.0.113.7",
+        "public ip 203.0.113.7 port 45678 at @1795392001",
+        "at 2026-11-23T07:00:01+07:00",
+        "site cafe-1 and gateway gw* and interface lan",
+        "ssid \"Café \\\"x\\\"\" and nat exact and attribution authenticated and end end_of_flow",
+        "ap 02:00:00:00:01:01",
+        "bytes > 1.6k and bytes = 1620 and src bytes 120 and dst bytes >= 1500",
+        "packets 3 and src packets < 3",
+        "duration = 1s and duration > 999ms and duration <= 0.001h",
+        "not (user nobody or vlan 7)",
+        "user \"0912345678\" and not proto udp",
+        "user 0912345678 # the phone\n  and tcp # its flows",
+    ] {
+        assert!(is_match(text), "{text}");
+    }
+}
+
+#[test]
+fn what_is_elsewhere_is_not_found() {
+    for text in [
+        "user 091234567",
+        "user \"09123*\"",
+        "user in [a b c]",
+        "dst ip 10.20.0.14",
+        "src port 443",
+        "proto udp",
+        "ipv6",
+        "public ip 203.0.113.7 port 1",
+        "public ip 203.0.113.7 port 45678 at @1795391990",
+        "public ip 10.20.0.14",
+        "vlan 1",
+        "hostname *",
+        "bytes > 1620",
+        "duration > 1s",
+        "not mac 02:00:00:00:00:01",
+    ] {
+        assert!(!is_match(text), "{text}");
+    }
+}
+
+#[test]
+fn every_claimant_of_an_ambiguous_flow_is_found() {
+    let mut flow = flow(2);
+    flow.attribution = Attribution::Ambiguous;
+    std::sync::Arc::make_mut(flow.identity.as_mut().unwrap()).user = Some("anna, binh".into());
+    let is_match = |text: &str| parse(text).unwrap().matches(&origin(), &flow);
+    assert!(is_match("user anna") && is_match("user binh") && !is_match("user \"anna, binh\""));
+}
+
+#[test]
+fn a_flow_that_is_not_translated_has_its_own_address() {
+    assert!(parse("public ip 2001:db8::14 port 40000").unwrap().matches(&origin(), &flow(1)));
+}
+
+#[test]
+fn device_names_are_found_in_any_case() {
+    let mut flow = flow(2);
+    flow.hostname = Some("Annas-iPhone".into());
+    assert!(parse("hostname *IPHONE").unwrap().matches(&origin(), &flow));
+    assert!(!parse("hostname iphone").unwrap().matches(&origin(), &flow));
+}
+
+#[test]
+fn a_filter_knows_the_times_it_asks_for() {
+    let second = 1_000_000_000;
+    assert_eq!(parse("user x").unwrap().times(), (WallNs::MIN, WallNs::MAX));
+    assert_eq!(parse("user x and at @10").unwrap().times(), (8 * second, 12 * second + 1));
+    assert_eq!(parse("at @10 within 1s or at @20 within 0s").unwrap().times(), (9 * second, 20 * second + 1));
+    assert_eq!(parse("not at @10").unwrap().times(), (WallNs::MIN, WallNs::MAX));
+}
+
+#[test]
+fn errors_point_at_the_place_and_say_what_to_write() {
+    for (text, at, what) in [
+        ("user x and prot tcp", 11, "did you mean 'proto'"),
+        ("usr x", 0, "did you mean 'user'"),
+        ("user", 4, "expected a value"),
+        ("ip 10.0.0", 3, "expected an address"),
+        ("ip 10.0.0.0/8", 3, "write 'net'"),
+        ("10.0.0.1", 0, "write 'ip'"),
+        ("02:00:00:00:00:01", 0, "write 'mac'"),
+        ("port 99999", 5, "expected a port"),
+        ("port > 65535", 7, "no port is beyond"),
+        ("port in 80", 8, "expected '['"),
+        ("port in [80, 443", 16, "expected ']'"),
+        ("port in [80, x]", 13, "expected a port"),
+        ("port 90-80", 5, "expected a port"),
+        ("(user x", 7, "expected ')'"),
+        ("user x)", 6, "no '('"),
+        ("and", 0, "missing before 'and'"),
+        ("user x an user y", 7, "did you mean 'and'"),
+        ("user x user y", 7, "'and' or 'or'"),
+        ("user x and", 10, "missing here"),
+        ("proto nonsense", 6, "expected a protocol"),
+        ("public port 5", 7, "expected 'ip'"),
+        ("duration > 30", 11, "unit"),
+        ("bytes > much", 8, "10k"),
+        ("at 2026-11-23T10:02:03", 3, "zone"),
+        ("vlan 5000", 5, "0 to 4095"),
+        ("src user x", 4, "after 'src'"),
+        ("user \"open", 5, "not closed"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.what.contains(what), "{text}: {error}");
+        assert_eq!(error.at, at, "{text}: {error}");
+    }
+    let error = parse("user x and prot tcp").unwrap_err().to_string();
+    assert!(error.ends_with("\n  user x and prot tcp\n             ^"), "{error}");
+    let error = parse("user x\n  and prot tcp # comment").unwrap_err().to_string();
+    assert!(error.ends_with("\n    and prot tcp # comment\n        ^"), "{error}");
+}
+
+#[test]
+fn nesting_and_length_are_bounded() {
+    assert!(parse(&format!("{}tcp{}", "(".repeat(60), ")".repeat(60))).is_ok());
+    assert!(parse(&format!("{}tcp", "not ".repeat(100_000))).is_err());
+    assert!(parse(&"(".repeat(2_000_000)).is_err());
+    let long = format!("port in [{}]", (0..50_000).map(|port| port.to_string()).collect::<Vec<_>>().join(", "));
+    assert!(parse(&long).unwrap().matches(&origin(), &flow(2)));
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop::sample::select(vec![Side::Source, Side::Destination, Side::Either])
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        prop::sample::select(vec!["10.20.0.14", "203.0.113.7", "198.51.100.1", "2001:db8::14"])
+            .prop_map(|ip| ip.parse().unwrap()),
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(|ip| IpAddr::from(ip).to_canonical()),
+    ]
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    prop_oneof![
+        prop::sample::select(vec!["0912345678", "lan", "authenticated", "exact", "idle"])
+            .prop_map(|text| Pattern::Exact(text.into())),
+        any::<String>().prop_map(Pattern::Exact),
+        "[a-z0-9]{0,3}\\*[a-z0-9*]{0,3}".prop_map(Pattern::Glob),
+    ]
+}
+
+/// Any filter that a person could have written.
+pub(crate) fn filter() -> impl Strategy<Value = Filter> {
+    let leaf = prop_oneof![
+        Just(Filter::Everything),
+        (prop::sample::select(TextField::ALL), pattern()).prop_map(|(field, pattern)| Filter::Text(field, pattern)),
+        (0u8..6).prop_map(|last| Filter::Mac(MacAddr([2, 0, 0, 0, 0, last]))),
+        (side(), ip()).prop_map(|(side, ip)| Filter::Ip(side, ip)),
+        (side(), ip(), 0u8..=128).prop_map(|(side, ip, prefix)| {
+            let most = if ip.is_ipv4() { 32 } else { 128 };
+            Filter::Net(side, IpNet::new(ip, prefix.min(most)).unwrap().trunc())
+        }),
+        (side(), prop::sample::select(vec![(443, 443), (40_000, 50_000), (0, 1024), (0, 65_535)]))
+            .prop_map(|(side, (from, to))| Filter::Port(side, from..=to)),
+        prop::sample::select(vec![1u8, 6, 17, 58, 200]).prop_map(Filter::Protocol),
+        any::<bool>().prop_map(Filter::IsV4),
+        (ip(), prop::option::of(prop::sample::select(vec![45_678u16, 40_000, 1])))
+            .prop_map(|(ip, port)| Filter::Public(ip, port)),
+        prop::sample::select(vec![100u16, 1]).prop_map(Filter::Vlan),
+        (
+            side(),
+            prop::sample::select(NumberField::ALL),
+            prop::sample::select(Compare::ALL),
+            prop::sample::select(vec![0u64, 60, 1500, 1560, 1_000_000_000]),
+        )
+            .prop_map(|(side, field, compare, value)| {
+                // A duration has no side.
+                let side = if field == NumberField::Duration { Side::Either } else { side };
+                Filter::Number(side, field, compare, value)
+            }),
+        (0i64..60_000, 0i64..3_000).prop_map(|(at_ms, within_ms)| Filter::At {
+            at_ns: 1_795_392_000_000_000_000 + at_ms * 1_000_000,
+            within_ns: within_ms * 1_000_000,
+        }),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Filter::All),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Filter::Any),
+            inner.prop_map(|inner| Filter::Not(Box::new(inner))),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_is_parsed_back(filter in filter()) {
+        let text = filter.to_string();
+        prop_assert_eq!(parse(&text), Ok(filter), "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_fall(text in any::<String>()) {
+        if let Err(error) = parse(&text) {
+            prop_assert!(error.at <= text.chars().count());
+            let _ = error.to_string();
+        }
+    }
+
+    #[test]
+    fn no_words_make_the_parser_fall(words in prop::collection::vec(prop::sample::select(vec![
+        "user", "x", "in", "[", "]", ",", "(", ")", "not", "and", "or", "port", "80", ">", "at", "@1", "within", "2s", "public",
+        "ip", "10.0.0.1", "net", "src", "dst", "bytes", "1k", "\"", "#", "\n", "tcp",
+    ]), 0..12)) {
+        let _ = parse(&words.join(" "));
+    }
+
+    /// The time a filter says it asks for holds every match.
+    #[test]
+    fn matches_lie_in_the_times_of_the_filter(filter in filter(), number in 0u64..50) {
+        let flow = flow(number);
+        if filter.matches(&origin(), &flow) {
+            let (from_ns, to_ns) = filter.times();
+            prop_assert!(flow.start_ns < to_ns && flow.end_ns >= from_ns);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Building an index while a segment is written: one call per row, in the order of the rows.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use foldhash::fast::FixedState;
+use hotspot_core::record::FlowRecord;
+
+use super::bytes::{put_value, put_varint};
+use super::{FORMAT, Kind, MAGIC, mapped};
+use crate::filter::{public_endpoint, users};
+
+/// Ports of one address are a bitmap from so many on: 8 KiB are smaller than their list then.
+pub(super) const BITMAP_FROM: usize = 6_000;
+pub(super) const BITMAP_BYTES: usize = 8_192;
+
+/// Collects the values of a segment's rows. Its memory is at most some 60 bytes per row, where no two rows share a value.
+#[derive(Default)]
+pub struct Builder {
+    rows: u32,
+    macs: Places,
+    client_ips: Places,
+    users: Places,
+    public: HashMap<[u8; 16], Endpoints, FixedState>,
+    peers: HashSet<[u8; 16], FixedState>,
+}
+
+impl Builder {
+    /// Adds the next row.
+    pub fn add(&mut self, flow: &FlowRecord) {
+        let row = self.rows;
+        self.rows += 1;
+        self.macs.add(&flow.client_mac.0, row);
+        self.client_ips.add(&mapped(flow.client_ip), row);
+        users(flow).filter(|user| !user.is_empty()).for_each(|user| self.users.add(user.as_bytes(), row));
+        let (ip, port) = public_endpoint(flow);
+        let endpoints = self.public.entry(mapped(ip)).or_default();
+        endpoints.ports.extend(port);
+        endpoints.is_translated |= flow.public.is_some();
+        if let Some(ip) = flow.peer_ip {
+            self.peers.insert(mapped(ip));
+        }
+    }
+
+    /// The index as it is in the file; `sha256` is that of the segment's file, 64 hexadecimal digits.
+    #[must_use]
+    pub fn finish(self, sha256: &str) -> Vec<u8> {
+        let sections = [
+            self.macs.into_section(),
+            self.client_ips.into_section(),
+            self.users.into_section(),
+            public_section(self.public),
+            peer_section(self.peers),
+        ];
+        let mut file = MAGIC.to_vec();
+        file.extend(FORMAT.to_le_bytes());
+        file.extend(self.rows.to_le_bytes());
+        let mut hash = crate::manifest::from_hex(sha256).unwrap_or_default();
+        hash.resize(32, 0);
+        file.extend(hash);
+        for (kind, section) in Kind::ALL.into_iter().zip(&sections) {
+            file.extend((kind as u32).to_le_bytes());
+            // A journal holds no more than 512 MiB, so no section comes near 4 GiB.
+            file.extend(u32::try_from(section.len()).unwrap_or(u32::MAX).to_le_bytes());
+            file.extend(crc32c::crc32c(section).to_le_bytes());
+        }
+        file.extend(crc32c::crc32c(&file).to_le_bytes());
+        sections.iter().for_each(|section| file.extend_from_slice(section));
+        file
+    }
+}
+
+/// The ports of one address by which the other side knew clients.
+#[derive(Default)]
+struct Endpoints {
+    ports: Vec<u16>,
+    /// Some row has it after translation; else it is its clients' own.
+    is_translated: bool,
+}
+
+/// Values and the rows they are in.
+#[derive(Default)]
+struct Places {
+    ranges: HashMap<Box<[u8]>, Vec<Range<u32>>, FixedState>,
+    /// Rows of one client lie together: the value of the last row, not yet in `ranges`.
+    open: Option<(Vec<u8>, Range<u32>)>,
+}
+
+impl Places {
+    fn add(&mut self, value: &[u8], row: u32) {
+        match &mut self.open {
+            Some((open, range)) if open == value && range.end >= row => range.end = row + 1,
+            _ => {
+                self.close();
+                self.open = Some((value.to_vec(), row..row + 1));
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some((value, range)) = self.open.take() {
+            self.ranges.entry(value.into_boxed_slice()).or_default().push(range);
+        }
+    }
+
+    fn into_section(mut self) -> Vec<u8> {
+        self.close();
+        let mut values: Vec<_> = self.ranges.into_iter().collect();
+        values.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        let mut section = Vec::new();
+        put_varint(&mut section, values.len() as u128);
+        let mut previous: &[u8] = &[];
+        for (value, ranges) in &values {
+            put_value(&mut section, previous, value);
+            put_varint(&mut section, ranges.len() as u128);
+            let mut end = 0;
+            for range in ranges {
+                put_varint(&mut section, u128::from(range.start - end));
+                put_varint(&mut section, u128::from(range.end - range.start));
+                end = range.end;
+            }
+            previous = value;
+        }
+        section
+    }
+}
+
+fn public_section(endpoints: HashMap<[u8; 16], Endpoints, FixedState>) -> Vec<u8> {
+    let mut endpoints: Vec<_> = endpoints.into_iter().collect();
+    endpoints.sort_unstable_by_key(|(ip, _)| *ip);
+    let mut section = Vec::new();
+    put_varint(&mut section, endpoints.len() as u128);
+    let mut previous: &[u8] = &[];
+    for (ip, Endpoints { ports, is_translated }) in &mut endpoints {
+        put_value(&mut section, previous, ip);
+        ports.sort_unstable();
+        ports.dedup();
+        put_varint(&mut section, (ports.len() as u128) << 1 | u128::from(*is_translated));
+        if ports.len() < BITMAP_FROM {
+            let mut last = 0;
+            for port in ports {
+                put_varint(&mut section, u128::from(*port - last));
+                last = *port;
+            }
+        } else {
+            let mut bitmap = [0u8; BITMAP_BYTES];
+            ports.iter().for_each(|port| bitmap[usize::from(port >> 3)] |= 1 << (port & 7));
+            section.extend_from_slice(&bitmap);
+        }
+        previous = ip;
+    }
+    section
+}
+
+fn peer_section(peers: HashSet<[u8; 16], FixedState>) -> Vec<u8> {
+    let mut peers: Vec<u128> = peers.into_iter().map(u128::from_be_bytes).collect();
+    peers.sort_unstable();
+    let mut section = Vec::new();
+    put_varint(&mut section, peers.len() as u128);
+    let mut last = 0;
+    for peer in peers {
+        put_varint(&mut section, peer - last);
+        last = peer;
+    }
+    section
+}

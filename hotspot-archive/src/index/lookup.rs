@@ -1,0 +1,344 @@
+//! Asking an index: which rows can hold a value.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use hotspot_core::MacAddr;
+use ipnet::IpNet;
+
+use super::builder::{BITMAP_BYTES, BITMAP_FROM};
+use super::bytes::Bytes;
+use super::rows::united;
+use super::{FORMAT, IndexError, Kind, MAGIC, Rows, mapped};
+
+/// Bytes before the sections.
+const HEADER_BYTES: usize = 8 + 4 + 4 + 32 + Kind::ALL.len() * 12 + 4;
+
+/// An index that was read. Sections are checked when they are asked.
+#[derive(Debug)]
+pub struct Index {
+    file: Vec<u8>,
+    rows: u32,
+}
+
+impl Index {
+    /// Takes the bytes of a file; `sha256` is what the manifest says of the segment it should belong to.
+    pub fn new(file: Vec<u8>, sha256: &str) -> Result<Self, IndexError> {
+        if !file.starts_with(&MAGIC) {
+            return Err(IndexError::Format);
+        }
+        let header = file.get(..HEADER_BYTES).ok_or(IndexError::Damaged)?;
+        if word(header, 8) != FORMAT {
+            return Err(IndexError::Format);
+        }
+        if crc32c::crc32c(&header[..HEADER_BYTES - 4]) != word(header, HEADER_BYTES - 4) {
+            return Err(IndexError::Damaged);
+        }
+        if crate::manifest::from_hex(sha256).as_deref() != Some(&header[16..48]) {
+            return Err(IndexError::OtherSegment);
+        }
+        Ok(Self { rows: word(header, 12), file })
+    }
+
+    /// How many rows the segment has.
+    #[must_use]
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    pub fn mac(&self, mac: MacAddr) -> Result<Rows, IndexError> {
+        self.places(Kind::Mac, &mac.0..=&mac.0)
+    }
+
+    pub fn user(&self, user: &str) -> Result<Rows, IndexError> {
+        self.places(Kind::User, user.as_bytes()..=user.as_bytes())
+    }
+
+    /// Rows whose client has an address in a network.
+    pub fn client(&self, net: IpNet) -> Result<Rows, IndexError> {
+        let (least, greatest) = bounds(net);
+        self.places(Kind::ClientIp, &least..=&greatest)
+    }
+
+    /// Whether any row was translated to an address in a network.
+    pub fn has_translated(&self, net: IpNet) -> Result<bool, IndexError> {
+        let (least, greatest) = bounds(net);
+        let mut is_there = false;
+        self.endpoints(|ip, is_translated, _| is_there |= is_translated && (least..=greatest).contains(&ip))?;
+        Ok(is_there)
+    }
+
+    /// Whether the other side knew any row's client by this address, and port if one is given.
+    pub fn has_public(&self, ip: IpAddr, port: Option<u16>) -> Result<bool, IndexError> {
+        let asked = mapped(ip);
+        let mut is_there = false;
+        self.endpoints(|ip, _, ports| is_there |= ip == asked && port.is_none_or(|port| ports.contains(port)))?;
+        Ok(is_there)
+    }
+
+    /// Whether any row's peer is in a network.
+    pub fn has_peer(&self, net: IpNet) -> Result<bool, IndexError> {
+        let (least, greatest) = bounds(net);
+        let (least, greatest) = (u128::from_be_bytes(least), u128::from_be_bytes(greatest));
+        let mut bytes = Bytes(self.section(Kind::Peer)?);
+        let mut peer = 0u128;
+        for _ in 0..bytes.varint()? {
+            peer = peer.checked_add(bytes.varint()?).ok_or(IndexError::Damaged)?;
+            if peer >= least {
+                return Ok(peer <= greatest);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Rows of the values in a range.
+    fn places(&self, kind: Kind, asked: RangeInclusive<&[u8]>) -> Result<Rows, IndexError> {
+        let mut bytes = Bytes(self.section(kind)?);
+        let (mut value, mut found) = (Vec::new(), Vec::new());
+        for _ in 0..bytes.varint()? {
+            bytes.value(&mut value)?;
+            if value.as_slice() > *asked.end() {
+                break;
+            }
+            let is_asked = value.as_slice() >= *asked.start();
+            let mut end = 0u32;
+            for _ in 0..bytes.number()? {
+                let start = end.checked_add(bytes.number()?).ok_or(IndexError::Damaged)?;
+                end = start.checked_add(bytes.number()?).filter(|end| *end <= self.rows).ok_or(IndexError::Damaged)?;
+                if is_asked && start < end {
+                    found.push(start..end);
+                }
+            }
+        }
+        Ok(Rows::Some(united(found)))
+    }
+
+    fn endpoints(&self, mut each: impl FnMut([u8; 16], bool, Ports<'_>)) -> Result<(), IndexError> {
+        let mut bytes = Bytes(self.section(Kind::Public)?);
+        let mut value = Vec::new();
+        for _ in 0..bytes.varint()? {
+            bytes.value(&mut value)?;
+            let ip = <[u8; 16]>::try_from(value.as_slice()).map_err(|_| IndexError::Damaged)?;
+            let number = bytes.number()?;
+            let count = (number >> 1) as usize;
+            let ports = if count < BITMAP_FROM {
+                let begin = bytes.0;
+                for _ in 0..count {
+                    bytes.varint()?;
+                }
+                Ports::List(&begin[..begin.len() - bytes.0.len()])
+            } else {
+                Ports::Bitmap(bytes.take(BITMAP_BYTES)?)
+            };
+            each(ip, number & 1 != 0, ports);
+        }
+        Ok(())
+    }
+
+    fn section(&self, kind: Kind) -> Result<&[u8], IndexError> {
+        let mut begin = HEADER_BYTES;
+        for (position, candidate) in Kind::ALL.into_iter().enumerate() {
+            let entry = 48 + position * 12;
+            let end = begin.checked_add(word(&self.file, entry + 4) as usize).ok_or(IndexError::Damaged)?;
+            if candidate == kind {
+                let section = self.file.get(begin..end).ok_or(IndexError::Damaged)?;
+                let is_whole =
+                    word(&self.file, entry) == kind as u32 && crc32c::crc32c(section) == word(&self.file, entry + 8);
+                return if is_whole { Ok(section) } else { Err(IndexError::Damaged) };
+            }
+            begin = end;
+        }
+        Err(IndexError::Damaged)
+    }
+}
+
+/// Ports of one address.
+enum Ports<'a> {
+    List(&'a [u8]),
+    Bitmap(&'a [u8]),
+}
+
+impl Ports<'_> {
+    fn contains(&self, port: u16) -> bool {
+        match self {
+            Self::Bitmap(bitmap) => bitmap[usize::from(port >> 3)] & 1 << (port & 7) != 0,
+            Self::List(list) => {
+                let (mut bytes, mut found) = (Bytes(list), 0u128);
+                // The list was walked before, so it does not end within a number.
+                while let Ok(step) = bytes.varint() {
+                    found = found.saturating_add(step);
+                    if found >= u128::from(port) {
+                        return found == u128::from(port);
+                    }
+                }
+                false
+            }
+        }
+    }
+}
+
+/// A little-endian word; the header's length was checked before.
+fn word(header: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+/// First and last address of a network.
+fn bounds(net: IpNet) -> ([u8; 16], [u8; 16]) {
+    (mapped(net.network()), mapped(net.broadcast()))
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "random bytes and places in a small file")]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use hotspot_core::record::{FlowRecord, PublicEndpoint};
+    use proptest::prelude::*;
+
+    use super::super::Builder;
+    use super::*;
+
+    const HASH: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    /// Rows of a few clients, each with several users, addresses and peers.
+    fn flow(client: u8, other: u8, port: u16) -> FlowRecord {
+        let mut flow = crate::segment::tests::flow(u64::from(other % 5));
+        flow.client_mac = MacAddr([2, 0, 0, 0, 0, client]);
+        flow.client_ip = [10, 20, client, 1].into();
+        flow.peer_ip = (other != 0).then_some([198, 51, 100, other].into());
+        flow.public = (!other.is_multiple_of(3))
+            .then_some(PublicEndpoint { ip: [203, 0, 113, other % 2].into(), port: Some(port) });
+        if let Some(identity) = &mut flow.identity {
+            Arc::make_mut(identity).user = Some(format!("user{}", client / 2).into());
+        }
+        flow
+    }
+
+    fn index(flows: &[FlowRecord]) -> Index {
+        let mut builder = Builder::default();
+        flows.iter().for_each(|flow| builder.add(flow));
+        Index::new(builder.finish(HASH), HASH).unwrap()
+    }
+
+    fn covered(rows: Rows) -> BTreeSet<usize> {
+        let Rows::Some(ranges) = rows else { panic!("not all") };
+        ranges.into_iter().flatten().map(|row| row as usize).collect()
+    }
+
+    fn naive(flows: &[FlowRecord], is_asked: impl Fn(&FlowRecord) -> bool) -> BTreeSet<usize> {
+        flows.iter().enumerate().filter(|(_, flow)| is_asked(flow)).map(|(row, _)| row).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn an_index_says_what_a_scan_says(
+            rows in prop::collection::vec((0u8..8, 0u8..20, any::<u16>()), 0..60),
+            asked in (0u8..9, 0u8..21, any::<u16>(), 16u8..=32),
+        ) {
+            let flows: Vec<_> = rows.iter().map(|(client, other, port)| flow(*client, *other, *port)).collect();
+            let index = index(&flows);
+            let (client, other, port, prefix) = asked;
+            let mac = MacAddr([2, 0, 0, 0, 0, client]);
+            prop_assert_eq!(covered(index.mac(mac).unwrap()), naive(&flows, |flow| flow.client_mac == mac));
+            let user = format!("user{}", client / 2);
+            prop_assert_eq!(
+                covered(index.user(&user).unwrap()),
+                naive(&flows, |flow| flow.identity.as_ref().is_some_and(|who| who.user.as_deref() == Some(&user)))
+            );
+            let net = IpNet::new([10, 20, client, 1].into(), prefix).unwrap();
+            prop_assert_eq!(covered(index.client(net).unwrap()), naive(&flows, |flow| net.contains(&flow.client_ip)));
+            let net = IpNet::new([198, 51, 100, other].into(), prefix).unwrap();
+            let is_peer = |flow: &FlowRecord| flow.peer_ip.is_some_and(|ip| net.contains(&ip));
+            prop_assert_eq!(index.has_peer(net).unwrap(), flows.iter().any(is_peer));
+            let net = IpNet::new([203, 0, 113, other].into(), prefix).unwrap();
+            let is_translated = |flow: &FlowRecord| flow.public.is_some_and(|public| net.contains(&public.ip));
+            prop_assert_eq!(index.has_translated(net).unwrap(), flows.iter().any(is_translated));
+            for port in rows.iter().map(|row| row.2).chain([port]) {
+                for ip in [[203, 0, 113, other % 2].into(), [10, 20, client, 1].into()] {
+                    let found = |flow: &FlowRecord| crate::filter::public_endpoint(flow);
+                    let is_there = flows.iter().any(|flow| found(flow) == (ip, Some(port)));
+                    prop_assert_eq!(index.has_public(ip, Some(port)).unwrap(), is_there);
+                    prop_assert_eq!(index.has_public(ip, None).unwrap(), flows.iter().any(|flow| found(flow).0 == ip));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_with_most_of_its_ports_is_a_bitmap() {
+        let flows: Vec<_> = (0..60_000u16).step_by(2).map(|port| flow(1, 1, port)).collect();
+        let mut builder = Builder::default();
+        flows.iter().for_each(|flow| builder.add(flow));
+        let file = builder.finish(HASH);
+        assert!(file.len() < BITMAP_BYTES + 300, "{}", file.len());
+        let index = Index::new(file, HASH).unwrap();
+        let ip = [203, 0, 113, 1].into();
+        assert!(index.has_public(ip, Some(59_998)).unwrap() && !index.has_public(ip, Some(59_999)).unwrap());
+    }
+
+    /// Whatever is changed: the answer is the right one, or an error.
+    #[test]
+    fn a_changed_byte_or_a_cut_never_hides_a_row() {
+        let flows: Vec<_> = (0..40u8).map(|number| flow(number / 8, number, 1000 + u16::from(number))).collect();
+        let mut builder = Builder::default();
+        flows.iter().for_each(|flow| builder.add(flow));
+        let file = builder.finish(HASH);
+        let whole = Index::new(file.clone(), HASH).unwrap();
+        let answers = |index: &Index| {
+            Ok::<_, IndexError>((
+                index.mac(MacAddr([2, 0, 0, 0, 0, 3]))?,
+                index.user("user1")?,
+                index.client("10.20.2.0/24".parse().unwrap())?,
+                index.has_public([203, 0, 113, 1].into(), Some(1001))?,
+                index.has_peer("198.51.100.7/32".parse().unwrap())?,
+            ))
+        };
+        let right = answers(&whole).unwrap();
+        for at in 0..file.len() {
+            for bit in 0..8 {
+                let mut changed = file.clone();
+                changed[at] ^= 1 << bit;
+                match Index::new(changed, HASH).and_then(|index| answers(&index)) {
+                    Err(_) => {}
+                    Ok(answer) => assert_eq!(answer, right, "byte {at}, bit {bit}"),
+                }
+            }
+            assert!(Index::new(file[..at].to_vec(), HASH).and_then(|index| answers(&index)).is_err(), "cut at {at}");
+        }
+        let other = HASH.replace("00", "01");
+        assert_eq!(Index::new(file, &other).unwrap_err(), IndexError::OtherSegment);
+    }
+
+    /// A forged file with right check sums: lengths and counts that lie are errors, in no more memory than the file.
+    #[test]
+    fn lying_lengths_are_errors() {
+        let mut builder = Builder::default();
+        builder.add(&flow(1, 1, 1));
+        let file = builder.finish(HASH);
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let mut forged = file.clone();
+            for _ in 0..3 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = HEADER_BYTES + (state >> 33) as usize % (forged.len() - HEADER_BYTES);
+                forged[at] = (state >> 20) as u8;
+            }
+            let mut begin = HEADER_BYTES;
+            for position in 0..Kind::ALL.len() {
+                let entry = 48 + position * 12;
+                let end = begin + word(&forged, entry + 4) as usize;
+                let sum = crc32c::crc32c(&forged[begin..end]).to_le_bytes();
+                forged[entry + 8..entry + 12].copy_from_slice(&sum);
+                begin = end;
+            }
+            let sum = crc32c::crc32c(&forged[..HEADER_BYTES - 4]).to_le_bytes();
+            forged[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum);
+            let index = Index::new(forged, HASH).unwrap();
+            // What they answer does not matter; that they come back does.
+            let _ = (index.mac(MacAddr::default()), index.user("x"), index.client("::/0".parse().unwrap()));
+            let _ = (index.has_translated("::/0".parse().unwrap()), index.has_public([1, 1, 1, 1].into(), Some(9)));
+            let _ = index.has_peer("ff00::/8".parse().unwrap());
+        }
+    }
+}

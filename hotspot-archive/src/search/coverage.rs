@@ -1,0 +1,99 @@
+//! Whether the log was whole in an interval: what the gateways recorded of it, and where they recorded nothing.
+
+use std::collections::BTreeMap;
+
+use hotspot_core::WallNs;
+use hotspot_core::record::CoverageRecord;
+
+use super::{Archive, Interval, Named, show};
+use crate::keys::Keyring;
+use crate::layout::Class;
+use crate::segment::{Records, SegmentReader};
+
+impl Archive {
+    /// Every coverage row of an interval.
+    pub fn coverage(&self, interval: Interval, damage: &mut Vec<String>) -> Vec<CoverageRecord> {
+        self.coverage_of(interval, damage, |_| true)
+    }
+
+    fn coverage_of(
+        &self,
+        interval: Interval,
+        damage: &mut Vec<String>,
+        is_wanted: impl Fn(&Named<'_>) -> bool,
+    ) -> Vec<CoverageRecord> {
+        let mut rows = Vec::new();
+        for named in self.files(Class::Coverage, interval).filter(is_wanted) {
+            match read(&named, &self.keyring) {
+                Err(error) => damage.push(error),
+                Ok(read) => rows.extend(read),
+            }
+        }
+        rows.into_iter().filter(|row| interval.touches(row.from_ns, row.to_ns)).collect()
+    }
+
+    /// Times at which not everything was recorded, in words.
+    pub(super) fn gaps(&self, interval: Interval, damage: &mut Vec<String>) -> Vec<String> {
+        // The line counts the gaps, so most files need not be opened to know that there are none.
+        let rows = self.coverage_of(interval, damage, |named| named.line.coverage.gaps > 0);
+        let mut gaps: Vec<String> = rows.iter().filter_map(describe_gap).collect();
+        let touched = || self.lines.iter().filter(|line| interval.touches(line.from_ns, line.to_ns));
+        gaps.extend(touched().filter(|line| !line.coverage.balanced).map(|line| {
+            let (from, to) = (show(line.from_ns), show(line.to_ns));
+            format!("{from} to {to}: gateway {}, segment {} does not balance", line.gateway, line.sequence)
+        }));
+        if interval != Interval::ALWAYS && touched().next().is_none() {
+            gaps.push("no segment of this archive covers the time asked for".to_owned());
+        } else {
+            gaps.extend(self.uncovered(interval));
+        }
+        gaps
+    }
+
+    /// What of the interval lies before a gateway's first segment or after its last.
+    fn uncovered(&self, interval: Interval) -> Vec<String> {
+        let mut covered: BTreeMap<&str, (WallNs, WallNs)> = BTreeMap::new();
+        for line in &self.lines {
+            let times = covered.entry(&line.gateway).or_insert((line.from_ns, line.to_ns));
+            *times = (times.0.min(line.from_ns), times.1.max(line.to_ns));
+        }
+        let mut uncovered = Vec::new();
+        for (gateway, (first, last)) in covered {
+            if interval.from_ns != WallNs::MIN && interval.from_ns < first {
+                let (from, to) = (show(interval.from_ns), show(first.min(interval.to_ns)));
+                uncovered.push(format!("{from} to {to}: gateway {gateway} has no segment that old"));
+            }
+            if interval.to_ns != WallNs::MAX && interval.to_ns > last.saturating_add(1) {
+                let (from, to) = (show(last.max(interval.from_ns)), show(interval.to_ns));
+                uncovered.push(format!("{from} to {to}: gateway {gateway} has not sealed a segment of that time"));
+            }
+        }
+        uncovered
+    }
+}
+
+/// When and where something was not recorded, and why; `None` for a row about packets.
+#[must_use]
+pub fn describe_gap(row: &CoverageRecord) -> Option<String> {
+    let gap = row.gap.as_ref()?;
+    let (from, to) = (show(row.from_ns), show(row.to_ns));
+    // What concerns all interfaces names none.
+    let interface = if row.interface.is_empty() { String::new() } else { format!("{}: ", row.interface) };
+    Some(format!("{from} to {to}: {interface}{gap}"))
+}
+
+fn read(named: &Named<'_>, keyring: &Keyring) -> Result<Vec<CoverageRecord>, String> {
+    let failed = |error: crate::segment::SegmentError| error.in_sequence(named.line.sequence);
+    named.check()?;
+    let reader = SegmentReader::open(&named.path, keyring).map_err(failed)?;
+    let mut rows = Vec::new();
+    for records in reader.read() {
+        match records.map_err(failed)? {
+            Records::Coverage(read) => rows.extend(read),
+            Records::Flows(_) | Records::Sessions(_) | Records::Devices(_) => {
+                return Err(format!("{} is not a segment of coverage", named.path.display()));
+            }
+        }
+    }
+    Ok(rows)
+}

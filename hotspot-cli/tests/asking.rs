@@ -1,0 +1,353 @@
+//! `hotspot find`, `who` and `verify` as a person runs them, on archives that are sealed here.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use hotspot_archive::keys::{Identity, Recipients};
+use hotspot_archive::manifest::{GatewayKey, Manifest, Sealing};
+use hotspot_archive::segment::Origin;
+use hotspot_core::MacAddr;
+use hotspot_core::fact::IdentitySource;
+use hotspot_core::record::{Attribution, EndReason, FlowRecord, Identity as Who, NatState, PublicEndpoint};
+
+const SECOND_NS: i64 = 1_000_000_000;
+/// 2026-11-23T00:00:00Z.
+const BEGIN_NS: i64 = 1_795_392_000 * SECOND_NS;
+const SEGMENTS: u64 = 24;
+const CLIENTS: u64 = 10;
+/// Flows of a client in a segment.
+const FLOWS: u64 = 20;
+
+/// Client `c` is there in every segment whose number it divides evenly, and talks to peers of its own.
+fn flow(segment: u64, client: u64, number: u64) -> FlowRecord {
+    let start_ns = BEGIN_NS + (segment * 300 + number * 10) as i64 * SECOND_NS;
+    let last = client as u8;
+    FlowRecord {
+        flow_id: segment << 32 | (client * FLOWS + number),
+        start_ns,
+        end_ns: start_ns + 5 * SECOND_NS,
+        interface: "lan".into(),
+        vlan: None,
+        inner_vlan: None,
+        client_mac: MacAddr([2, 0, 0, 0, 0, last]),
+        client_ip: [10, 20, 0, last].into(),
+        client_port: Some(40_000 + number as u16),
+        public: Some(PublicEndpoint {
+            ip: [203, 0, 113, 7].into(),
+            port: Some((10_000 + client * 1000 + number) as u16),
+        }),
+        nat: Some(NatState::Exact),
+        peer_ip: Some(IpAddr::from([198, 51, 100, last])),
+        peer_port: Some(443),
+        protocol: Some(6),
+        icmp_type: None,
+        icmp_code: None,
+        packets_out: 2,
+        bytes_out: 100 * (client + 1),
+        packets_in: 1,
+        bytes_in: 1000,
+        tcp_flags_out: Some(0x1b),
+        tcp_flags_in: Some(0x1b),
+        end_reason: EndReason::EndOfFlow,
+        attribution: Attribution::Authenticated,
+        identity: Some(Arc::new(Who {
+            user: Some(format!("09{client:08}").into()),
+            session_id: format!("nas/{client}").into(),
+            auth_method: None,
+            source: IdentitySource::Radius,
+            ap_mac: None,
+            ssid: None,
+            nas: None,
+        })),
+        hostname: None,
+        device_vendor: None,
+    }
+}
+
+struct Venue {
+    dir: tempfile::TempDir,
+    identity: Option<PathBuf>,
+}
+
+impl Venue {
+    fn new(is_encrypted: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut recipients, mut identity) = (None, None);
+        if is_encrypted {
+            let identities = [Identity::generate(), Identity::generate()];
+            let names: Vec<String> = identities.iter().map(Identity::recipient).collect();
+            recipients = Some(Recipients::parse(&names, false).unwrap());
+            let path = dir.path().join("identity");
+            fs::write(&path, identities[1].expose().as_bytes()).unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            identity = Some(path);
+        }
+        let key = GatewayKey::open(&dir.path().join("signing.key")).unwrap();
+        let manifest = Manifest::open(&dir.path().join("archive"), "gw", key).unwrap();
+        let mut manifest = manifest.encrypted_for(recipients);
+        for segment in 1..=SEGMENTS {
+            let clients = (1..=CLIENTS).filter(|client| segment.is_multiple_of(*client));
+            let flows: Vec<FlowRecord> =
+                clients.flat_map(|client| (0..FLOWS).map(move |number| flow(segment, client, number))).collect();
+            let opened_ns = BEGIN_NS + segment as i64 * 300 * SECOND_NS;
+            let origin = Origin { site: "cafe".into(), gateway: "gw".into(), sequence: segment };
+            let mut draft = manifest.draft(&origin, opened_ns).unwrap();
+            flows.iter().for_each(|flow| draft.flow(flow).unwrap());
+            let sealing = Sealing {
+                closed_ns: opened_ns + 300 * SECOND_NS,
+                sealed_ns: opened_ns + 310 * SECOND_NS,
+                clock: None,
+                step_ns: 0,
+                sessions: &[],
+                devices: &[],
+                coverage: &[],
+            };
+            manifest.seal(draft, &sealing).unwrap();
+        }
+        Self { dir, identity }
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.dir.path().join("archive")
+    }
+
+    fn command(&self, command: &str) -> Command {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_hotspot"));
+        process.arg(command).arg("--archive").arg(self.archive());
+        if let Some(identity) = &self.identity {
+            process.arg("--identity").arg(identity);
+        }
+        process
+    }
+
+    fn find(&self, words: &[&str]) -> Output {
+        self.command("find").args(words).output().unwrap()
+    }
+
+    fn count(&self, filter: &str) -> usize {
+        let output = self.find(&["--json", filter]);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{filter}: {output:?}");
+        text(&output.stdout).lines().count()
+    }
+
+    fn files(&self, class: &str) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        let mut dirs = vec![self.archive().join(class)];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { dirs.push(path) } else { files.push(path) }
+            }
+        }
+        files.retain(|path| path.extension().is_some_and(|kind| kind != "age"));
+        files.sort();
+        files
+    }
+
+    fn audited(&self) -> usize {
+        fs::read_to_string(self.archive().join("audit/queries.jsonl")).map_or(0, |text| text.lines().count())
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn what_is_asked_for_is_found_encrypted_or_not() {
+    for is_encrypted in [false, true] {
+        let venue = Venue::new(is_encrypted);
+        let of = |client: u64| (SEGMENTS / client * FLOWS) as usize;
+        assert_eq!(venue.count("user 0900000007"), of(7));
+        assert_eq!(venue.count("mac 02:00:00:00:00:05"), of(5));
+        assert_eq!(venue.count("src ip 10.20.0.8 or src ip 10.20.0.9"), of(8) + of(9));
+        assert_eq!(venue.count("dst ip 198.51.100.10"), of(10));
+        assert_eq!(venue.count("dst net 198.51.100.8/30"), of(8) + of(9) + of(10));
+        assert_eq!(venue.count("public ip 203.0.113.7 port 17003"), of(7) / FLOWS as usize);
+        assert_eq!(venue.count("public ip 203.0.113.7 port 17003 at 2026-11-23T00:35:32Z"), 1);
+        assert_eq!(venue.count("user 0900000007 and bytes = 1800 and not port 40000"), of(7) / 20 * 19);
+        assert_eq!(venue.count("user nobody"), 0);
+        assert_eq!(venue.count(""), (1..=CLIENTS).map(of).sum::<usize>());
+        let output = venue.find(&["--json", "--limit", "3"]);
+        assert_eq!(text(&output.stdout).lines().count(), 3);
+        let who = venue.command("who").args(["--public", "203.0.113.7:17003", "--at", "2026-11-23T00:35:32Z"]).output();
+        assert!(text(&who.unwrap().stdout).contains("0900000007"));
+    }
+}
+
+#[test]
+fn nothing_encrypted_is_shown_without_an_identity() {
+    let mut venue = Venue::new(true);
+    venue.identity = None;
+    let output = venue.find(&["--json", "user 0900000007"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "{output:?}");
+    assert!(text(&output.stderr).contains("--identity"));
+}
+
+#[test]
+fn flows_are_summed_sorted_and_exported() {
+    let venue = Venue::new(false);
+    let output = venue.find(&["--by", "user", "--top", "2", "--sort", "bytes", "--csv"]);
+    assert_eq!(
+        text(&output.stdout),
+        "user,flows,packets_out,bytes_out,packets_in,bytes_in\r\n0900000001,480,960,96000,480,480000\r\n\
+         0900000002,240,480,72000,240,240000\r\n"
+    );
+    for (by, groups) in [("peer", 10), ("mac", 10), ("site", 1), ("hour", 3), ("day", 1), ("proto", 1), ("vlan", 1)] {
+        let output = venue.find(&["--by", by, "--json"]);
+        let rows: Vec<serde_json::Value> =
+            text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows.len(), groups, "{by}");
+        let flows: u64 = rows.iter().map(|row| row["flows"].as_u64().unwrap()).sum();
+        assert_eq!(flows as usize, venue.count(""), "{by}");
+    }
+    let output = venue.find(&["--sort", "bytes", "--limit", "1", "--json"]);
+    assert!(text(&output.stdout).contains("\"bytes_out\":1100"));
+    let file = venue.dir.path().join("found.parquet");
+    let output = venue.find(&["--parquet", &file.display().to_string(), "user 0900000003"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let bytes = fs::read(&file).unwrap();
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+}
+
+#[test]
+fn a_missing_or_damaged_index_only_makes_it_slow() {
+    let venue = Venue::new(false);
+    let indexes = venue.files("index");
+    assert_eq!(indexes.len() as u64, SEGMENTS);
+    fs::remove_file(&indexes[0]).unwrap();
+    let mut bytes = fs::read(&indexes[6]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&indexes[6], &bytes).unwrap();
+    // Of another segment, though whole.
+    fs::copy(&indexes[9], &indexes[13]).unwrap();
+    for (filter, client) in [("user 0900000007", 7), ("mac 02:00:00:00:00:01", 1), ("dst ip 198.51.100.2", 2)] {
+        assert_eq!(venue.count(filter) as u64, SEGMENTS / client * FLOWS, "{filter}");
+    }
+    let output = venue.find(&["--json", "user 0900000007"]);
+    assert!(text(&output.stderr).contains("without an index"), "{output:?}");
+    assert_eq!(output.status.code(), Some(0));
+    let verified = venue.command("verify").output().unwrap();
+    assert_eq!(verified.status.code(), Some(3));
+    assert!(text(&verified.stdout).contains(".index: is missing"), "{verified:?}");
+}
+
+#[test]
+fn every_search_is_audited_first_or_refused() {
+    let venue = Venue::new(false);
+    assert_eq!(venue.audited(), 0);
+    venue.find(&["--case", "2026/117", "user 0900000007"]);
+    venue.command("who").args(["--public", "203.0.113.7:1", "--at", "@1"]).output().unwrap();
+    let segment = &venue.files("flows")[0];
+    let decoded = Command::new(env!("CARGO_BIN_EXE_hotspot")).arg("decode").arg(segment).output().unwrap();
+    assert_eq!(decoded.status.code(), Some(0), "{decoded:?}");
+    assert_eq!(venue.audited(), 3);
+    // A question that is none is not asked.
+    assert_eq!(venue.find(&["usr x"]).status.code(), Some(2));
+    assert_eq!(venue.audited(), 3);
+    let log = venue.archive().join("audit/queries.jsonl");
+    let first: serde_json::Value =
+        serde_json::from_str(fs::read_to_string(&log).unwrap().lines().next().unwrap()).unwrap();
+    assert_eq!(first["case"], "2026/117");
+    assert_eq!(first["query"]["filter"], "user \"0900000007\"");
+    assert_eq!(venue.command("verify").output().unwrap().status.code(), Some(0));
+
+    for elsewhere in ["/dev/full", "/proc/audit.jsonl"] {
+        let output = venue.find(&["--audit", elsewhere, "--json", "user 0900000007"]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(4), 0), "{output:?}");
+    }
+    fs::write(venue.archive().join("audit/case-required"), "").unwrap();
+    assert_eq!(venue.find(&["user 0900000007"]).status.code(), Some(4));
+    assert_eq!(venue.find(&["--case", "x", "user 0900000007"]).status.code(), Some(0));
+
+    let changed = fs::read_to_string(&log).unwrap().replace("2026/117", "2026/118");
+    fs::write(&log, changed).unwrap();
+    let verified = venue.command("verify").output().unwrap();
+    assert_eq!(verified.status.code(), Some(3));
+    assert!(text(&verified.stdout).contains("audit/queries.jsonl"), "{verified:?}");
+}
+
+#[test]
+fn a_tool_that_finds_nothing_says_whether_the_log_was_whole() {
+    let venue = Venue::new(false);
+    let said = |from: &str, to: &str| {
+        let output = venue.find(&["--from", from, "--to", to, "user nobody"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        text(&output.stderr)
+    };
+    assert!(said("2026-11-23T00:10:00Z", "2026-11-23T01:00:00Z").contains("the log is whole"));
+    assert!(said("2026-11-23T00:10:00Z", "2026-11-23T05:00:00Z").contains("has not sealed a segment of that time"));
+    assert!(said("2026-11-22T00:00:00Z", "2026-11-23T01:00:00Z").contains("no segment that old"));
+    assert!(said("2026-11-25T00:00:00Z", "2026-11-26T01:00:00Z").contains("no segment of this archive"));
+}
+
+#[test]
+fn a_hold_by_filter_is_audited_and_names_what_matches() {
+    let venue = Venue::new(false);
+    let archive = venue.archive().display().to_string();
+    let hold = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hotspot"));
+        command.args(["hold", "add", "--archive", &archive, "--case", "C-17"]).args(words).output().unwrap()
+    };
+    let output = hold(&["user", "0900000007"]);
+    assert!(text(&output.stdout).contains("3 segments are held for C-17"), "{output:?}");
+    let log = fs::read_to_string(venue.archive().join("audit/queries.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((&line["command"], &line["case"]), (&"hold".into(), &"C-17".into()));
+    assert_eq!(hold(&["--audit", "/dev/full", "user 0900000007"]).status.code(), Some(4));
+    // Segments by their numbers are no question.
+    assert_eq!(hold(&["--segment", "gw:5"]).status.code(), Some(0));
+    assert_eq!(venue.audited(), 1);
+}
+
+/// Searches within so much address space, which is more than memory in use.
+fn find_within(venue: &Venue, bytes: u64, words: &[&str]) -> Output {
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--as={bytes}")).arg(env!("CARGO_BIN_EXE_hotspot")).arg("find").arg("--archive");
+    limited.arg(venue.archive()).args(words).output().unwrap()
+}
+
+#[test]
+fn hostile_files_are_errors_within_the_bound() {
+    const BOUND: u64 = 1 << 30;
+    let venue = Venue::new(false);
+    let segments = venue.files("flows");
+    let whole = fs::read(&segments[0]).unwrap();
+    let footer = |claimed: u32| {
+        let mut bytes = whole.clone();
+        let end = bytes.len();
+        bytes[end - 8..end - 4].copy_from_slice(&claimed.to_le_bytes());
+        bytes
+    };
+    // A footer whose list claims two thousand million elements, one that claims to be 4 GiB, and one that is only zeros.
+    let mut list = b"PAR1\x15\x02\x19\xfc\xff\xff\xff\xff\x07".to_vec();
+    list.extend(9u32.to_le_bytes());
+    list.extend(b"PAR1");
+    for (segment, bytes) in segments.iter().zip([footer(u32::MAX), footer(1 << 30), list, vec![0; 4096]]) {
+        fs::write(segment, bytes).unwrap();
+    }
+    for index in &venue.files("index")[..4] {
+        fs::remove_file(index).unwrap();
+    }
+    let output = find_within(&venue, BOUND, &["--json"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = text(&output.stderr);
+    assert_eq!(said.matches("not searched").count(), 4, "{said}");
+    assert!(said.contains("SHA-256 differs"), "{said}");
+    // The files alone are refused by what they say of themselves.
+    for segment in &segments[..4] {
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--as={BOUND}")).arg(env!("CARGO_BIN_EXE_hotspot")).arg("decode").arg(segment);
+        assert_eq!(limited.output().unwrap().status.code(), Some(3));
+    }
+    // The others were searched.
+    assert!(text(&output.stdout).lines().count() > 500);
+    fs::remove_dir_all(Path::new(&venue.archive()).join("flows")).unwrap();
+    assert_eq!(find_within(&venue, BOUND, &["--json"]).status.code(), Some(3));
+}
