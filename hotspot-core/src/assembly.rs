@@ -94,6 +94,10 @@ pub struct Assembly {
     vendors: Arc<VendorTable>,
     /// Device facts of the time after this journal.
     later_devices: Vec<DeviceFact>,
+    /// When the first report of this journal arrived. It may have been before the journal began, and be about times long before.
+    received_ns: WallNs,
+    /// Devices this journal is about, however long ago it was.
+    devices_heard: HashSet<MacAddr, RandomState>,
 }
 
 impl Assembly {
@@ -113,6 +117,8 @@ impl Assembly {
             notices: HashMap::default(),
             vendors: Arc::default(),
             later_devices: Vec::new(),
+            received_ns: began_ns,
+            devices_heard: HashSet::default(),
         }
     }
 
@@ -179,6 +185,7 @@ impl Assembly {
 
     /// What is known of sessions, also of the time after this journal: it comes again with the next one, and counts once.
     pub fn session(&mut self, fact: SessionFact) {
+        self.received_ns = self.received_ns.min(fact.received_ns);
         self.state.sessions.apply(fact);
     }
 
@@ -192,8 +199,14 @@ impl Assembly {
         let applied = self.notices.entry(capture).or_default();
         if end_position > *applied {
             *applied = end_position;
-            facts.iter().for_each(|fact| self.state.devices.apply(fact));
+            facts.iter().for_each(|fact| self.device(fact));
         }
+    }
+
+    /// What a DHCP server said of a device; again has no effect.
+    pub fn device(&mut self, fact: &DeviceFact) {
+        self.devices_heard.insert(fact.client_mac);
+        self.state.devices.apply(fact);
     }
 
     /// What was lost after this journal may have been lost in it.
@@ -230,7 +243,8 @@ impl Assembly {
         ending: Ending,
         each: impl FnMut(FlowRecord),
     ) -> Assembled {
-        let Self { params, began_ns, mut state, merger, opened, overflow, coverage, vendors, later_devices, .. } = self;
+        let Self { params, began_ns, received_ns, mut state, merger, opened, overflow, coverage, .. } = self;
+        let (vendors, later_devices, devices_heard) = (self.vendors, self.later_devices, self.devices_heard);
         let announced = if ending == Ending::PowerLost { unread(&opened, &merger) } else { Vec::new() };
         drop(opened);
         let mut devices_known = state.devices.clone();
@@ -252,8 +266,9 @@ impl Assembly {
             open: std::mem::take(&mut state.open_flows),
         };
         let carried = hand_out(&mut rows, material, sequence, each);
-        let records = SessionTable::records(&sessions, began_ns, ended_ns);
-        let devices = state.devices.records(began_ns, |mac| vendors.of(mac).map(str::to_owned));
+        let records = SessionTable::records(&sessions, began_ns, ended_ns, received_ns);
+        let vendor = |mac| vendors.of(mac).map(str::to_owned);
+        let devices = state.devices.records(began_ns, |mac| devices_heard.contains(&mac), vendor);
         state.devices.forget(&params.devices, ended_ns);
         state.sessions.forget(&sessions, &params.sessions, ended_ns);
         state.nat.forget(ended_ns - nat::KEEP_NS);
@@ -417,7 +432,7 @@ impl Rows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::SessionEvent;
+    use crate::fact::{DeviceEvent, DeviceSource, SessionEvent};
     use crate::sessions::tests::report;
 
     const S: WallNs = 1_000_000_000;
@@ -494,6 +509,47 @@ mod tests {
         let mut second = Assembly::new(Params::default(), 10 * S, rows.state);
         second.session(report(SessionEvent::Start, "a", 4));
         assert_eq!(second.finish(2, 20 * S, Ending::Rotation).sessions.len(), 1, "it comes again, and counts once");
+    }
+
+    /// The sessions of a segment from 100 s to 400 s, of reports in its journal.
+    fn sessions_of(reports: impl IntoIterator<Item = SessionFact>) -> Assembled {
+        let mut assembly = Assembly::new(Params::default(), 100 * S, State::default());
+        reports.into_iter().for_each(|report| assembly.session(report));
+        assembly.finish(2, 400 * S, Ending::Rotation)
+    }
+
+    #[test]
+    fn a_report_that_comes_late_is_in_the_segment_it_came_in() {
+        // A refused login, and a session that was over, waited elsewhere until this journal had begun.
+        let late = |event, at_s| SessionFact { received_ns: 101 * S, ..report(event, "a", at_s) };
+        let refused = sessions_of([late(SessionEvent::Rejected, 98)]);
+        assert_eq!(refused.sessions.len(), 1);
+        let over = sessions_of([late(SessionEvent::Start, 20), late(SessionEvent::Stop, 90)]);
+        assert_eq!(over.sessions.len(), 1);
+        let next = Assembly::new(Params::default(), 400 * S, over.state).finish(3, 700 * S, Ending::Rotation);
+        assert_eq!(next.sessions, [], "what is no news is not told again");
+        // One that came while the journal before was being closed lies in this one.
+        let between = SessionFact { received_ns: 99 * S, ..report(SessionEvent::Rejected, "b", 99) };
+        assert_eq!(sessions_of([between]).sessions.len(), 1);
+    }
+
+    #[test]
+    fn what_is_learnt_late_of_a_device_is_in_the_segment_it_came_in() {
+        let ip = [10, 0, 0, 1].into();
+        let fact = DeviceFact {
+            at_ns: 99 * S,
+            client_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            vlan: 0,
+            inner_vlan: 0,
+            source: DeviceSource::Arp,
+            event: DeviceEvent::Uses { ip },
+        };
+        let mut assembly = Assembly::new(Params::default(), 100 * S, State::default());
+        assembly.devices(1, 64, &[fact]);
+        let first = assembly.finish(2, 400 * S, Ending::Rotation);
+        assert_eq!(first.devices.len(), 1);
+        let next = Assembly::new(Params::default(), 400 * S, first.state).finish(3, 700 * S, Ending::Rotation);
+        assert_eq!(next.devices, []);
     }
 
     #[test]

@@ -238,10 +238,15 @@ impl DeviceTable {
         self.devices.get(&mac)
     }
 
-    /// Rows for the devices of which something was learnt from `from_ns` on, by MAC.
+    /// Rows for the devices of which something was learnt from `from_ns` on, or of earlier times, but only now: `is_news`. By MAC.
     #[must_use]
-    pub fn records(&self, from_ns: WallNs, vendor: impl Fn(MacAddr) -> Option<String>) -> Vec<DeviceRecord> {
-        let heard = self.devices.values().filter(|device| device.last_seen_ns >= from_ns);
+    pub fn records(
+        &self,
+        from_ns: WallNs,
+        is_news: impl Fn(MacAddr) -> bool,
+        vendor: impl Fn(MacAddr) -> Option<String>,
+    ) -> Vec<DeviceRecord> {
+        let heard = self.devices.values().filter(|device| device.last_seen_ns >= from_ns || is_news(device.client_mac));
         let mut records: Vec<DeviceRecord> =
             heard.map(|device| device.record(from_ns, vendor(device.client_mac).as_deref())).collect();
         records.sort_unstable_by_key(|record| record.client_mac);

@@ -92,6 +92,8 @@ pub struct Session {
     /// The last moment it covers: a time reported in whole seconds stands for that second.
     until_ns: Option<WallNs>,
     last_heard_ns: WallNs,
+    /// When the last of its reports to arrive did.
+    last_received_ns: WallNs,
     interim_interval_s: Option<u32>,
     /// Where its reports begin among those of its id.
     first_report: usize,
@@ -203,14 +205,16 @@ impl SessionTable {
         sessions
     }
 
-    /// Sessions that were there at some moment from `from_ns` to `to_ns`, or about which something was reported since `from_ns`.
+    /// Sessions that were there at some moment from `from_ns` to `to_ns`, or about which something arrived since `received_ns`:
+    /// reports that come late are often about sessions that were over before.
     #[must_use]
-    pub fn records(sessions: &[Session], from_ns: WallNs, to_ns: WallNs) -> Vec<SessionRecord> {
+    pub fn records(sessions: &[Session], from_ns: WallNs, to_ns: WallNs, received_ns: WallNs) -> Vec<SessionRecord> {
         sessions
             .iter()
             .filter(|session| {
-                let is_recent = session.ended_ns.is_none_or(|end| end >= from_ns) || session.last_heard_ns >= from_ns;
-                is_recent && session.started_ns <= to_ns
+                let is_there = session.ended_ns.is_none_or(|end| end >= from_ns);
+                let is_news = session.last_heard_ns >= from_ns || session.last_received_ns >= received_ns;
+                (is_there || is_news) && session.started_ns <= to_ns
             })
             .map(Session::record)
             .collect()

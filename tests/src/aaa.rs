@@ -20,7 +20,8 @@ pub const NAS_SECRET: &str = "secret-of-the-access-points";
 /// Where access points and `FreeRADIUS` are.
 pub const SWITCH_V4: &str = "10.20.0.2";
 
-/// `FreeRADIUS`: authenticates users, forwards accounting to the gateway, and reports refused logins as `Failed`.
+/// `FreeRADIUS`: authenticates users, forwards accounting to the gateway, and reports refused logins as `Failed`, and logins by a
+/// controller whose own accounting does not say where they are.
 #[derive(Debug)]
 pub struct FreeRadius {
     log: PathBuf,
@@ -63,6 +64,12 @@ impl FreeRadius {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+
+    /// Whether nothing waits in the file of logins, which it reads once a second.
+    #[must_use]
+    pub fn has_forwarded(&self) -> bool {
+        ["to_hotspot", "to_hotspot.work"].iter().all(|file| !self.log.with_file_name(file).exists())
+    }
 }
 
 /// What is in it and not a default is what docs/identity.md tells operators to add.
@@ -101,8 +108,8 @@ modules {
     md5 {
     }
   }
-  detail rejects {
-    filename = DIR/rejects
+  detail to_hotspot {
+    filename = DIR/to_hotspot
     permissions = 0600
     suppress {
       User-Password
@@ -131,12 +138,19 @@ server logins {
     update reply {
       &Class := "guests"
     }
+    if (&NAS-Identifier == "controller") {
+      update request {
+        &Acct-Status-Type := Start
+        &Event-Timestamp := "%l"
+      }
+      to_hotspot.accounting
+    }
     Post-Auth-Type REJECT {
       update request {
         &Acct-Status-Type := Failed
         &Event-Timestamp := "%l"
       }
-      rejects.accounting
+      to_hotspot.accounting
     }
   }
 }
@@ -154,10 +168,10 @@ server accounting {
   accounting {
   }
 }
-server rejects {
+server to_hotspot {
   listen {
     type = detail
-    filename = DIR/rejects
+    filename = DIR/to_hotspot
     load_factor = 90
     poll_interval = 1
     retry_interval = 2

@@ -188,24 +188,35 @@ pub fn write_secret(path: &Path, text: &str) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(|| format!("chmod {}", path.display()))
 }
 
-/// The last that the archive says of every session, by its id.
-pub fn sessions(archive: &Path) -> Result<BTreeMap<String, Value>> {
-    let mut files = Vec::new();
-    let mut dirs = vec![archive.join("sessions")];
+/// The files of a directory, also of those in it, by name.
+pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut dirs) = (Vec::new(), vec![dir.to_path_buf()]);
     while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir)?.flatten() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?.flatten() {
             if entry.path().is_dir() { dirs.push(entry.path()) } else { files.push(entry.path()) }
         }
     }
-    // By sequence, the last part of the name: what a later segment says counts.
     files.sort_by(|left, right| left.file_name().cmp(&right.file_name()));
-    let mut sessions = BTreeMap::new();
-    for file in files {
-        for row in parse(&hotspot(&["decode", "--json", &file.display().to_string()])?)? {
-            sessions.insert(row["session_id"].as_str().unwrap_or_default().to_owned(), row);
-        }
-    }
-    Ok(sessions)
+    Ok(files)
+}
+
+/// What `hotspot decode` says of a segment or journal, line by line.
+pub fn decoded(file: &Path) -> Result<Vec<Value>> {
+    let output = hotspot(&["decode", "--json", &file.display().to_string()])?;
+    ensure!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    parse(&output)
+}
+
+/// The rows of a class, those of a later segment behind those of an earlier one: sequences are the last part of a file's name.
+pub fn rows(archive: &Path, class: &str) -> Result<Vec<Value>> {
+    let decoded: Result<Vec<_>> = files(&archive.join(class))?.iter().map(|file| decoded(file)).collect();
+    Ok(decoded?.into_iter().flatten().collect())
+}
+
+/// The last that the archive says of every session, by its id.
+pub fn sessions(archive: &Path) -> Result<BTreeMap<String, Value>> {
+    let id = |row: &Value| row["session_id"].as_str().unwrap_or_default().to_owned();
+    Ok(rows(archive, "sessions")?.into_iter().map(|row| (id(&row), row)).collect())
 }
 
 /// Runs the tool on an archive and parses its JSON lines. Exit codes but 0 and 1 are errors.

@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use hotspot_tests::aaa::{Authenticator, FreeRadius, HOTSPOT_SECRET, NAS_SECRET, SWITCH_V4, supplicate};
 use hotspot_tests::lab::{GATEWAY_V4, Lab};
-use hotspot_tests::namespace::Namespace;
-use hotspot_tests::programs::{Agent, ask, sessions, write_secret};
+use hotspot_tests::namespace::{Namespace, run};
+use hotspot_tests::programs::{Agent, ask, decoded, files, rows, sessions, write_secret};
 use hotspot_tests::wait_until;
 use serde_json::Value;
 
@@ -52,6 +53,13 @@ fn start(id: &str) -> String {
     format!("Acct-Status-Type = Start\nAcct-Session-Id = \"{id}\"\nUser-Name = \"alice\"\nNAS-Identifier = \"ap1\"\n")
 }
 
+/// The texts of a session's columns.
+fn assert_says(session: &Value, expected: &[(&str, &str)]) {
+    for (column, value) in expected {
+        assert_eq!(session[column], *value, "{column} of {session}");
+    }
+}
+
 #[test]
 fn freeradius_forwards_accounting_and_refused_logins() {
     let lab = Lab::new(0).unwrap();
@@ -69,14 +77,12 @@ fn freeradius_forwards_accounting_and_refused_logins() {
                  Calling-Station-Id = \"02-00-00-00-00-66\"\n";
     let (_, said) = radclient(&lab.switch, lab.dir(), &format!("{SWITCH_V4}:1812"), "auth", NAS_SECRET, 1, login);
     assert!(said.contains("Received Access-Reject"), "{said}\n{}", server.log());
-    let journals = || std::fs::read_dir(data.join("journal")).unwrap().flatten().map(|entry| entry.path());
-    let told = |text: &str| {
-        journals().any(|journal| {
-            let decoded = hotspot_tests::programs::hotspot(&["decode", &journal.display().to_string()]).unwrap();
-            String::from_utf8_lossy(&decoded.stdout).contains(text)
-        })
-    };
-    wait_until("the refused login is reported", Duration::from_secs(20), || told("mallory")).unwrap();
+    let is_told =
+        |journal: &PathBuf| decoded(journal).is_ok_and(|rows| rows.iter().any(|row| row["user"] == "mallory"));
+    wait_until("the refused login is reported", Duration::from_secs(20), || {
+        files(&data.join("journal")).unwrap().iter().any(is_told)
+    })
+    .unwrap();
     assert!(agent.stop().unwrap().success());
 
     let sessions = sessions(&data.join("archive")).unwrap();
@@ -95,11 +101,48 @@ fn freeradius_forwards_accounting_and_refused_logins() {
         ("location", "isocc=vn Cafe"),
         ("status", "active"),
     ];
-    for (column, value) in expected {
-        assert_eq!(session[column], value, "{column} of {session}");
-    }
+    assert_says(session, &expected);
     assert_eq!(session["client_ips"], serde_json::json!(["10.20.0.77"]));
     assert_eq!(session["client_prefixes"], serde_json::json!(["2001:db8:77::/64", "2001:db8:78::/60"]));
+    let refused: Vec<&Value> = sessions.values().filter(|session| session["status"] == "rejected").collect();
+    assert_eq!(refused.len(), 1, "{sessions:?}");
+    assert_eq!((&refused[0]["user"], &refused[0]["client_mac"]), (&"mallory".into(), &"02:00:00:00:00:66".into()));
+}
+
+#[test]
+fn a_controller_whose_accounting_names_no_device_is_understood_by_its_logins() {
+    let lab = Lab::new(0).unwrap();
+    let Listening { agent, data, .. } = listen(&lab, HOTSPOT_SECRET, &["--no-nat", "--grace", "0"]);
+    let server = FreeRadius::start(&lab, &[("alice", "right")]).unwrap();
+    let session = "User-Name = \"alice\"\nNAS-Identifier = \"controller\"\nAcct-Session-Id = \"7e\"\n";
+    let login = format!(
+        "{session}User-Password = \"right\"\nCalling-Station-Id = \"02-AA-BB-CC-DD-EE\"\nFramed-IP-Address = 10.20.0.77\n\
+         Called-Station-Id = \"00-10-A4-23-19-C0:Cafe\"\n"
+    );
+    let (_, said) = radclient(&lab.switch, lab.dir(), &format!("{SWITCH_V4}:1812"), "auth", NAS_SECRET, 1, &login);
+    assert!(said.contains("Received Access-Accept"), "{said}\n{}", server.log());
+    let account = |report: &str| {
+        let (to, report) = (format!("{SWITCH_V4}:1813"), format!("{session}{report}"));
+        let (answered, said) = radclient(&lab.switch, lab.dir(), &to, "acct", NAS_SECRET, 5, &report);
+        assert!(answered, "{said}\n{}", server.log());
+    };
+    account("Acct-Status-Type = Start\n");
+    wait_until("the login is forwarded", Duration::from_secs(20), || server.has_forwarded()).unwrap();
+    account("Acct-Status-Type = Stop\nAcct-Input-Octets = 10\nAcct-Output-Octets = 20\n");
+    assert!(agent.stop().unwrap().success());
+
+    let sessions = sessions(&data.join("archive")).unwrap();
+    assert_eq!(sessions.len(), 1, "{sessions:?}");
+    let session = &sessions["controller/7e"];
+    let expected = [
+        ("user", "alice"),
+        ("client_mac", "02:aa:bb:cc:dd:ee"),
+        ("ap_mac", "00:10:a4:23:19:c0"),
+        ("ssid", "Cafe"),
+        ("status", "ended"),
+    ];
+    assert_says(session, &expected);
+    assert_eq!((&session["client_ips"], &session["bytes_out"]), (&serde_json::json!(["10.20.0.77"]), &10.into()));
 }
 
 #[test]
@@ -121,11 +164,7 @@ fn who_logs_in_by_802_1x_is_in_the_flows() {
         client.connect(&lab).unwrap();
         client.browse().unwrap();
     }
-    // FreeRADIUS reads its file of refused logins once a second.
-    wait_until("the refused login is forwarded", Duration::from_secs(20), || {
-        !lab.dir().join("freeradius/rejects").exists() && !lab.dir().join("freeradius/rejects.work").exists()
-    })
-    .unwrap();
+    wait_until("the refused login is forwarded", Duration::from_secs(20), || server.has_forwarded()).unwrap();
     assert!(agent.stop().unwrap().success());
 
     let archive = data.join("archive");
@@ -213,3 +252,70 @@ fn secrets_change_without_a_request_lost() {
         assert!(!log.contains(&format!("{personal}\"")), "the log holds {personal}");
     }
 }
+
+/// A file system of three megabytes: too small for the journal to reserve room in advance, so that it can be filled.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "small"]).arg(at)).unwrap();
+        Self(at.to_path_buf())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, because the agent of a failed test may still be there.
+        let _ = run(Command::new("umount").arg("--lazy").arg(&self.0));
+    }
+}
+
+#[test]
+fn with_the_disk_full_nothing_is_answered_and_afterwards_there_is_one_record() {
+    let lab = Lab::new(0).unwrap();
+    let _disk = SmallDisk::mount(&lab.dir().join("data"));
+    // Nothing but the requests makes the agent write.
+    let Listening { agent, data, .. } =
+        listen(&lab, HOTSPOT_SECRET, &["--no-nat", "--generation", "60", "--grace", "0", "--rotate", "3600"]);
+    let filler = data.join("filler");
+    let full = std::fs::write(&filler, vec![0; 8 << 20]);
+    assert!(full.is_err(), "a file system of 3 MiB is full by now");
+    let to = format!("{GATEWAY_V4}:1813");
+    // Of refused logins every report is a record of its own: one that was kept although it was not answered would show.
+    let ask = |number: usize, tries: u32| {
+        let failed = format!(
+            "Acct-Status-Type = Failed\nAcct-Session-Id = \"login{number:03}\"\nUser-Name = \"mallory\"\nNAS-Identifier = \"ap1\"\n"
+        );
+        radclient(&lab.switch, lab.dir(), &to, "acct", HOTSPOT_SECRET, tries, &failed)
+    };
+    // The last page of the journal's file is the file's already: what fits into it can be written, and is answered.
+    let page_bytes = 4096;
+    let refused = (0..page_bytes / SMALLEST_FRAME_BYTES).find(|number| !ask(*number, 1).0);
+    let refused = refused.expect("a page has no room for so many");
+    assert!(!ask(refused, 3).0, "nor when it is asked again");
+    assert!(!ask(refused + 1, 1).0, "nor is another");
+    std::fs::remove_file(&filler).unwrap();
+    wait_until("the journal is written again", Duration::from_secs(10), || {
+        agent.log().contains("the journal can be written again")
+    })
+    .unwrap();
+    let (answered, said) = ask(refused, 3);
+    assert!(answered, "{said}");
+    agent.signal("TERM").unwrap();
+    wait_until("it says what it counted", Duration::from_secs(20), || agent.log().contains("RADIUS accounting ends"))
+        .unwrap();
+    let log = agent.log();
+    assert!(agent.stop().unwrap().success());
+    assert!(log.contains(&format!("recorded={} ", refused + 1)) && log.contains("not_recorded=5"), "{log}");
+    // What was answered is there once, each from a moment of its own; what was not answered is not.
+    let rows = rows(&data.join("archive"), "sessions").unwrap();
+    let ids = rows.iter().map(|row| row["session_id"].as_str().unwrap().split('/').nth(1).unwrap().to_owned());
+    let recorded: Vec<String> = ids.collect();
+    let answered: Vec<String> = (0..=refused).map(|number| format!("login{number:03}")).collect();
+    assert_eq!(recorded, answered);
+    assert!(rows.iter().all(|row| row["status"] == "rejected"), "{rows:?}");
+}
+
+/// Of the journal's format: a frame's header, the nonce and the tag.
+const SMALLEST_FRAME_BYTES: usize = 24 + 12 + 16;

@@ -76,6 +76,7 @@ fn begin(report: &SessionFact, position: usize) -> Session {
         status: SessionStatus::Active,
         until_ns: None,
         last_heard_ns: report.at_ns,
+        last_received_ns: report.received_ns,
         interim_interval_s: None,
         first_report: position,
         floor_ns: WallNs::MIN,
@@ -153,6 +154,7 @@ fn learn(life: &mut Session, report: &SessionFact) {
         }
     }
     life.last_heard_ns = life.last_heard_ns.max(report.at_ns);
+    life.last_received_ns = life.last_received_ns.max(report.received_ns);
     life.started_ns = life.started_ns.min(began(report)).max(life.floor_ns);
     newer(&mut life.user, report.user.as_ref());
     newer(&mut life.auth_method, report.auth_method.as_ref());
