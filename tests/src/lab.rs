@@ -148,8 +148,13 @@ impl Lab {
         let rules =
             "table ip nat {\nchain post {\ntype nat hook postrouting priority 100;\noifname \"wan\" masquerade\n}\n}";
         run(gateway.command("nft").arg(rules))?;
+        self.start_dhcp(|_| {})
+    }
+
+    /// Starts the gateway's DHCP server; what is done to its command line first is for those who replace it.
+    pub fn start_dhcp(&self, adapt: impl FnOnce(&mut Command)) -> Result<()> {
         let leases = self.dir.join("leases");
-        let mut dnsmasq = gateway.command("dnsmasq");
+        let mut dnsmasq = self.gateway.command("dnsmasq");
         dnsmasq
             .args([
                 "--keep-in-foreground",
@@ -163,7 +168,20 @@ impl Lab {
             .args(["--bind-interfaces", "--dhcp-range=10.20.0.50,10.20.0.200,255.255.255.0,1h", "--enable-ra"])
             .args(["--dhcp-range=::,constructor:lan,ra-only", "--dhcp-authoritative", "--log-facility=/dev/null"])
             .arg(format!("--dhcp-leasefile={}", leases.display()));
-        gateway.spawn(&mut dnsmasq).map(drop)
+        adapt(&mut dnsmasq);
+        self.gateway.spawn(&mut dnsmasq).map(drop)
+    }
+
+    /// Ends it, and waits until another can take its place.
+    pub fn stop_dhcp(&self) -> Result<()> {
+        let pids = run(Command::new("ip").args(["netns", "pids", self.gateway.name()]))?;
+        let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        for pid in pids.split_whitespace().filter(|pid| name(pid).trim() == "dnsmasq") {
+            run(Command::new("kill").arg(pid))?;
+        }
+        wait_until("its socket is closed", Duration::from_secs(10), || {
+            self.gateway.run("ss -Hlun sport = :67").is_ok_and(|text| text.is_empty())
+        })
     }
 
     fn build_internet(&self) -> Result<()> {

@@ -1,40 +1,26 @@
 //! Devices with a real DHCP server and real clients: names, makers, addresses, claims, and that nothing else they send is kept.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::zombie_processes, reason = "what runs in a namespace is killed with it")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use hotspot_tests::lab::{Client, GATEWAY_V4, Lab, SERVER_V4, SERVER_V6};
 use hotspot_tests::namespace::run;
-use hotspot_tests::programs::{Agent, ask, ensure_whole, hotspot};
+use hotspot_tests::programs::{Agent, ask, decoded, ensure_whole, files, rows};
 use hotspot_tests::wait_until;
 use serde_json::Value;
 
 const OPTIONS: [&str; 6] = ["--rotate", "600", "--grace", "1", "--generation", "1"];
 
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found
-}
-
-fn decoded(file: &Path) -> String {
-    let output = hotspot(&["decode", "--json", &file.display().to_string()]).unwrap();
-    String::from_utf8(output.stdout).unwrap()
+/// What the tool can read of a file; nothing of one that is neither segment nor journal.
+fn text_of(file: &Path) -> String {
+    decoded(file).unwrap_or_default().iter().map(Value::to_string).collect()
 }
 
 /// The rows of `devices`.
 fn devices(archive: &Path) -> Vec<Value> {
-    let segments: Vec<PathBuf> = files(&archive.join("devices"));
-    segments
-        .iter()
-        .flat_map(|segment| {
-            decoded(segment).lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
-        })
-        .collect()
+    rows(archive, "devices").unwrap()
 }
 
 fn python(client: &Client, script: &str) {
@@ -118,6 +104,90 @@ fn devices_are_known_by_name_maker_and_address() {
     assert!(ips(row(&spoofer.mac)).contains(&stolen), "the claim is on record");
 }
 
+/// Kea instead of dnsmasq, for both families.
+fn start_kea(lab: &Lab) {
+    // Server and client bind to their link-local addresses once, at their start, and the kernel refuses that while it looks whether
+    // somebody else has the address (RFC 4862 §5.4): then no request is ever heard.
+    for (namespace, device) in [(&lab.gateway, "lan"), (&lab.clients[0].namespace, "eth0")] {
+        wait_until("the link-local address is its own", Duration::from_secs(10), || {
+            namespace.ip(&format!("-o -6 addr show dev {device} tentative")).is_ok_and(|text| text.is_empty())
+        })
+        .unwrap();
+    }
+    lab.stop_dhcp().unwrap();
+    let dir = lab.dir().display().to_string();
+    let four = "{\"Dhcp4\": {\"interfaces-config\": {\"interfaces\": [\"lan\"]}, \"valid-lifetime\": 600, \
+                \"lease-database\": {\"type\": \"memfile\", \"persist\": false}, \"subnet4\": [{\"subnet\": \"10.20.0.0/24\", \
+                \"pools\": [{\"pool\": \"10.20.0.50-10.20.0.200\"}]}]}}";
+    let six = format!(
+        "{{\"Dhcp6\": {{\"data-directory\": \"{dir}\", \"interfaces-config\": {{\"interfaces\": [\"lan\"]}}, \
+         \"lease-database\": {{\"type\": \"memfile\", \"persist\": false}}, \"preferred-lifetime\": 500, \"valid-lifetime\": 600, \
+         \"subnet6\": [{{\"subnet\": \"2001:db8:20::/64\", \"interface\": \"lan\", \"pools\": [{{\"pool\": \
+         \"2001:db8:20::5000-2001:db8:20::5fff\"}}]}}]}}}}"
+    );
+    for (program, config) in [("kea-dhcp4", four), ("kea-dhcp6", &*six)] {
+        let (path, log) = (lab.dir().join(program), lab.dir().join(format!("{program}.log")));
+        std::fs::write(&path, config).unwrap();
+        let mut kea = lab.gateway.command(program);
+        kea.env("KEA_PIDFILE_DIR", &dir).env("KEA_LOCKFILE_DIR", "none").arg("-c").arg(&path);
+        let file = std::fs::File::create(&log).unwrap();
+        kea.stdout(file.try_clone().unwrap()).stderr(file);
+        lab.gateway.spawn(&mut kea).unwrap();
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait_until(program, Duration::from_secs(10), || said().contains("_STARTED")).unwrap();
+        assert!(!said().contains("OPEN_SOCKET_FAIL"), "{}", said());
+    }
+}
+
+#[test]
+fn leases_of_both_families_come_from_kea_too() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    start_kea(&lab);
+    let client = &lab.clients[0];
+    let agent = Agent::start(&lab.gateway, &data, &OPTIONS).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = lab.dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let conf = file(
+        "dhclient.conf",
+        "send host-name \"laptop-7\";\nsend vendor-class-identifier \"lab laptop\";\nrequest subnet-mask, routers, host-name;\n",
+    );
+    let script = file(
+        "dhclient.sh",
+        "#!/bin/sh\n[ -n \"$new_ip_address\" ] && ip addr replace $new_ip_address/24 dev $interface\n\
+         [ -n \"$new_ip6_address\" ] && ip addr replace $new_ip6_address/64 dev $interface\nexit 0\n",
+    );
+    run(std::process::Command::new("chmod").args(["755", &script])).unwrap();
+    for family in ["-4", "-6"] {
+        let (leases, pid) = (file(&format!("leases{family}"), ""), lab.dir().join(format!("pid{family}")));
+        let mut dhclient = client.namespace.command("dhclient");
+        dhclient.args([family, "-1", "-d", "-cf", &conf, "-lf", &leases, "-sf", &script, "-pf"]).arg(pid).arg("eth0");
+        dhclient.stderr(std::fs::File::create(lab.dir().join(format!("dhclient{family}.log"))).unwrap());
+        client.namespace.spawn(&mut dhclient).unwrap();
+    }
+    let granted = |text: &str| client.addresses().is_ok_and(|all| all.iter().any(|address| address.starts_with(text)));
+    wait_until("leases of both families", Duration::from_secs(30), || granted("10.20.0.") && granted("2001:db8:20::5"))
+        .unwrap_or_else(|error| {
+            let said =
+                files(lab.dir()).unwrap().into_iter().filter(|file| file.extension().is_some_and(|end| end == "log"));
+            let said: String = said.map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect();
+            panic!("{error}\n{said}")
+        });
+    assert!(agent.stop().unwrap().success());
+    let rows = devices(&data.join("archive"));
+    let found = rows.iter().find(|row| row["client_mac"] == *client.mac).unwrap();
+    assert_eq!((found["hostname"].as_str(), found["vendor_class"].as_str()), (Some("laptop-7"), Some("lab laptop")));
+    assert_eq!(found["dhcp_fingerprint"], "1,3,12");
+    let ips: Vec<String> = serde_json::from_value(found["ips"].clone()).unwrap();
+    assert!(ips.contains(&lease(client)) && ips.iter().any(|ip| ip.starts_with("2001:db8:20::5")), "{found}");
+    let sources = found["source"].to_string();
+    assert!(sources.contains("\"dhcp\"") && sources.contains("\"dhcpv6\""), "{found}");
+    ensure_whole(&data.join("archive")).unwrap();
+}
+
 #[test]
 fn a_kill_forgets_no_device() {
     let lab = Lab::new(2).unwrap();
@@ -173,15 +243,13 @@ fn nothing_that_a_user_sends_is_kept() {
     // While the journal is open, and after it was sealed.
     let mut kept = String::new();
     wait_until("the last message is in the journal", Duration::from_secs(10), || {
-        kept = files(&data.join("journal")).iter().map(|file| decoded(file)).collect();
+        kept = files(&data.join("journal")).unwrap().iter().map(|file| text_of(file)).collect();
         kept.contains("\"hostname\":\"ok\"")
     })
     .unwrap();
     assert!(agent.stop().unwrap().success());
-    for file in files(&data) {
-        if !file.ends_with("signing.key") {
-            kept.push_str(&decoded(&file));
-        }
+    for file in files(&data).unwrap() {
+        kept.push_str(&text_of(&file));
         kept.push_str(&String::from_utf8_lossy(&std::fs::read(&file).unwrap()));
     }
     kept.push_str(&std::fs::read_to_string(data.with_extension("log")).unwrap());

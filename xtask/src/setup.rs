@@ -25,12 +25,13 @@ const PYTHON: [(&str, &str); 5] = [
 ];
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 27] = [
+const PROGRAMS: [(&str, &str); 30] = [
     ("bpftool", "bpftool"),
     ("c++", "g++"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
+    ("dhclient", "isc-dhcp-client"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
@@ -40,6 +41,8 @@ const PROGRAMS: [(&str, &str); 27] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("java", "openjdk-17-jre-headless"),
+    ("kea-dhcp4", "kea-dhcp4-server"),
+    ("kea-dhcp6", "kea-dhcp6-server"),
     ("nfdump", "nfdump"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
