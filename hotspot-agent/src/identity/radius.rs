@@ -31,13 +31,12 @@ use super::secrets::{Secrets, SecretsError};
 use crate::capture::clock::ClockReading;
 use crate::cli::RunArguments;
 use crate::recorder::Recorder;
+use crate::seldom::Seldom;
 
 /// The largest RADIUS packet, and one octet to see that there was more.
 const DATAGRAM_MAX: usize = 4097;
 /// Requests being recorded at once; more wait in the sockets' buffers.
 const IN_FLIGHT_MAX: usize = 4096;
-/// A refusal is logged at most once in this time; the counters know of all.
-const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How often the counters are logged, when they changed.
 const TELL_EVERY: Duration = Duration::from_secs(300);
 /// NAS whose clocks are known; beyond it all are learnt anew.
@@ -97,7 +96,8 @@ struct Shared {
     duplicates: Mutex<Duplicates>,
     clocks: Mutex<HashMap<(IpAddr, String), NasClock>>,
     room: Arc<Semaphore>,
-    warned: Mutex<Option<Instant>>,
+    /// The counters know of all refusals.
+    warned: Seldom,
 }
 
 impl RadiusListener {
@@ -111,7 +111,7 @@ impl RadiusListener {
             duplicates: Mutex::default(),
             clocks: Mutex::default(),
             room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
-            warned: Mutex::default(),
+            warned: Seldom::default(),
         };
         Self { endpoints: Vec::new(), shared: Arc::new(shared) }
     }
@@ -222,9 +222,7 @@ impl Shared {
     }
 
     fn warn(&self, client: IpAddr, why: &str) {
-        let mut warned = lock(&self.warned);
-        if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
-            *warned = Some(Instant::now());
+        if self.warned.is_time() {
             warn!(%client, why, "a RADIUS packet was refused (logged at most every 10 s)");
         }
     }

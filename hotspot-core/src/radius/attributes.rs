@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::packet::Refused;
+use crate::text::escaped;
 
 /// The vendor whose attributes say where a venue is (`WISPr`).
 const WISPR: [u8; 4] = 14_122u32.to_be_bytes();
 
-/// What is read of a request. Text is UTF-8 with other bytes escaped as `\xNN`, and never empty.
+/// What is read of a request. Text is with escapes ([`escaped`]), and never empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     pub user_name: Option<String>,
@@ -137,32 +138,10 @@ fn prefix(value: &[u8]) -> Option<(IpAddr, u8)> {
     Some((Ipv6Addr::from(bits).into(), len))
 }
 
-/// Octets as text; a backslash is doubled and what is not UTF-8 or a control character is written `\xNN`, so nothing is lost.
-/// Zeros at the end are a C string's, and no text is none.
+/// Octets as text with escapes. Zeros at the end are a C string's, and no text is none.
 fn text(value: &[u8]) -> Option<String> {
     let end = value.iter().rposition(|octet| *octet != 0)? + 1;
-    let mut text = String::with_capacity(end);
-    for chunk in value[..end].utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                c if c.is_control() => escape(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
-                c => text.push(c),
-            }
-        }
-        escape(&mut text, chunk.invalid());
-    }
-    Some(text)
-}
-
-const HEX: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"];
-
-fn escape(text: &mut String, octets: &[u8]) {
-    for octet in octets {
-        for part in ["\\x", HEX[usize::from(octet >> 4)], HEX[usize::from(octet & 15)]] {
-            text.push_str(part);
-        }
-    }
+    Some(escaped(&value[..end]))
 }
 
 #[cfg(test)]

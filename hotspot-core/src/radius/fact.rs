@@ -6,6 +6,7 @@ use super::packet::{AcctStatus, Request};
 use super::station;
 use crate::WallNs;
 use crate::fact::{IdentitySource, SessionCounters, SessionDetails, SessionEvent, SessionFact};
+use crate::text::hex;
 
 const SECOND: WallNs = 1_000_000_000;
 /// 2000-01-01: a NAS that sends an earlier Event-Timestamp has no clock.
@@ -114,16 +115,6 @@ impl Request {
             called_station: attributes.called_station.clone().filter(|_| !called_is_read),
         }
     }
-}
-
-fn hex(octets: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    octets.iter().fold(String::new(), |mut text, octet| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{octet:02x}");
-        text
-    })
 }
 
 /// Names of NAS-Port-Type (RFC 2865 §5.41); of the many there are those of access networks, others by number.
