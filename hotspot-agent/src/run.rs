@@ -257,6 +257,7 @@ impl Found {
             | Entry::Nat(_)
             | Entry::NatWatch(_)
             | Entry::Devices(_)
+            | Entry::Leases(_)
             | Entry::DeviceState(_)
             | Entry::OpenFlows(_) => {}
         }

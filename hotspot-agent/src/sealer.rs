@@ -240,6 +240,7 @@ impl Sealer {
                 Entry::Nat(facts) => facts.iter().for_each(|fact| assembly.nat(fact)),
                 Entry::NatWatch(fact) => assembly.nat_watch(fact),
                 Entry::Devices(batch) => batch.facts.into_iter().for_each(|fact| assembly.later_device(fact)),
+                Entry::Leases(facts) => facts.into_iter().for_each(|fact| assembly.later_device(fact)),
                 Entry::Header(_)
                 | Entry::Interface(_)
                 | Entry::Ring(_)
@@ -325,6 +326,7 @@ fn restored(open: Vec<Entry>, step_ns: i64) -> State {
             | Entry::Done(_)
             | Entry::Gap(_)
             | Entry::Devices(_)
+            | Entry::Leases(_)
             | Entry::Closed { .. } => {}
         }
     }
@@ -398,6 +400,10 @@ fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
             let last_ns = batch.facts.iter().map(|fact| fact.at_ns).max().unwrap_or(0);
             assembly.devices(batch.capture, batch.end_position, &batch.facts);
             last_ns
+        }
+        Entry::Leases(facts) => {
+            facts.iter().for_each(|fact| assembly.device(fact));
+            0
         }
         Entry::DeviceState(_) | Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
     }

@@ -118,6 +118,8 @@ pub enum Entry {
     Nat(Vec<NatFact>),
     NatWatch(NatWatchFact),
     Devices(DeviceBatch),
+    /// What a DHCP server reported of its leases.
+    Leases(Vec<DeviceFact>),
     /// Only in state files.
     DeviceState(Vec<Device>),
     /// Only in state files.
@@ -139,6 +141,7 @@ impl Entry {
             Self::Devices(batch) => {
                 batch.facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns));
             }
+            Self::Leases(facts) => facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns)),
             Self::DeviceState(devices) => devices.iter_mut().for_each(|device| device.shift(by_ns)),
             Self::OpenFlows(flows) => {
                 flows.iter_mut().for_each(|flow| flow.last_ns = flow.last_ns.saturating_add(by_ns));

@@ -198,6 +198,7 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
             printer.print("notices", object(position))?;
             batch.facts.iter().try_for_each(|fact| printer.print("device_fact", object(json!(fact))))
         }
+        Entry::Leases(facts) => facts.iter().try_for_each(|fact| printer.print("device_fact", object(json!(fact)))),
         Entry::DeviceState(devices) => {
             devices.iter().try_for_each(|device| printer.print("device_state", object(json!(device))))
         }

@@ -241,10 +241,12 @@ pub enum DeviceSource {
     Arp,
     /// IPv6 neighbour discovery.
     Nd,
+    /// What a DHCP server reported of its leases.
+    Lease,
 }
 
 impl DeviceSource {
-    pub const ALL: [Self; 4] = [Self::Dhcp, Self::Dhcpv6, Self::Arp, Self::Nd];
+    pub const ALL: [Self; 5] = [Self::Dhcp, Self::Dhcpv6, Self::Arp, Self::Nd, Self::Lease];
 
     /// The text in the archive's column.
     #[must_use]
@@ -254,6 +256,7 @@ impl DeviceSource {
             Self::Dhcpv6 => "dhcpv6",
             Self::Arp => "arp",
             Self::Nd => "nd",
+            Self::Lease => "lease",
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hotspot_tests::lab::{Client, GATEWAY_V4, Lab, SERVER_V4};
 use hotspot_tests::namespace::run;
-use hotspot_tests::programs::{Agent, ask, hotspot};
+use hotspot_tests::programs::{Agent, ask, decoded, files, rows, sessions};
 use hotspot_tests::wait_until;
 use serde_json::Value;
 
@@ -20,18 +20,24 @@ const HMAC_KEY: &str = "0123456789abcdef-hmac-key";
 struct Portal {
     lab: Lab,
     agent: Option<Agent>,
+    options: &'static [&'static str],
     data: PathBuf,
     socket: PathBuf,
 }
 
 impl Portal {
     fn new(clients: usize) -> Self {
+        Self::with(clients, &[])
+    }
+
+    /// The same, with options of the agent.
+    fn with(clients: usize, options: &'static [&'static str]) -> Self {
         let lab = Lab::new(clients).unwrap();
         let secrets = lab.dir().join("portal.secrets");
         fs::write(&secrets, format!("token {TOKEN}\nhmac {HMAC_KEY}\n")).unwrap();
         fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).unwrap();
         let (data, socket) = (lab.dir().join("data"), lab.dir().join("portal.sock"));
-        let mut portal = Self { lab, agent: None, data, socket };
+        let mut portal = Self { lab, agent: None, options, data, socket };
         portal.start();
         portal
     }
@@ -41,7 +47,7 @@ impl Portal {
         let (socket, address) = (self.socket.display().to_string(), format!("{GATEWAY_V4}:8017"));
         let options =
             ["--portal-listen", &socket, "--portal-listen", &address, "--portal-secret-file", &secrets, "--grace", "0"];
-        self.agent = Some(Agent::start(&self.lab.gateway, &self.data, &options).unwrap());
+        self.agent = Some(Agent::start(&self.lab.gateway, &self.data, &[&options[..], self.options].concat()).unwrap());
     }
 
     fn stop(&mut self) {
@@ -65,8 +71,7 @@ impl Portal {
 
     /// A hook of ours, as a portal on the gateway runs it.
     fn hook(&self, name: &str, environment: &[(&str, &str)], arguments: &[&str]) -> String {
-        let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/portal");
-        let mut command = Command::new(hooks.join(name));
+        let mut command = Command::new(hook(name));
         command
             .env("HOTSPOT_PORTAL", &self.socket)
             .env("HOTSPOT_SPOOL", self.spool())
@@ -79,20 +84,11 @@ impl Portal {
     fn spool(&self) -> PathBuf {
         self.lab.dir().join("spool/reports.jsonl")
     }
-
-    /// What the archive holds of sessions, after the agent was stopped.
-    fn sessions(&self) -> Vec<Value> {
-        let dates = fs::read_dir(self.data.join("archive/sessions/site=lab")).unwrap();
-        let files = dates.flat_map(|date| fs::read_dir(date.unwrap().path()).unwrap());
-        files.flat_map(|file| decode(&file.unwrap().path())).collect()
-    }
 }
 
-/// The records of a segment.
-fn decode(path: &Path) -> Vec<Value> {
-    let output = hotspot(&["decode", "--json", &path.display().to_string()]).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+/// Where a hook of ours is.
+fn hook(name: &str) -> PathBuf {
+    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/portal").join(name)).unwrap()
 }
 
 fn curl(command: &mut Command, method: &str, url: &str, body: &str) -> (u16, Value) {
@@ -180,6 +176,8 @@ fn what_is_no_report_is_refused_with_the_reason() {
     check("GET", "/v1/sessions/a", "", 405, "PUT");
     check("PUT", "/v2/sessions/a", "{}", 404, "/v1/sessions/ID");
     check("POST", "/v1/batch", "{\"op\":\"put\"}", 400, "line 1");
+    check("PUT", "/v1/leases/10.20.0.9", r#"{"hostname":"x"}"#, 400, "ip and mac");
+    check("PATCH", "/v1/leases/10.20.0.9", "", 405, "PUT, DELETE");
     let large = format!("@{}", portal.lab.dir().join("large").display());
     fs::write(&large[1..], vec![b' '; (64 << 10) + 1]).unwrap();
     check("PUT", "/v1/sessions/a", &large, 413, "65536");
@@ -213,14 +211,85 @@ fn the_hooks_of_portals_report_logins_and_ends() {
     portal.stop();
     assert_eq!(attributed(&portal, &first), ("Nguyễn \"V\"".into(), "authenticated".into()));
     assert_eq!(attributed(&portal, &second), ("voucher \\7".into(), "authenticated".into()));
-    let sessions = portal.sessions();
-    let session = |id: &str| sessions.iter().find(|session| session["session_id"] == id).unwrap();
-    let opennds = session("opennds/tok1");
+    let sessions = sessions(&portal.data.join("archive")).unwrap();
+    let opennds = &sessions["opennds/tok1"];
     assert_eq!((&opennds["status"], &opennds["end_cause"]), (&"ended".into(), &"idle_deauth".into()));
     assert_eq!((opennds["bytes_in"].as_u64(), opennds["bytes_out"].as_u64()), (Some(1000), Some(200)));
-    let chilli = session("chilli/5f0a");
+    let chilli = &sessions["chilli/5f0a"];
     assert_eq!((&chilli["status"], &chilli["end_cause"]), (&"ended".into(), &"User-Request".into()));
     assert_eq!((chilli["bytes_in"].as_u64(), chilli["bytes_out"].as_u64()), (Some(4000), Some(300)));
+}
+
+/// A client gives its address back (DHCPRELEASE).
+fn release(client: &Client) {
+    let ip = client.addresses().unwrap().into_iter().find(|ip| !ip.contains(':')).unwrap();
+    let script = format!(
+        "import socket\nmac, ip, server = bytes.fromhex('{}'), socket.inet_aton('{ip}'), socket.inet_aton('{GATEWAY_V4}')\n\
+         m = bytes([1, 1, 6, 0]) + bytes(8) + ip + bytes(12) + mac + bytes(202) + bytes([99, 130, 83, 99, 53, 1, 7, 54, 4]) + server\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 68))\n\
+         s.sendto(m + bytes([61, 7, 1]) + mac + bytes([255]), ('{GATEWAY_V4}', 67))\n",
+        client.mac.replace(':', "")
+    );
+    run(client.namespace.command("python3").args(["-c", &script])).unwrap();
+}
+
+#[test]
+fn leases_that_dnsmasq_reports_name_the_devices() {
+    // As of a gateway that does not see its clients' DHCP.
+    let mut portal = Portal::with(2, &["--decapsulate"]);
+    portal.lab.stop_dhcp().unwrap();
+    let script = format!("--dhcp-script={}", hook("dnsmasq-dhcp-script").display());
+    portal
+        .lab
+        .start_dhcp(|dnsmasq| {
+            dnsmasq.args([&script, "--script-on-renewal"]);
+            dnsmasq.env("HOTSPOT_PORTAL", &portal.socket).env("HOTSPOT_SPOOL", portal.spool());
+        })
+        .unwrap();
+    let [phone, odd] = &portal.lab.clients[..] else { panic!("two clients") };
+    let ip = address(phone, &portal.lab);
+    ping(phone);
+    // Another says what is no text, and gives its address back.
+    odd.connect_with(&portal.lab, &["-x", "0x0c:6f64ff5c21", "-V", "MSFT 5.0"]).unwrap();
+    release(odd);
+    let journal = || -> Vec<Value> {
+        let journals = files(&portal.data.join("journal")).unwrap();
+        journals.iter().flat_map(|journal| decoded(journal).unwrap_or_default()).collect()
+    };
+    let of = |client: &Client| -> Vec<Value> {
+        journal().into_iter().filter(|row| row["source"] == "lease" && row["client_mac"] == *client.mac).collect()
+    };
+    wait_until("what was given back is reported", Duration::from_secs(20), || {
+        of(odd).iter().any(|fact| fact["event"]["released"].is_object())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:?}", of(odd)));
+    let leased: Vec<Value> = of(phone).into_iter().filter(|fact| fact["event"]["leased"]["ip"] == ip).collect();
+    let lease_s = leased[0]["event"]["leased"]["lease_s"].as_u64().unwrap();
+    assert!((3500..=3600).contains(&lease_s), "{leased:?}");
+    wait_until("the spool is empty", Duration::from_secs(10), || {
+        fs::read_to_string(portal.spool()).is_ok_and(|waits| waits.is_empty())
+    })
+    .unwrap();
+    let macs = [phone.mac.clone(), odd.mac.clone()];
+    portal.stop();
+
+    let archive = portal.data.join("archive");
+    let devices = rows(&archive, "devices").unwrap();
+    let [phone, odd] = macs.map(|mac| {
+        devices.iter().find(|row| row["client_mac"] == mac).unwrap_or_else(|| panic!("{devices:?}")).clone()
+    });
+    assert_eq!(phone["hostname"], "c1-phone");
+    assert!(phone["vendor_class"].as_str().unwrap().starts_with("udhcp"), "{phone}");
+    assert!(phone["dhcp_fingerprint"].as_str().unwrap().starts_with("1,3,"), "{phone}");
+    assert_eq!(phone["client_id"], "01020000000101");
+    assert!(phone["ips"].as_array().unwrap().contains(&ip.into()), "{phone}");
+    assert_eq!((&odd["hostname"], &odd["vendor_class"]), (&"od\\xff\\\\!".into(), &"MSFT 5.0".into()));
+    assert!(
+        [&phone, &odd].iter().all(|row| row["source"].as_array().unwrap().contains(&"lease".into())),
+        "{devices:?}"
+    );
+    let flows = ask("find", &archive, &["mac", "02:00:00:00:01:01", "and", "dst", "ip", SERVER_V4]).unwrap();
+    assert!(!flows.is_empty() && flows.iter().all(|flow| flow["hostname"] == "c1-phone"), "{flows:?}");
 }
 
 #[test]

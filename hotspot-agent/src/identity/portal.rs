@@ -1,10 +1,11 @@
-//! The portal's interface: HTTP on Unix and TCP sockets, by which captive portals report who logged in.
+//! The portal's interface: HTTP on Unix and TCP sockets, by which captive portals report who logged in, and DHCP servers their leases.
 //!
 //! Guarantees that a report is answered with 200 only after it is on disk; what could not be recorded is answered with 503, and
 //! the portal sends it again. Bounds connections, sizes and times. Nothing personal is logged. The interface is described in
 //! `docs/portal-api.yaml`.
 
 mod authorize;
+mod lease;
 mod report;
 mod route;
 
@@ -27,7 +28,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 pub use authorize::{PortalSecrets, PortalSecretsError};
-pub use report::{BadReport, Operation, parse_batch, parse_one};
+pub use report::{BadReport, Operation, Report, parse_batch, parse_one};
 use route::Portal;
 
 use crate::recorder::Recorder;

@@ -23,6 +23,7 @@ const OPEN_FLOWS: u8 = 10;
 const CLOSED: u8 = 11;
 const DEVICES: u8 = 12;
 const DEVICE_STATE: u8 = 13;
+const LEASES: u8 = 14;
 
 #[derive(Serialize, Deserialize)]
 struct Closed {
@@ -43,6 +44,7 @@ pub(super) fn encode(entry: &Entry) -> (u8, Vec<u8>) {
         Entry::Nat(facts) => (NAT, encode_list(facts, put_nat)),
         Entry::NatWatch(watch) => (NAT_WATCH, json(watch)),
         Entry::Devices(batch) => (DEVICES, json(batch)),
+        Entry::Leases(facts) => (LEASES, json(facts)),
         Entry::DeviceState(devices) => (DEVICE_STATE, json(devices)),
         Entry::OpenFlows(flows) => (OPEN_FLOWS, encode_list(flows, put_open_flow)),
         Entry::Closed { at_ns, shutdown } => (CLOSED, json(&Closed { at_ns: *at_ns, shutdown: *shutdown })),
@@ -61,6 +63,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Option<Entry> {
         SESSION => return serde_json::from_slice(payload).ok().map(Entry::Session),
         NAT_WATCH => return serde_json::from_slice(payload).ok().map(Entry::NatWatch),
         DEVICES => return serde_json::from_slice(payload).ok().map(Entry::Devices),
+        LEASES => return serde_json::from_slice(payload).ok().map(Entry::Leases),
         DEVICE_STATE => return serde_json::from_slice(payload).ok().map(Entry::DeviceState),
         CLOSED => {
             let Closed { at_ns, shutdown } = serde_json::from_slice(payload).ok()?;

@@ -1,13 +1,16 @@
-//! Reports: what a portal says about a session, as JSON, and the fact that becomes of it.
+//! Reports: what a portal says about a session, as JSON, and the fact that becomes of it; leases are in `lease`.
 //!
 //! Owns names, shapes and limits of the fields. No I/O, no clock: bytes and the moment of arrival go in, facts or a reason come out.
 
 use std::net::IpAddr;
 
-use hotspot_core::fact::{IdentitySource, SessionCounters, SessionEvent, SessionFact};
+use hotspot_core::fact::{DeviceFact, IdentitySource, SessionCounters, SessionEvent, SessionFact};
 use hotspot_core::{MacAddr, WallNs};
 use ipnet::IpNet;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::lease::{self, Lease};
 
 /// Characters of any text in a report, the session's id included.
 const TEXT_CHARS_MAX: usize = 253;
@@ -32,6 +35,17 @@ pub enum Operation {
     Reject,
     /// The portal (`nas`) began anew: all its sessions from before are over.
     Reset,
+    /// A DHCP server gave a device an address.
+    Lease,
+    /// The device has it no more.
+    Release,
+}
+
+/// What a report says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    Session(Box<SessionFact>),
+    Lease(Vec<DeviceFact>),
 }
 
 /// Why a report is refused.
@@ -53,6 +67,12 @@ pub enum BadReport {
     NoNas,
     #[error("no id")]
     NoId,
+    #[error("a lease names ip and mac, of one device each; this one does not")]
+    NoLease,
+    #[error("dhcp_fingerprint: write the codes of option 55 with commas, like 1,3,6,15")]
+    BadFingerprint,
+    #[error("client_id: write 2 to 510 hexadecimal digits")]
+    BadClientId,
     #[error("at: {0} (write RFC 3339, like 2026-11-23T10:00:00+07:00)")]
     Time(String),
     #[error("at lies {ahead_s} s ahead of this gateway's clock; set the clocks by NTP")]
@@ -61,6 +81,12 @@ pub enum BadReport {
     Line { line: usize, why: Box<BadReport> },
     #[error("more than {BATCH_LINES_MAX} lines; send several batches")]
     TooManyLines,
+}
+
+/// What a line of a batch is about.
+#[derive(Deserialize)]
+struct Kind {
+    op: Option<Operation>,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,46 +120,62 @@ struct Counters {
     bytes_in: u64,
 }
 
-/// The fact of one report; an empty body names nothing.
+/// One report; `subject`, the session's id or the lease's address, is from the request's line. An empty body names nothing.
 pub fn parse_one(
     operation: Operation,
-    id: Option<&str>,
+    subject: Option<&str>,
     body: &[u8],
     received_ns: WallNs,
-) -> Result<SessionFact, BadReport> {
-    let mut parsed = if body.iter().all(u8::is_ascii_whitespace) { Body::default() } else { json(body)? };
-    for (field, is_there) in [("op", parsed.op.is_some()), ("id", id.is_some() && parsed.id.is_some())] {
-        if is_there {
-            return Err(BadReport::Json(format!("{field} is for batches; here the request's line says it")));
-        }
+) -> Result<Report, BadReport> {
+    let body = if is_blank(body) { b"{}" } else { body };
+    if matches!(operation, Operation::Lease | Operation::Release) {
+        let mut parsed: Lease = json(body)?;
+        only_in_batches("op", parsed.op.is_some())?;
+        only_in_batches("ip", parsed.ip.is_some())?;
+        parsed.ip = subject.and_then(|ip| ip.parse().ok());
+        return lease::facts(operation, parsed, received_ns).map(Report::Lease);
     }
-    if let Some(id) = id {
-        parsed.id = Some(id.to_owned());
-    }
-    fact(operation, parsed, received_ns)
+    let mut parsed: Body = json(body)?;
+    only_in_batches("op", parsed.op.is_some())?;
+    only_in_batches("id", subject.is_some() && parsed.id.is_some())?;
+    parsed.id = subject.map(str::to_owned).or(parsed.id);
+    Ok(Report::Session(Box::new(fact(operation, parsed, received_ns)?)))
 }
 
-/// The facts of a batch: a JSON object per line, with `op` and `id`. One bad line refuses the whole batch.
-pub fn parse_batch(body: &[u8], received_ns: WallNs) -> Result<Vec<SessionFact>, BadReport> {
-    let mut facts = Vec::new();
+fn only_in_batches(field: &str, is_there: bool) -> Result<(), BadReport> {
+    if is_there {
+        return Err(BadReport::Json(format!("{field} is for batches; here the request's line says it")));
+    }
+    Ok(())
+}
+
+/// The reports of a batch: a JSON object per line, with `op`, and `id` or `ip`. One bad line refuses the whole batch.
+pub fn parse_batch(body: &[u8], received_ns: WallNs) -> Result<Vec<Report>, BadReport> {
+    let mut reports = Vec::new();
     for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
-        if line.iter().all(u8::is_ascii_whitespace) {
+        if is_blank(line) {
             continue;
         }
-        if facts.len() == BATCH_LINES_MAX {
+        if reports.len() == BATCH_LINES_MAX {
             return Err(BadReport::TooManyLines);
         }
-        let parse = || {
-            let parsed: Body = json(line)?;
-            let operation = parsed.op.ok_or_else(|| BadReport::Json("no op".to_owned()))?;
-            fact(operation, parsed, received_ns)
+        let parse = || match json::<Kind>(line)?.op {
+            None => Err(BadReport::Json("no op".to_owned())),
+            Some(operation @ (Operation::Lease | Operation::Release)) => {
+                lease::facts(operation, json(line)?, received_ns).map(Report::Lease)
+            }
+            Some(operation) => Ok(Report::Session(Box::new(fact(operation, json(line)?, received_ns)?))),
         };
-        facts.push(parse().map_err(|why| BadReport::Line { line: number + 1, why: Box::new(why) })?);
+        reports.push(parse().map_err(|why| BadReport::Line { line: number + 1, why: Box::new(why) })?);
     }
-    Ok(facts)
+    Ok(reports)
 }
 
-fn json(text: &[u8]) -> Result<Body, BadReport> {
+fn is_blank(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_whitespace)
+}
+
+fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, BadReport> {
     serde_json::from_slice(text).map_err(|error| BadReport::Json(error.to_string()))
 }
 
@@ -155,6 +197,7 @@ fn fact(operation: Operation, body: Body, received_ns: WallNs) -> Result<Session
         Operation::Put => (SessionEvent::Start, body.id.clone().ok_or(BadReport::NoId)?),
         Operation::Patch => (SessionEvent::Interim, body.id.clone().ok_or(BadReport::NoId)?),
         Operation::Delete => (SessionEvent::Stop, body.id.clone().ok_or(BadReport::NoId)?),
+        Operation::Lease | Operation::Release => return Err(BadReport::NoLease),
     };
     Ok(SessionFact {
         event,
@@ -211,7 +254,7 @@ fn check_texts(body: &Body) -> Result<(), BadReport> {
     Ok(())
 }
 
-fn moment(text: Option<&str>, received_ns: WallNs) -> Result<WallNs, BadReport> {
+pub(super) fn moment(text: Option<&str>, received_ns: WallNs) -> Result<WallNs, BadReport> {
     let Some(text) = text else { return Ok(received_ns) };
     let time: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| BadReport::Time(error.to_string()))?;
     let at_ns = WallNs::try_from(time.as_nanosecond()).map_err(|error| BadReport::Time(error.to_string()))?;
@@ -223,12 +266,63 @@ fn moment(text: Option<&str>, received_ns: WallNs) -> Result<WallNs, BadReport> 
 
 #[cfg(test)]
 mod tests {
+    use hotspot_core::fact::{DeviceEvent, DeviceNames, DeviceSource};
+
     use super::*;
 
     const NOW: WallNs = 1_795_392_000_000_000_000;
 
+    fn one(operation: Operation, id: Option<&str>, body: &[u8]) -> Result<SessionFact, BadReport> {
+        parse_one(operation, id, body, NOW).map(session)
+    }
+
+    fn session(report: Report) -> SessionFact {
+        let Report::Session(fact) = report else { panic!("{report:?} is about no session") };
+        *fact
+    }
+
     fn put(body: &str) -> Result<SessionFact, BadReport> {
-        parse_one(Operation::Put, Some("s1"), body.as_bytes(), NOW)
+        one(Operation::Put, Some("s1"), body.as_bytes())
+    }
+
+    fn lease(operation: Operation, body: &[u8]) -> Result<Vec<DeviceEvent>, BadReport> {
+        let Report::Lease(facts) = parse_one(operation, Some("10.20.0.14"), body, NOW)? else { panic!("no lease") };
+        assert!(facts.iter().all(|fact| fact.source == DeviceSource::Lease && fact.at_ns <= NOW));
+        Ok(facts.into_iter().map(|fact| fact.event).collect())
+    }
+
+    #[test]
+    fn a_lease_says_what_the_device_called_itself_and_which_address_it_has() {
+        let ip = [10, 20, 0, 14].into();
+        let body = b"{\"mac\":\"02:aa:bb:cc:dd:ee\",\"lease_s\":3600,\"hostname\":\"od\xff\\\\\x01\",\
+                    \"client_id\":\"01AB\",\"dhcp_fingerprint\":\"1,3,255\"}";
+        let names = DeviceNames {
+            hostname: Some(r"od\xff\\\x01".into()),
+            dhcp_fingerprint: Some("1,3,255".into()),
+            client_id: Some("01ab".into()),
+            vendor_class: None,
+        };
+        let events = lease(Operation::Lease, body);
+        assert_eq!(events, Ok(vec![DeviceEvent::Named(names), DeviceEvent::Leased { ip, lease_s: 3600 }]));
+        let mac = br#"{"mac":"02:aa:bb:cc:dd:ee"}"#;
+        assert_eq!(lease(Operation::Lease, mac), Ok(vec![DeviceEvent::Leased { ip, lease_s: u32::MAX }]));
+        assert_eq!(lease(Operation::Release, mac), Ok(vec![DeviceEvent::Released { ip }]));
+    }
+
+    #[test]
+    fn a_lease_that_is_none_is_refused() {
+        let with =
+            |field: &str| lease(Operation::Lease, format!(r#"{{"mac":"02:aa:bb:cc:dd:ee",{field}}}"#).as_bytes());
+        assert_eq!(lease(Operation::Lease, b"{}"), Err(BadReport::NoLease));
+        assert_eq!(lease(Operation::Lease, br#"{"mac":"ff:ff:ff:ff:ff:ff"}"#), Err(BadReport::NoLease));
+        assert_eq!(with(r#""dhcp_fingerprint":"1,256""#), Err(BadReport::BadFingerprint));
+        assert_eq!(with(r#""client_id":"x""#), Err(BadReport::BadClientId));
+        for bad in [r#""hostname":"""#, r#""user":"a""#, r#""ip":"10.0.0.1""#, r#""op":"lease""#] {
+            assert!(matches!(with(bad), Err(BadReport::Json(_))), "{bad}");
+        }
+        assert!(matches!(with(&format!(r#""hostname":"{}""#, "x".repeat(256))), Err(BadReport::Json(_))));
+        let elsewhere = parse_one(Operation::Lease, Some("10.20.0"), br#"{"mac":"02:aa:bb:cc:dd:ee"}"#, NOW);
+        assert_eq!(elsewhere, Err(BadReport::NoLease));
     }
 
     #[test]
@@ -258,15 +352,15 @@ mod tests {
         assert_eq!(ahead, Err(BadReport::Ahead { ahead_s: 3600 }));
         let many = format!(r#"{{"ips":[{}]}}"#, vec![r#""10.0.0.1""#; 65].join(","));
         assert_eq!(put(&many), Err(BadReport::TooManyAddresses));
-        assert_eq!(parse_one(Operation::Reset, None, b"", NOW), Err(BadReport::NoNas));
-        assert_eq!(parse_one(Operation::Reject, None, b"", NOW), Err(BadReport::NobodyRejected));
+        assert_eq!(one(Operation::Reset, None, b""), Err(BadReport::NoNas));
+        assert_eq!(one(Operation::Reject, None, b""), Err(BadReport::NobodyRejected));
     }
 
     #[test]
     fn an_end_needs_no_body_and_a_rejection_no_id() {
-        let stop = parse_one(Operation::Delete, Some("s1"), b" ", NOW).unwrap();
+        let stop = one(Operation::Delete, Some("s1"), b" ").unwrap();
         assert_eq!((stop.event, stop.at_ns), (SessionEvent::Stop, NOW));
-        let rejected = parse_one(Operation::Reject, None, br#"{"user":"x","mac":"02:00:00:00:00:01"}"#, NOW).unwrap();
+        let rejected = one(Operation::Reject, None, br#"{"user":"x","mac":"02:00:00:00:00:01"}"#).unwrap();
         assert_eq!(rejected.event, SessionEvent::Rejected);
         assert!(rejected.session_id.starts_with("rejected/02:00:00:00:00:01/"));
     }
@@ -274,12 +368,16 @@ mod tests {
     #[test]
     fn a_batch_is_taken_as_a_whole_or_not_at_all() {
         let lines = "{\"op\":\"put\",\"id\":\"a\",\"ips\":[\"10.0.0.1\"]}\n\n{\"op\":\"delete\",\"id\":\"a\"}\n";
-        let events: Vec<_> = parse_batch(lines.as_bytes(), NOW).unwrap().iter().map(|fact| fact.event).collect();
+        let reports = parse_batch(lines.as_bytes(), NOW).unwrap();
+        let events: Vec<_> = reports.into_iter().map(|report| session(report).event).collect();
         assert_eq!(events, [SessionEvent::Start, SessionEvent::Stop]);
         let bad = format!("{lines}{{\"op\":\"put\",\"id\":\"b\"}}");
         let refused = parse_batch(bad.as_bytes(), NOW);
         assert_eq!(refused, Err(BadReport::Line { line: 4, why: Box::new(BadReport::NobodyNamed) }));
         let many = "{\"op\":\"delete\",\"id\":\"a\"}\n".repeat(BATCH_LINES_MAX + 1);
         assert_eq!(parse_batch(many.as_bytes(), NOW), Err(BadReport::TooManyLines));
+        let mixed = r#"{"op":"lease","ip":"10.0.0.1","mac":"02:aa:bb:cc:dd:ee"}"#.to_owned() + "\n" + lines;
+        let reports = parse_batch(mixed.as_bytes(), NOW).unwrap();
+        assert!(matches!(reports[..], [Report::Lease(_), Report::Session(_), Report::Session(_)]), "{reports:?}");
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hotspot_archive::entry::Entry;
-use hotspot_core::fact::SessionFact;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -15,7 +14,7 @@ use serde_json::json;
 use tracing::{debug, warn};
 
 use super::authorize::{PortalSecrets, Signed, Unauthorized};
-use super::report::{BadReport, Operation, parse_batch, parse_one};
+use super::report::{BadReport, Operation, Report, parse_batch, parse_one};
 use crate::capture::clock::ClockReading;
 use crate::recorder::{NotRecorded, Recorder};
 use crate::seldom::Seldom;
@@ -23,6 +22,8 @@ use crate::seldom::Seldom;
 /// Bytes of a single report, and of a batch.
 const REPORT_BYTES_MAX: usize = 64 << 10;
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Facts of leases are up to 5 KiB each, and a frame of the journal holds 16 MiB.
+const FACTS_PER_ENTRY: usize = 1024;
 /// A body that has not arrived within this time is given up.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -128,21 +129,28 @@ impl Portal {
             let signed = Signed { method: head.method.as_str(), path, body: &body };
             secrets.take(&head.headers, &signed, now_ns / 1_000_000_000).map_err(Refusal::Unauthorized)?;
         }
-        let facts = match asked {
+        let reports = match asked {
             Asked::Health => {
                 let software = concat!("hotspot-agent ", env!("CARGO_PKG_VERSION"));
                 return Ok(json!({ "software": software }));
             }
             Asked::Batch => parse_batch(&body, now_ns),
-            Asked::One(operation, id) => parse_one(operation, id.as_deref(), &body, now_ns).map(|fact| vec![fact]),
+            Asked::One(operation, id) => parse_one(operation, id.as_deref(), &body, now_ns).map(|report| vec![report]),
         };
-        self.record(facts.map_err(Refusal::Report)?).await
+        self.record(reports.map_err(Refusal::Report)?).await
     }
 
-    async fn record(&self, facts: Vec<SessionFact>) -> Result<serde_json::Value, Refusal> {
-        let recorded = facts.len();
+    async fn record(&self, reports: Vec<Report>) -> Result<serde_json::Value, Refusal> {
+        let recorded = reports.len();
         if recorded > 0 {
-            let entries = facts.into_iter().map(Entry::Session).collect();
+            let (mut entries, mut leases) = (Vec::with_capacity(recorded), Vec::new());
+            for report in reports {
+                match report {
+                    Report::Session(fact) => entries.push(Entry::Session(*fact)),
+                    Report::Lease(facts) => leases.extend(facts),
+                }
+            }
+            entries.extend(leases.chunks(FACTS_PER_ENTRY).map(|facts| Entry::Leases(facts.to_vec())));
             self.recorder.record(entries).await.map_err(Refusal::NotRecorded)?;
         }
         Ok(json!({ "recorded": recorded }))
@@ -158,15 +166,21 @@ fn asked(method: &Method, path: &str) -> Result<Asked, Refusal> {
         "/v1/health" if method == Method::GET => Ok(Asked::Health),
         "/v1/health" => Err(Refusal::NoSuchMethod("GET")),
         _ => {
-            let id = path.strip_prefix("/v1/sessions/").filter(|id| !id.is_empty() && !id.contains('/'));
-            let id = id.and_then(|id| percent_decode_str(id).decode_utf8().ok()).ok_or(Refusal::NoSuchPath)?;
-            let operation = match *method {
-                Method::PUT => Operation::Put,
-                Method::PATCH => Operation::Patch,
-                Method::DELETE => Operation::Delete,
-                _ => return Err(Refusal::NoSuchMethod("PUT, PATCH, DELETE")),
+            let path = path.strip_prefix("/v1/").and_then(|path| path.split_once('/'));
+            let (of, name) =
+                path.filter(|(_, name)| !name.is_empty() && !name.contains('/')).ok_or(Refusal::NoSuchPath)?;
+            let name = percent_decode_str(name).decode_utf8().map_err(|_| Refusal::NoSuchPath)?;
+            let operation = match (of, method) {
+                ("sessions", &Method::PUT) => Operation::Put,
+                ("sessions", &Method::PATCH) => Operation::Patch,
+                ("sessions", &Method::DELETE) => Operation::Delete,
+                ("sessions", _) => return Err(Refusal::NoSuchMethod("PUT, PATCH, DELETE")),
+                ("leases", &Method::PUT) => Operation::Lease,
+                ("leases", &Method::DELETE) => Operation::Release,
+                ("leases", _) => return Err(Refusal::NoSuchMethod("PUT, DELETE")),
+                _ => return Err(Refusal::NoSuchPath),
             };
-            Ok(Asked::One(operation, Some(id.into_owned())))
+            Ok(Asked::One(operation, Some(name.into_owned())))
         }
     }
 }
@@ -203,7 +217,8 @@ impl Refusal {
             Self::Unauthorized(why) => why.to_string(),
             Self::Report(why) => why.to_string(),
             Self::NoSuchPath => {
-                "no such path; there are /v1/sessions/ID, /v1/batch, /v1/rejections, /v1/resets and /v1/health"
+                "no such path; there are /v1/sessions/ID, /v1/leases/ADDRESS, /v1/batch, /v1/rejections, /v1/resets and \
+                 /v1/health"
                     .to_owned()
             }
             Self::NoSuchMethod(allowed) => format!("here only: {allowed}"),
