@@ -85,17 +85,14 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         seconds: u32,
     },
-    /// RADIUS requests per second and how long each waits for its answer, by the whole agent. Needs root.
+    /// RADIUS requests per second and how long each waits for its answer, translations per second and how many are lost, by the whole
+    /// agent; what joining a flow costs. Needs root.
     Identity {
         /// Writes the figures here as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
-        /// RADIUS requests per second.
-        #[arg(long, default_value_t = 1000)]
-        radius_rate: u32,
-        /// How long.
-        #[arg(long, default_value_t = 20)]
-        seconds: u32,
+        #[command(flatten)]
+        options: identity::Options,
     },
     /// Bytes per flow of sealed segments beside nfdump's files of the same flows, and what sealing costs. Needs root.
     Archive {
@@ -130,7 +127,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Paths { json, rounds } => paths::run(json.as_deref(), rounds),
         Bench::Load { json, rates, seconds } => load::run(json.as_deref(), &rates, seconds),
         Bench::Peers { json, rounds, seconds } => peers::run(json.as_deref(), rounds, seconds),
-        Bench::Identity { json, radius_rate, seconds } => identity::run(json.as_deref(), radius_rate, seconds),
+        Bench::Identity { json, options } => identity::run(json.as_deref(), &options),
         Bench::Forward { json, rounds, seconds } => forward::run(json.as_deref(), rounds, seconds),
         Bench::Archive { json, options } => archive::run(json.as_deref(), &options),
         Bench::Search { json, options } => search::run(json.as_deref(), &options),
