@@ -115,7 +115,10 @@ impl<W: Write> Story<'_, W> {
         self.lose_stops()?;
         self.reboot_an_access_point()?;
         self.share_a_port()?;
-        self.tell("all browse once more, and leave")?;
+        self.tell("all browse once more, from new privacy addresses, and leave")?;
+        let still_there = (0..DEVICES).filter(|device| !LEAVE_WITHOUT_STOP.contains(device));
+        let mut still_there = still_there.map(|device| &self.site.devices[device]);
+        still_there.try_for_each(Device::wait_for_another_v6)?;
         self.everybody_browses(1)?;
         self.log_everybody_out()
     }

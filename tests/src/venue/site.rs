@@ -296,6 +296,14 @@ impl Device {
         })
     }
 
+    /// Until it no longer uses the first of them.
+    pub(super) fn wait_for_another_v6(&self) -> Result<()> {
+        wait_until(&format!("{}: another privacy address", self.name), Duration::from_secs(30), || {
+            let text = self.namespace.ip("-6 -o addr show dev eth0 scope global temporary");
+            text.is_ok_and(|text| text.lines().any(|line| line.contains("deprecated")))
+        })
+    }
+
     /// Tells its DHCP client to renew the lease now, as it would at half of it.
     pub(super) fn renew(&self) -> Result<()> {
         self.signal("USR1")
