@@ -34,7 +34,8 @@ fn nobody_is_taken_for_somebody_else_whatever_happens_at_the_venue() {
         assert!(findings.attributions.get(mark).is_some_and(|rows| *rows > 0), "{mark}: {:?}", findings.attributions);
     }
     assert!(findings.clear > 500 && findings.who_asked > 400, "{findings:?}");
-    // Most of the rest is what devices say before their users log in.
-    assert!(findings.right * 4 > findings.flows * 3, "{findings:?}");
+    // How much a device says by itself before its user logs in is its own affair; of the rest nearly all is right.
+    let before_login = findings.attributions["before_login"];
+    assert!((findings.right + before_login) * 10 > findings.flows * 9, "{findings:?}");
     assert!(findings.who_right * 100 > findings.who_asked * 95, "{findings:?}");
 }

@@ -121,7 +121,9 @@ fn a_clock_that_is_set_is_explained_and_times_are_reparable() {
     let recorded = echoes(&archive);
     assert_eq!(recorded.len(), 40);
     for (port, _, flow) in &recorded {
-        assert_eq!((flow["user"].as_str(), flow["attribution"].as_str()), (Some("ann"), Some("mac_only")), "{port}");
+        assert_eq!(flow["user"], "ann", "{port}");
+        // The login names no address. Whether the device showed it to be its own meanwhile is up to its neighbours.
+        assert!(["authenticated", "mac_only"].contains(&flow["attribution"].as_str().unwrap()), "{flow}");
         let lasted_s = seconds(&flow["end"]) - seconds(&flow["start"]);
         assert!((0.0..60.0).contains(&lasted_s), "{flow}");
     }
