@@ -57,7 +57,8 @@ fn check(option: &str, hook: HookChoice) {
             let mut after = 0;
             while after < 2 && sent < 100 * PART {
                 after += u32::from(is_upgraded.load(Ordering::Relaxed));
-                Load { from: sent, to: sent + PART, clients: CLIENTS }.send(client, mac).unwrap();
+                let load = Load { from: sent, to: sent + PART, clients: CLIENTS };
+                load.send_as_received(client, &lab.gateway, mac).unwrap();
                 sent += PART;
             }
             assert_eq!(after, 2, "it was sent before, during and after");

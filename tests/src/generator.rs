@@ -1,8 +1,10 @@
 //! Exactly known load: UDP frames of many flows from many clients, sent on a client's cable, with the truth about them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -56,16 +58,69 @@ impl Load {
 
     /// Sends the frames to the gateway on `eth0` of a client's namespace.
     pub fn send(self, client: &Namespace, gateway_mac: [u8; 6]) -> Result<()> {
+        on_interface(client, "eth0", |socket| self.frames(gateway_mac, |frame| socket.send(frame)))
+    }
+
+    /// The same, and never more than a veth with XDP takes at once: it has room for 256 frames, and what comes then is lost before
+    /// any program sees it.
+    pub fn send_as_received(self, client: &Namespace, gateway: &Namespace, gateway_mac: [u8; 6]) -> Result<()> {
+        const AT_ONCE: u64 = 128;
+        let received = gateway.within(|| Received::open("lan"))?;
+        let before = received.frames()?;
         on_interface(client, "eth0", |socket| {
-            for number in self.from..self.to {
-                let (client, port) = self.flow(number);
-                let frame = frame(client, port, frame_len(number), gateway_mac);
-                for _ in 0..packets_of(number) {
-                    socket.send(&frame)?;
-                }
-            }
-            Ok(())
+            let mut sent = 0;
+            self.frames(gateway_mac, |frame| {
+                socket.send(frame)?;
+                sent += 1;
+                if sent % AT_ONCE == 0 { received.wait_for(before + sent) } else { Ok(()) }
+            })
         })
+    }
+
+    fn frames(self, gateway_mac: [u8; 6], mut send: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        for number in self.from..self.to {
+            let (client, port) = self.flow(number);
+            let frame = frame(client, port, frame_len(number), gateway_mac);
+            for _ in 0..packets_of(number) {
+                send(&frame)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much an interface of the namespace it was opened in has received.
+struct Received {
+    statistics: File,
+    interface: &'static str,
+}
+
+impl Received {
+    fn open(interface: &'static str) -> Result<Self> {
+        // Stays about the namespace of the thread that opens it.
+        Ok(Self { statistics: File::open("/proc/thread-self/net/dev")?, interface })
+    }
+
+    fn frames(&self) -> io::Result<u64> {
+        let mut text = [0; 4096];
+        let len = self.statistics.read_at(&mut text, 0)?;
+        let text = String::from_utf8_lossy(&text[..len]);
+        let mut lines =
+            text.lines().filter_map(|line| line.trim_start().strip_prefix(self.interface)?.strip_prefix(':'));
+        // Bytes, packets, …
+        let packets = lines.next().and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        packets.ok_or_else(|| io::Error::other(format!("no interface {}", self.interface)))
+    }
+
+    fn wait_for(&self, frames: u64) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.frames()? < frames {
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{} received less than was sent", self.interface)));
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 }
 
