@@ -60,6 +60,15 @@ impl Zone {
     }
 }
 
+/// How long the moment is that was written: a second, or as much of it as its last digit counts.
+pub(crate) fn precision_ns(text: &str) -> i64 {
+    let digits = text.split_once(['.', ',']).map_or(0, |(_, fraction)| {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        u32::try_from(digits).unwrap_or(u32::MAX)
+    });
+    10_i64.pow(9_u32.saturating_sub(digits))
+}
+
 /// RFC 3339 in UTC with microseconds, as the archive has it.
 pub(crate) fn utc(at_ns: WallNs) -> String {
     Timestamp::from_nanosecond(i128::from(at_ns)).map_or_else(|_| at_ns.to_string(), |time| format!("{time:.6}"))
@@ -71,6 +80,20 @@ mod tests {
 
     fn parse(text: &str, zone: Option<&str>) -> Option<WallNs> {
         Zone::new(zone).ok()?.parse(text).ok()
+    }
+
+    #[test]
+    fn a_moment_is_as_long_as_its_last_digit_counts() {
+        for (text, ns) in [
+            ("2026-11-23T10:02:03+07:00", 1_000_000_000),
+            ("@1795402923", 1_000_000_000),
+            ("@1795402923.25", 10_000_000),
+            ("2026-11-23T10:02:03.123Z", 1_000_000),
+            ("2026-11-23 10:02:03,5+07:00", 100_000_000),
+            ("@1795402923.123456789", 1),
+        ] {
+            assert_eq!(precision_ns(text), ns, "{text}");
+        }
     }
 
     #[test]

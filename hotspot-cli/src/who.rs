@@ -1,5 +1,6 @@
 //! `hotspot who`: the one question everything else is for.
 
+use std::cmp::Reverse;
 use std::io::{self, Write};
 
 use hotspot_archive::filter::{self, Filter, Side};
@@ -11,19 +12,23 @@ use crate::find::{conclude, endpoint, open, protocol, query_of};
 use crate::nat_map::{Mapped, NatMap};
 use crate::output::{json_line, stdout};
 use crate::progress::ProgressLine;
-use crate::time::Zone;
+use crate::time::{Zone, precision_ns};
 use crate::{Failure, Outcome, ask, columns};
 
 /// Flows of one public address and port within some seconds; more would be no answer.
 const CANDIDATES_MAX: usize = 100_000;
+/// A flow's end is this coarse, at most: a tick of the kernel.
+const COARSE_NS: i64 = 10_000_000;
 
 pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     let zone = Zone::new(arguments.tz.as_deref())?;
     let at_ns = zone.parse(&arguments.at)?;
+    // What was written as 10:02:03 was any moment of that second.
+    let last_ns = at_ns.saturating_add(precision_ns(&arguments.at) - 1);
     let tolerance_ns = i64::from(arguments.tolerance) * 1_000_000_000;
     let interval = Interval {
         from_ns: at_ns.saturating_sub(tolerance_ns),
-        to_ns: at_ns.saturating_add(tolerance_ns).saturating_add(1),
+        to_ns: last_ns.saturating_add(tolerance_ns).saturating_add(1),
     };
     let public = Filter::Public(arguments.public.ip().to_canonical(), Some(arguments.public.port()));
     let map = arguments.nat_map.as_deref().map(|path| NatMap::read(path, &zone)).transpose()?;
@@ -56,13 +61,7 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
         |done| progress.show(done),
     );
     progress.end();
-    // Nearest first: a flow that was going on at that very moment before one that had just ended; of those that went on then the
-    // surest first, because the answers to a forged address are another flow of the same connection.
-    candidates.sort_by_key(|hit| {
-        let flow = &hit.flow;
-        let away_ns = flow.start_ns.saturating_sub(at_ns).max(at_ns.saturating_sub(flow.end_ns)).max(0);
-        (away_ns, flow.attribution.lists_claimants(), flow.start_ns)
-    });
+    candidates.sort_by_key(|hit| likeness(&hit.flow, at_ns, last_ns));
     let mut to = stdout();
     if arguments.json {
         candidates.iter().try_for_each(|hit| json_line(&mut to, &columns::of_hit(hit)))?;
@@ -71,6 +70,15 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     }
     to.flush()?;
     Ok(conclude(candidates.len(), &seen))
+}
+
+/// Nearest first: a flow that was going on between the two moments before one that had just ended. Of those that went on then the surest
+/// first, because the answers to a forged address are another flow of the same connection; then the one that began last, because a port
+/// that changed hands belonged to the earlier one no longer.
+fn likeness(flow: &FlowRecord, from_ns: i64, last_ns: i64) -> impl Ord + use<> {
+    let since_end_ns = from_ns.saturating_sub(flow.end_ns).saturating_sub(COARSE_NS);
+    let away_ns = flow.start_ns.saturating_sub(last_ns).max(since_end_ns).max(0);
+    (away_ns, flow.attribution.lists_claimants(), Reverse(flow.start_ns))
 }
 
 /// Whether a flow may be one of those the map gives to a client: of which no other translation was reported.

@@ -76,6 +76,13 @@ struct Venue {
 
 impl Venue {
     fn new(is_encrypted: bool) -> Self {
+        Self::of(is_encrypted, |segment| {
+            let clients = (1..=CLIENTS).filter(|client| segment.is_multiple_of(*client));
+            clients.flat_map(|client| (0..FLOWS).map(move |number| flow(segment, client, number))).collect()
+        })
+    }
+
+    fn of(is_encrypted: bool, flows: impl Fn(u64) -> Vec<FlowRecord>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (mut recipients, mut identity) = (None, None);
         if is_encrypted {
@@ -91,13 +98,10 @@ impl Venue {
         let manifest = Manifest::open(&dir.path().join("archive"), "gw", key).unwrap();
         let mut manifest = manifest.encrypted_for(recipients);
         for segment in 1..=SEGMENTS {
-            let clients = (1..=CLIENTS).filter(|client| segment.is_multiple_of(*client));
-            let flows: Vec<FlowRecord> =
-                clients.flat_map(|client| (0..FLOWS).map(move |number| flow(segment, client, number))).collect();
             let opened_ns = BEGIN_NS + segment as i64 * 300 * SECOND_NS;
             let origin = Origin { site: "cafe".into(), gateway: "gw".into(), sequence: segment };
             let mut draft = manifest.draft(&origin, opened_ns).unwrap();
-            flows.iter().for_each(|flow| draft.flow(flow).unwrap());
+            flows(segment).iter().for_each(|flow| draft.flow(flow).unwrap());
             let sealing = Sealing {
                 closed_ns: opened_ns + 300 * SECOND_NS,
                 sealed_ns: opened_ns + 310 * SECOND_NS,
@@ -177,6 +181,36 @@ fn what_is_asked_for_is_found_encrypted_or_not() {
         assert_eq!(text(&output.stdout).lines().count(), 3);
         let who = venue.command("who").args(["--public", "203.0.113.7:17003", "--at", "2026-11-23T00:35:32Z"]).output();
         assert!(text(&who.unwrap().stdout).contains("0900000007"));
+    }
+}
+
+/// The first owner's end is a tick coarse, and so reaches into the time of the second.
+#[test]
+fn who_had_a_port_that_changed_hands_is_the_one_who_had_it_last() {
+    const MS_NS: i64 = 1_000_000;
+    let changes_ns = BEGIN_NS + 400 * SECOND_NS + 500 * MS_NS;
+    let venue = Venue::of(false, |segment| {
+        let (first, second) = (flow(segment, 1, 1), flow(segment, 2, 2));
+        let public = first.public;
+        let flows = vec![
+            FlowRecord { start_ns: changes_ns - 90 * MS_NS, end_ns: changes_ns + 4 * MS_NS, ..first },
+            FlowRecord { start_ns: changes_ns, end_ns: changes_ns + 4 * MS_NS, public, ..second },
+        ];
+        if segment == 1 { flows } else { Vec::new() }
+    });
+    for (at, first_user) in [
+        ("2026-11-23T00:06:40.400Z", "0900000001"),
+        ("2026-11-23T00:06:40.499Z", "0900000001"),
+        ("2026-11-23T00:06:40.500Z", "0900000002"),
+        ("2026-11-23T00:06:40.508Z", "0900000002"),
+        // Any moment of this second: both had it.
+        ("2026-11-23T00:06:40Z", "0900000002"),
+    ] {
+        let who = venue.command("who").args(["--json", "--public", "203.0.113.7:11001", "--at", at]).output().unwrap();
+        let answers: Vec<serde_json::Value> =
+            text(&who.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(answers.len(), 2, "{at}: both are told");
+        assert_eq!(answers[0]["user"], first_user, "{at}");
     }
 }
 
