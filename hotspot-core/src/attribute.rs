@@ -24,14 +24,12 @@
 mod evidence;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
 use self::evidence::{Evidence, Worth};
-use crate::device::DeviceTable;
+use crate::device::{DeviceTable, LEARNT_LATE_NS};
 use crate::record::{Attribution, Identity};
 use crate::sessions::{Claims, Session, Span};
 use crate::{MacAddr, WallNs};
@@ -70,6 +68,13 @@ pub struct Seen {
     pub end_ns: WallNs,
 }
 
+impl Seen {
+    /// The last moment that can matter for it.
+    fn reaches_to(&self, reach_ns: WallNs) -> WallNs {
+        self.end_ns.max(self.start_ns.saturating_add(reach_ns))
+    }
+}
+
 /// What the claimants make of a flow, if they are one user.
 #[derive(Clone, Copy, Debug)]
 struct Sure {
@@ -90,14 +95,41 @@ enum Contested {
 /// A session and which of its attachments.
 type Place = (u32, u32);
 
-/// Joins flows with sessions. Identities are shared between the flows that have them; the usual flow costs no allocation.
+/// Joins flows with sessions. Identities are shared between the flows of a device that have them; the usual flow costs no allocation.
 pub struct Attributor<'a> {
     claims: Claims<'a>,
     evidence: Evidence<'a>,
     /// Of the flow under way.
     claimants: Vec<Claim>,
     places: Vec<Place>,
-    identities: HashMap<Vec<Place>, Arc<Identity>, RandomState>,
+    client: Client,
+}
+
+/// A device and its address, whose flows come one after the other; and what is looked up once for all of them.
+#[derive(Default)]
+struct Client {
+    is: Option<(MacAddr, IpAddr, u16, u16)>,
+    /// Sessions that name the device.
+    of_device: Range<usize>,
+    /// Identities that were made for it, by claimants.
+    identities: Vec<(Vec<Place>, Arc<Identity>)>,
+    last: Option<Answer>,
+}
+
+/// What is true of every flow of a client that lies between two moments, because nothing happened in between.
+struct Answer {
+    after_ns: WallNs,
+    before_ns: WallNs,
+    /// How long after a flow began something could still have made a difference.
+    reach_ns: WallNs,
+    attribution: Attribution,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Answer {
+    fn counts_for(&self, seen: &Seen) -> bool {
+        self.after_ns < seen.start_ns && seen.reaches_to(self.reach_ns) < self.before_ns
+    }
 }
 
 impl<'a> Attributor<'a> {
@@ -108,7 +140,7 @@ impl<'a> Attributor<'a> {
             evidence: Evidence::new(None),
             claimants: Vec::new(),
             places: Vec::new(),
-            identities: HashMap::default(),
+            client: Client::default(),
         }
     }
 
@@ -123,20 +155,64 @@ impl<'a> Attributor<'a> {
         if seen.mac.is_group() {
             return (Attribution::Unknown, None);
         }
+        let client = Some((seen.mac, seen.ip, seen.vlan, seen.inner_vlan));
+        if self.client.is != client {
+            self.client = Client { is: client, of_device: self.claims.of_mac(seen.mac), ..Client::default() };
+            self.evidence.look_up(seen);
+        } else if let Some(last) = self.client.last.as_ref().filter(|last| last.counts_for(seen)) {
+            return (last.attribution, last.identity.clone());
+        }
+        let (attribution, identity, reach_ns) = self.find(seen);
+        self.client.last = self.between(seen, reach_ns).map(|(after_ns, before_ns)| {
+            let identity = identity.clone();
+            Answer { after_ns, before_ns, reach_ns, attribution, identity }
+        });
+        (attribution, identity)
+    }
+
+    /// The answer, and how long after the flow began something could have made a difference.
+    fn find(&mut self, seen: &Seen) -> (Attribution, Option<Arc<Identity>>, WallNs) {
         for persons_only in [true, false] {
             if let Some(sure) = self.collect(seen, persons_only) {
-                return self.decide(seen, sure);
+                let is_there = persons_only && sure.attribution != Attribution::BeforeLogin;
+                let (attribution, identity) = self.decide(seen, sure);
+                return (attribution, identity, if is_there { LEARNT_LATE_NS } else { LOGIN_WINDOW_NS });
             }
         }
-        (Attribution::Unknown, None)
+        (Attribution::Unknown, None, LOGIN_WINDOW_NS)
+    }
+
+    /// The last moment before a flow and the first after it at which something began or ended that could make a difference for flows
+    /// of its client; `None` where something did meanwhile.
+    fn between(&self, seen: &Seen, reach_ns: WallNs) -> Option<(WallNs, WallNs)> {
+        let Self { claims, evidence, client, .. } = self;
+        let (mut after_ns, mut before_ns) = (WallNs::MIN, WallNs::MAX);
+        let to_ns = seen.reaches_to(reach_ns);
+        let mut happens = |at_ns: WallNs| {
+            if at_ns < seen.start_ns {
+                after_ns = after_ns.max(at_ns);
+            } else if at_ns > to_ns {
+                before_ns = before_ns.min(at_ns);
+            } else {
+                return false;
+            }
+            true
+        };
+        let of_others = evidence.macs().flat_map(|mac| claims.spans(&claims.of_mac(mac)));
+        let of_address = claims.anonymous_of_ip(seen.ip).chain(claims.of_ip(seen.ip));
+        let mut spans = claims.spans(&client.of_device).iter().chain(of_address).chain(of_others);
+        let is_quiet = spans
+            .all(|span| [span.from_ns, span.to_ns].into_iter().chain(claims.session(span).changes()).all(&mut happens))
+            && evidence.changes().all(&mut happens);
+        is_quiet.then_some((after_ns, before_ns))
     }
 
     /// Gathers who claims a flow; what it is if they are one, `None` where nobody does.
     fn collect(&mut self, seen: &Seen, persons_only: bool) -> Option<Sure> {
-        let Self { claims, evidence, claimants, .. } = self;
+        let Self { claims, evidence, claimants, client, .. } = self;
         claimants.clear();
         let counts = |span: &&Span| !persons_only || span.names_person;
-        let of_device = claims.of_mac(seen.mac);
+        let of_device = claims.spans(&client.of_device);
         let mut is_named = false;
         for span in of_device.iter().filter(counts) {
             if span.covers(seen.start_ns) {
@@ -162,7 +238,6 @@ impl<'a> Attributor<'a> {
                 .filter(|span| span.begins_within(seen.start_ns, seen.end_ns))
                 .map(|span| Claim { ground: Ground::Later, span: *span }),
         );
-        evidence.look_up(seen);
         let shown = evidence.own(seen);
         let contested = Self::contest(
             claims,
@@ -202,7 +277,7 @@ impl<'a> Attributor<'a> {
     ) -> Contested {
         let mut contested = Contested::No;
         for (mac, _) in evidence.others(seen).filter(|(_, worth)| Some(*worth) >= own) {
-            let of_device = claims.of_mac(mac).iter().filter(|span| !persons_only || span.names_person);
+            let of_device = claims.spans(&claims.of_mac(mac)).iter().filter(|span| !persons_only || span.names_person);
             let before = claimants.len();
             claimants.extend(
                 of_device
@@ -246,7 +321,8 @@ impl<'a> Attributor<'a> {
                 let by_user = user_of(left_session).cmp(&user_of(right_session));
                 by_user.then_with(|| rank(left).cmp(&rank(right))).then_with(|| {
                     let id = |session: &'a Session| (&session.session_id, session.source, &session.nas);
-                    id(left_session).cmp(&id(right_session))
+                    // Of two lives of one session the later one.
+                    id(left_session).cmp(&id(right_session)).then(right.span.session.cmp(&left.span.session))
                 })
             });
             claimants
@@ -267,12 +343,13 @@ impl<'a> Attributor<'a> {
 
     /// The identity of [`Self::places`].
     fn identity(&mut self) -> Arc<Identity> {
-        if let Some(known) = self.identities.get(&self.places) {
+        let Self { places, client, .. } = self;
+        if let Some((_, known)) = client.identities.iter().rev().find(|(claimants, _)| claimants == places) {
             return Arc::clone(known);
         }
         let sessions: Vec<&Session> = self.claimants.iter().map(|claim| self.claims.session(&claim.span)).collect();
         let identity = Arc::new(describe(&sessions, self.places[0].1 as usize));
-        self.identities.insert(self.places.clone(), Arc::clone(&identity));
+        self.client.identities.push((self.places.clone(), Arc::clone(&identity)));
         identity
     }
 }
@@ -283,7 +360,11 @@ fn user_of(session: &Session) -> (Option<&str>, Option<MacAddr>) {
 }
 
 fn describe(claimants: &[&Session], attachment: usize) -> Identity {
-    let join = |texts: Vec<&str>| (!texts.is_empty()).then(|| Arc::<str>::from(texts.join(", ")));
+    let join = |texts: Vec<&str>| match texts[..] {
+        [] => None,
+        [text] => Some(Arc::<str>::from(text)),
+        _ => Some(texts.join(", ").into()),
+    };
     let first = claimants[0];
     let only = |value: Option<&str>| (claimants.len() == 1).then_some(value).flatten().map(Arc::<str>::from);
     let attached = &first.attachments[attachment];

@@ -41,15 +41,20 @@ const TRAIL_NS: WallNs = 2 * SECOND;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Short(u32);
 
-/// A [`Tuple`] in 16 bytes.
+/// The client's side of a [`Tuple`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    client: Short,
+struct Client {
+    address: Short,
+    is_v4: bool,
+}
+
+/// The rest of it, in 12 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Connection {
     peer: Short,
     client_port: u16,
     peer_port: u16,
     protocol: u8,
-    is_v4: bool,
 }
 
 /// Times that are not known are the extremes, to save room.
@@ -75,10 +80,13 @@ enum Bindings {
     Many(Vec<Binding>),
 }
 
-/// All bindings that can still matter.
+/// Bindings of one client.
+type OfClient = HashMap<Connection, Bindings, RandomState>;
+
+/// All bindings that can still matter. Those of a client lie together, because its flows are looked up one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct NatTable {
-    bindings: HashMap<Key, Bindings, RandomState>,
+    clients: HashMap<Client, OfClient, RandomState>,
     long: LongAddresses,
     /// Changes of the watch, by time.
     watch: Vec<NatWatchFact>,
@@ -124,13 +132,12 @@ impl LongAddresses {
 impl NatTable {
     /// Applies a fact; again has no effect.
     pub fn apply(&mut self, fact: &NatFact) {
-        let key = Key {
-            client: self.long.learn(fact.client_ip),
+        let client = Client { address: self.long.learn(fact.client_ip), is_v4: fact.client_ip.is_ipv4() };
+        let connection = Connection {
             peer: self.long.learn(fact.peer_ip),
             client_port: fact.client_port,
             peer_port: fact.peer_port,
             protocol: fact.protocol,
-            is_v4: fact.client_ip.is_ipv4(),
         };
         let reported = Binding {
             created_ns: WallNs::MIN,
@@ -141,7 +148,8 @@ impl NatTable {
             public_port: fact.public_port,
             is_v4: fact.public_ip.is_ipv4(),
         };
-        let bindings = self.bindings.entry(key).or_insert(Bindings::Many(Vec::new()));
+        let of_client = self.clients.entry(client).or_default();
+        let bindings = of_client.entry(connection).or_insert(Bindings::Many(Vec::new()));
         match fact.event {
             NatEvent::Created => bindings.created(reported, fact.at_ns),
             NatEvent::Found => bindings.found(reported, fact.at_ns),
@@ -160,7 +168,7 @@ impl NatTable {
                 NatWatch::Started => fact.at_ns,
                 NatWatch::Lost | NatWatch::Stopped => before.at_ns,
             });
-            let all = self.bindings.values_mut().flat_map(Bindings::as_mut_slice);
+            let all = self.clients.values_mut().flat_map(OfClient::values_mut).flat_map(Bindings::as_mut_slice);
             all.for_each(|binding| binding.end_unless_found(fact.at_ns, doubtful_ns));
         }
         self.watch.insert(position, fact);
@@ -175,8 +183,7 @@ impl NatTable {
         end_ns: WallNs,
     ) -> (Option<NatState>, Option<PublicEndpoint>) {
         let best = self
-            .key(tuple)
-            .and_then(|key| self.bindings.get(&key))
+            .bindings(tuple)
             .into_iter()
             .flat_map(Bindings::as_slice)
             .filter_map(|binding| Some((binding.overlap(start_ns, end_ns)?, binding)))
@@ -189,15 +196,15 @@ impl NatTable {
         (self.without_binding(start_ns, end_ns), None)
     }
 
-    fn key(&self, tuple: &Tuple) -> Option<Key> {
-        Some(Key {
-            client: self.long.known(tuple.client_ip)?,
+    fn bindings(&self, tuple: &Tuple) -> Option<&Bindings> {
+        let client = Client { address: self.long.known(tuple.client_ip)?, is_v4: tuple.client_ip.is_ipv4() };
+        let connection = Connection {
             peer: self.long.known(tuple.peer_ip)?,
             client_port: tuple.client_port,
             peer_port: tuple.peer_port,
             protocol: tuple.protocol,
-            is_v4: tuple.client_ip.is_ipv4(),
-        })
+        };
+        self.clients.get(&client)?.get(&connection)
     }
 
     /// What it means that there is no binding.
@@ -217,7 +224,14 @@ impl NatTable {
 
     /// Forgets what ended before `before_ns`.
     pub fn forget(&mut self, before_ns: WallNs) {
-        self.bindings.retain(|_, bindings| bindings.keep(|binding| binding.destroyed_ns >= before_ns));
+        self.clients.retain(|_, of_client| {
+            of_client.retain(|_, bindings| bindings.keep(|binding| binding.destroyed_ns >= before_ns));
+            // A client that once had very many would keep the room for them.
+            if of_client.capacity() > 4 * of_client.len() {
+                of_client.shrink_to_fit();
+            }
+            !of_client.is_empty()
+        });
         // The last change before still says how it stood then.
         let keep_from = self.watch.partition_point(|fact| fact.at_ns < before_ns).saturating_sub(1);
         self.watch.drain(..keep_from);
@@ -225,9 +239,12 @@ impl NatTable {
 
     /// Facts that make an equal table.
     #[must_use]
-    pub fn facts(&self) -> (Vec<NatFact>, Vec<NatWatchFact>) {
-        let mut tuples: Vec<(Tuple, &Bindings)> =
-            self.bindings.iter().map(|(key, bindings)| (self.tuple(key), bindings)).collect();
+    pub fn facts<'a>(&'a self) -> (Vec<NatFact>, Vec<NatWatchFact>) {
+        let of_client = |(client, bindings): (&Client, &'a OfClient)| {
+            let client = *client;
+            bindings.iter().map(move |(connection, bindings)| (self.tuple(client, connection), bindings))
+        };
+        let mut tuples: Vec<(Tuple, &Bindings)> = self.clients.iter().flat_map(of_client).collect();
         tuples.sort_unstable_by_key(|(tuple, _)| *tuple);
         let facts = tuples.into_iter().flat_map(|(tuple, bindings)| {
             bindings.as_slice().iter().flat_map(move |binding| binding.facts(self.of(&tuple, binding)))
@@ -235,13 +252,13 @@ impl NatTable {
         (facts.collect(), self.watch.clone())
     }
 
-    fn tuple(&self, key: &Key) -> Tuple {
+    fn tuple(&self, client: Client, connection: &Connection) -> Tuple {
         Tuple {
-            protocol: key.protocol,
-            client_ip: self.long.whole(key.client, key.is_v4),
-            client_port: key.client_port,
-            peer_ip: self.long.whole(key.peer, key.is_v4),
-            peer_port: key.peer_port,
+            protocol: connection.protocol,
+            client_ip: self.long.whole(client.address, client.is_v4),
+            client_port: connection.client_port,
+            peer_ip: self.long.whole(connection.peer, client.is_v4),
+            peer_port: connection.peer_port,
         }
     }
 
@@ -262,12 +279,12 @@ impl NatTable {
     /// Connections whose bindings are known.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bindings.len()
+        self.clients.values().map(HashMap::len).sum()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bindings.is_empty()
+        self.clients.is_empty()
     }
 }
 

@@ -134,6 +134,12 @@ impl Session {
         self.attachments.partition_point(|attachment| attachment.from_ns <= at_ns).saturating_sub(1)
     }
 
+    /// When it began or ceased to hold an address, or was attached elsewhere.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = WallNs> {
+        let held = self.holdings.iter().flat_map(|held| [Some(held.from_ns), held.to_ns]).flatten();
+        held.chain(self.attachments.iter().map(|attachment| attachment.from_ns))
+    }
+
     fn record(&self) -> SessionRecord {
         let mut client_ips: Vec<IpAddr> =
             self.holdings.iter().filter(|held| held.is_host()).map(|held| held.ip).collect();

@@ -1,13 +1,10 @@
 //! Evidence: which devices showed that a flow's address is their own.
 //!
-//! What a device says of itself can be forged, what a server gave cannot: a lease outweighs any claim. Looks an address up once for
-//! all flows in a row that have it, which segments keep together.
-
-use std::net::IpAddr;
+//! What a device says of itself can be forged, what a server gave cannot: a lease outweighs any claim.
 
 use super::Seen;
-use crate::MacAddr;
 use crate::device::{DeviceTable, Held, LEARNT_LATE_NS};
+use crate::{MacAddr, WallNs};
 
 /// What a device's evidence of an address is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,27 +23,31 @@ impl Worth {
 
 pub(super) struct Evidence<'a> {
     devices: Option<&'a DeviceTable>,
-    /// The address that `held` is about, in its VLANs.
-    about: Option<(IpAddr, u16, u16)>,
+    /// Who held the address of the flows that are asked about.
     held: Vec<(MacAddr, Held)>,
 }
 
 impl<'a> Evidence<'a> {
     pub(super) const fn new(devices: Option<&'a DeviceTable>) -> Self {
-        Self { devices, about: None, held: Vec::new() }
+        Self { devices, held: Vec::new() }
     }
 
-    /// Takes the address of a flow; the questions below are about it.
+    /// Takes the address of a flow; the questions below are about flows that have it.
     pub(super) fn look_up(&mut self, seen: &Seen) {
         let Some(devices) = self.devices else { return };
-        let about = Some((seen.ip, seen.vlan, seen.inner_vlan));
-        if self.about == about {
-            return;
-        }
-        self.about = about;
         self.held.clear();
         let in_vlan = |held: &Held| (held.vlan, held.inner_vlan) == (seen.vlan, seen.inner_vlan);
         self.held.extend(devices.holdings(seen.ip).filter(|(_, held)| in_vlan(held)).map(|(mac, held)| (mac, *held)));
+    }
+
+    /// Every device that ever held the address.
+    pub(super) fn macs(&self) -> impl Iterator<Item = MacAddr> {
+        self.held.iter().map(|(mac, _)| *mac)
+    }
+
+    /// When a holding of the address began or ended.
+    pub(super) fn changes(&self) -> impl Iterator<Item = WallNs> {
+        self.held.iter().flat_map(|(_, held)| [held.from_ns, held.until_ns])
     }
 
     /// The flow's own device, at some moment of the flow, or shortly after it began: neighbours are often asked only then.

@@ -101,6 +101,32 @@ fn a_login_long_after_is_somebody_else() {
     assert_eq!(ask(vec![report(SessionEvent::Start, "a", 1000)], MAC, [10, 0, 0, 1], 10).0, Attribution::Unknown);
 }
 
+/// Flows of a client are asked about one after the other, and what was found for one may count for the next.
+#[test]
+fn the_next_flow_may_be_near_enough_to_a_login() {
+    let mut table = SessionTable::default();
+    table.apply(report(SessionEvent::Start, "a", 1000));
+    // An access point knew the device all the while.
+    table.apply(SessionFact { user: None, ..report(SessionEvent::Start, "ap", 100) });
+    let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
+    let mut attributor = Attributor::new(&sessions);
+    for (start, attribution, user) in [
+        (10, Attribution::BeforeLogin, None),
+        (20, Attribution::BeforeLogin, None),
+        (300, Attribution::Authenticated, None),
+        (310, Attribution::Authenticated, None),
+        (450, Attribution::BeforeLogin, Some("user-a")),
+        (999, Attribution::BeforeLogin, Some("user-a")),
+        (1000, Attribution::Authenticated, Some("user-a")),
+        (1001, Attribution::Authenticated, Some("user-a")),
+        (300, Attribution::Authenticated, None),
+    ] {
+        let (said, identity) = attributor.attribute(&seen(MAC, [10, 0, 0, 1], start, start + 1));
+        let named = identity.and_then(|identity| identity.user.as_deref().map(str::to_owned));
+        assert_eq!((said, named.as_deref()), (attribution, user), "at {start}");
+    }
+}
+
 fn ask_long(reports: &[SessionFact], start_s: i64, end_s: i64) -> (Attribution, Option<String>) {
     let mut table = SessionTable::default();
     reports.iter().for_each(|report| table.apply(report.clone()));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use foldhash::fast::RandomState;
 
@@ -40,7 +41,8 @@ struct Spans<K> {
 impl<K: Copy + Ord + Hash> Spans<K> {
     fn new(mut keyed: Vec<(K, Span)>) -> Self {
         keyed.sort_unstable_by_key(|(key, span)| (*key, span.from_ns, span.session));
-        let mut of: HashMap<K, (u32, u32), RandomState> = HashMap::default();
+        let mut of: HashMap<K, (u32, u32), RandomState> =
+            HashMap::with_capacity_and_hasher(keyed.len(), RandomState::default());
         for (position, (key, _)) in keyed.iter().enumerate() {
             let position = u32::try_from(position).unwrap_or(u32::MAX);
             of.entry(*key).or_insert((position, position)).1 = position + 1;
@@ -48,8 +50,12 @@ impl<K: Copy + Ord + Hash> Spans<K> {
         Self { spans: keyed.into_iter().map(|(_, span)| span).collect(), of }
     }
 
+    fn of(&self, key: &K) -> Range<usize> {
+        self.of.get(key).map_or(0..0, |(from, to)| *from as usize..*to as usize)
+    }
+
     fn get(&self, key: &K) -> &[Span] {
-        self.of.get(key).map_or(&[], |(from, to)| &self.spans[*from as usize..*to as usize])
+        &self.spans[self.of(key)]
     }
 }
 
@@ -78,11 +84,16 @@ impl Held {
     }
 }
 
+/// An address as a number, which is compared in one step.
+fn number(mac: MacAddr) -> u64 {
+    mac.0.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// Sessions by what they name.
 #[derive(Debug)]
 pub struct Claims<'a> {
     sessions: &'a [Session],
-    by_mac: Spans<MacAddr>,
+    by_mac: Spans<u64>,
     /// Addresses held by sessions that name a device.
     by_ip: Held,
     /// Addresses held by sessions that name none.
@@ -103,7 +114,7 @@ impl<'a> Claims<'a> {
                 session: u32::try_from(position).unwrap_or(u32::MAX),
                 names_person: session.names_person(),
             };
-            by_mac.extend(session.client_mac.map(|mac| (mac, span)).filter(|_| span.from_ns <= span.to_ns));
+            by_mac.extend(session.client_mac.map(|mac| (number(mac), span)).filter(|_| span.from_ns <= span.to_ns));
             let held_by = if session.client_mac.is_some() { &mut by_ip } else { &mut anonymous_by_ip };
             held_by.extend(session.holdings.iter().filter_map(|held| {
                 let network = (held.ip.is_ipv4(), held.prefix_len, masked(held.ip, held.prefix_len));
@@ -124,9 +135,14 @@ impl<'a> Claims<'a> {
         &self.sessions[span.session as usize]
     }
 
-    /// When sessions that name this device were going on.
-    pub(crate) fn of_mac(&self, mac: MacAddr) -> &[Span] {
-        self.by_mac.get(&mac)
+    /// Where among [`Self::spans`] it stands when sessions that name this device were going on.
+    pub(crate) fn of_mac(&self, mac: MacAddr) -> Range<usize> {
+        self.by_mac.of(&number(mac))
+    }
+
+    /// Spans of one device, by their beginning.
+    pub(crate) fn spans(&self, of_mac: &Range<usize>) -> &[Span] {
+        &self.by_mac.spans[of_mac.clone()]
     }
 
     /// When sessions that name a device held this address.

@@ -14,7 +14,7 @@ pub(crate) const HALF: WallNs = SECOND / 2;
 /// Half seconds.
 const LONG: i64 = 1200;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) mac: MacAddr,
     pub(crate) ip: IpAddr,
