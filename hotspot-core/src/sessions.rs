@@ -443,6 +443,27 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn who_was_on_a_device_before_somebody_else_elsewhere_is_there_again_only_if_heard() {
+        let first = |event, at_s| SessionFact { interim_interval_s: Some(600), ..report(event, "a", at_s) };
+        let second = |event, at_s| SessionFact { nas: Some("other".to_owned()), ..report(event, "b", at_s) };
+        let facts = [first(SessionEvent::Start, 10), second(SessionEvent::Start, 100), second(SessionEvent::Stop, 200)];
+        let ended = |facts: &[SessionFact]| {
+            let found = sessions(facts.iter().cloned(), 300);
+            found.iter().find(|session| session.session_id == "a").unwrap().ended_ns
+        };
+        assert_eq!(ended(&facts[..2]), None, "both claim the device");
+        assert_eq!(ended(&facts), Some(201 * SECOND));
+        let heard = [&facts[..], &[first(SessionEvent::Interim, 250)]].concat();
+        assert_eq!(ended(&heard), None);
+        let mut himself = facts.clone();
+        himself.iter_mut().for_each(|fact| fact.user = Some("ann".to_owned()));
+        assert_eq!(ended(&himself), None, "who came back is the same");
+        let mut written = facts;
+        written[0].source = IdentitySource::File;
+        assert_eq!(ended(&written), None, "a file says so still");
+    }
+
+    #[test]
     fn a_network_that_comes_up_ends_no_session_of_another_on_the_same_access_point() {
         let at = |mac: u8| Some(MacAddr([2, 0, 0, 0, 0xff, mac]));
         let reset = SessionFact { session_id: String::new(), ap_mac: at(2), ..report(SessionEvent::NasReset, "", 50) };

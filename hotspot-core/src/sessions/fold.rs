@@ -275,7 +275,7 @@ pub(super) enum Held {
     Ip(IpAddr),
 }
 
-/// Ends sessions whose stop was lost where their successor began: one that was not heard of since another took its device.
+/// Ends sessions whose stop was lost: those that were not heard of since another took their device.
 pub(super) fn supersede(sessions: &mut [Session]) {
     let mut holders: Vec<(Held, WallNs, usize)> = Vec::with_capacity(sessions.len());
     for (position, session) in sessions.iter().enumerate() {
@@ -285,15 +285,17 @@ pub(super) fn supersede(sessions: &mut [Session]) {
     let mut ends: Vec<(usize, WallNs)> = Vec::new();
     for (held, _, position) in &holders {
         let session = &sessions[*position];
-        if !session.is_reset && !matches!(session.status, SessionStatus::TimedOut | SessionStatus::Active) {
+        let may_be_over = session.is_reset || matches!(session.status, SessionStatus::TimedOut | SessionStatus::Active);
+        // What stands in a file is true until it is taken out.
+        if !may_be_over || session.source == IdentitySource::File {
             continue;
         }
         let from = holders.partition_point(|(other, started_ns, _)| {
             (other, *started_ns) <= (held, session.last_heard_ns.max(session.started_ns))
         });
-        let mut later = holders[from..].iter().take_while(|(other, ..)| other == held);
-        if let Some((_, at_ns, _)) = later.find(|(.., other)| gives_way(session, &sessions[*other])) {
-            ends.push((*position, *at_ns));
+        let later = holders[from..].iter().take_while(|(other, ..)| other == held);
+        if let Some(at_ns) = later.filter_map(|(.., other)| over_ns(session, &sessions[*other])).min() {
+            ends.push((*position, at_ns));
         }
     }
     for (position, at_ns) in ends {
@@ -306,6 +308,16 @@ pub(super) fn supersede(sessions: &mut [Session]) {
             }
         }
     }
+}
+
+/// When a session that was silent since another began was over, if it was. Where one may have its device still and somebody else had
+/// it meanwhile: not before that one left; until then both claim it.
+fn over_ns(session: &Session, later: &Session) -> Option<WallNs> {
+    if gives_way(session, later) {
+        return Some(later.started_ns);
+    }
+    let is_somebody_else = session.names_person() && later.names_person() && session.user != later.user;
+    later.until_ns.filter(|_| is_somebody_else).map(|until_ns| until_ns.saturating_add(1))
 }
 
 /// Whether a session that was silent since another began is over: at once where both are on one access point, which has a device once;

@@ -234,7 +234,8 @@ fn end(life: &mut Life, facts: &[SessionFact], timeouts: &SessionTimeouts, now_n
 }
 
 /// A session whose end was not reported is over when another took its device (or its address, where neither names a device): one
-/// on its own access point at once, any other where silence showed that it was, or where it announces nothing and the other is over.
+/// on its own access point at once, any other where silence showed that it was, or where it announces nothing and the other is over;
+/// else, where the other was somebody else's, once that is over.
 fn supersede(lives: &mut [Life]) {
     let ends: Vec<Option<WallNs>> = lives
         .iter()
@@ -253,15 +254,20 @@ fn supersede(lives: &mut [Life]) {
                 .iter()
                 .filter(takes)
                 .filter(|other| other.from_ns > life.heard_ns() && other.from_ns > life.from_ns)
-                .filter(|other| {
+                .filter_map(|other| {
                     let ap = life.last(|report| report.ap_mac);
                     let other_ap = other.reports.iter().find_map(|report| report.ap_mac);
                     let same_ap =
                         (other.id.0, &other.id.1) == (life.id.0, &life.id.1) && ap.is_some() && ap == other_ap;
                     let outlived = life.last(|report| report.interim_interval_s).is_none() && other.end != End::None;
-                    same_ap || life.end == End::Silence || outlived
+                    let somebody_else = life.is_person() && other.is_person() && life.user() != other.user();
+                    if same_ap || life.end == End::Silence || outlived {
+                        Some(other.from_ns)
+                    } else {
+                        other.until_ns.filter(|_| somebody_else).map(|until| until + 1)
+                    }
                 });
-            successors.map(|other| other.from_ns).min().filter(|_| life.end != End::Reported)
+            successors.min().filter(|_| life.end != End::Reported)
         })
         .collect();
     for (life, at) in lives.iter_mut().zip(ends) {
@@ -359,8 +365,10 @@ fn among(lives: &[&Life], devices: &[Device], flow: &Flow) -> Option<Answer> {
                 1
             } else if life.mac() == Some(flow.mac) {
                 3
+            } else if life.mac().is_none() {
+                1 + u8::from(life.holds(flow.ip, start_ns))
             } else {
-                2 * u8::from(life.mac().is_none())
+                0
             };
             (ground, life.from_ns, std::cmp::Reverse((life.id.2.clone(), life.id.0, life.id.1.clone())))
         };
