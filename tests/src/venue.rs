@@ -289,14 +289,19 @@ impl<W: Write> Story<'_, W> {
 
     fn lose_stops(&mut self) -> Result<()> {
         self.tell("Stops are lost: of devices handed to somebody else, here and at another access point, and of some that leave")?;
-        for device in HANDED_OVER.into_iter().chain(HANDED_OVER_ELSEWHERE) {
-            self.diary.logs_out(device);
-            if HANDED_OVER_ELSEWHERE.contains(&device) {
-                self.site.roam(device, (self.site.devices[device].ap + 2) % 3)?;
+        // Nothing passes an access point from the moment the device changes hands until it is known who logged in on it.
+        let handed_over = [HANDED_OVER, HANDED_OVER_ELSEWHERE].concat();
+        for device in &handed_over {
+            if HANDED_OVER_ELSEWHERE.contains(device) {
+                self.site.carry(*device, (self.site.devices[*device].ap + 2) % 3)?;
+            } else {
+                self.site.unplug(*device)?;
             }
-            self.log_in(device, &format!("friend{device}"))?;
+            self.diary.logs_out(*device);
+            self.log_in(*device, &format!("friend{device}"))?;
         }
         self.site.deliver_all()?;
+        handed_over.iter().try_for_each(|device| self.site.plug_in(*device))?;
         self.browse(&HANDED_OVER, 1, None)?;
         self.browse(&HANDED_OVER_ELSEWHERE, 1, Some("a lost Stop and another user elsewhere"))?;
         for device in LEAVE_WITHOUT_STOP {
@@ -373,6 +378,8 @@ impl<W: Write> Story<'_, W> {
 
     fn log_everybody_out(&mut self) -> Result<()> {
         for device in 0..DEVICES {
+            // Who leaves is heard no more; a Stop was lost of some of them before, and they would still be taken for those who were there.
+            self.site.unplug(device)?;
             if let Some(login) = self.logins[device].take() {
                 self.stop(&login)?;
             }

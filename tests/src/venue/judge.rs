@@ -80,8 +80,8 @@ pub(super) fn judge(site: &Site, diary: &Diary, archive: &Path) -> Result<Findin
 impl Judge<'_> {
     fn rows(&mut self, rows: &[Value]) -> Result<()> {
         let diary = self.diary;
-        // Of each connection: whether a row of its own device is sure of it.
-        let mut found: BTreeMap<usize, bool> = BTreeMap::new();
+        // Of each connection: the rows that are not sure of it, and whether a row of its own device is.
+        let mut found: BTreeMap<usize, (bool, Vec<&Value>)> = BTreeMap::new();
         for row in rows {
             let start_ns = time(row, "start")?;
             let mac = row["client_mac"].as_str().unwrap_or_default();
@@ -110,8 +110,11 @@ impl Judge<'_> {
             if let Some(position) = connection {
                 let is_own = diary.connections[position].device == device;
                 let is_sure = is_own && verdict == Verdict::Right;
-                *found.entry(position).or_default() |= is_sure;
-                if is_sure && truth.is_some() {
+                let (is_found, unsure) = found.entry(position).or_default();
+                *is_found |= is_sure;
+                if !is_sure {
+                    unsure.push(row);
+                } else if truth.is_some() {
                     self.place(position, row);
                 }
             }
@@ -123,17 +126,18 @@ impl Judge<'_> {
                     self.findings.not_found += 1;
                     self.findings.complaints.push(format!("no row: {connection:?}"));
                 }
-                Some(false) if connection.doubt.is_none() => self.hidden(connection),
+                Some((false, unsure)) if connection.doubt.is_none() => self.hidden(connection, unsure),
                 Some(_) => {}
             }
         }
         Ok(())
     }
 
-    fn hidden(&mut self, connection: &Connection) {
+    fn hidden(&mut self, connection: &Connection, unsure: &[&Value]) {
         self.findings.clear_but_uncertain += 1;
         let truth = self.diary.user(connection.device, connection.from_ns);
-        self.findings.complaints.push(format!("clear, but no row is sure of {truth:?}: {connection:?}"));
+        let complaint = format!("clear, but nothing is sure of {truth:?}: {connection:?}; there is {unsure:?}");
+        self.findings.complaints.push(complaint);
     }
 
     /// The access point in a row is the one where the device was.
@@ -214,7 +218,7 @@ impl Judge<'_> {
             Verdict::Uncertain => {
                 self.findings.who_uncertain += 1;
                 if connection.doubt.is_none() {
-                    self.hidden(connection);
+                    self.hidden(connection, &[answer]);
                 }
             }
             Verdict::Wrong => {

@@ -209,13 +209,28 @@ impl Site {
 
     /// Plugs a device into another access point; it notices that it was without a carrier for a moment.
     pub(super) fn roam(&mut self, device: usize, to: usize) -> Result<()> {
+        self.carry(device, to)?;
+        self.plug_in(device)
+    }
+
+    /// Takes a device to another access point; nothing passes there before it is plugged in.
+    pub(super) fn carry(&mut self, device: usize, to: usize) -> Result<()> {
         let Self { aps, devices, .. } = self;
         let device = &mut devices[device];
-        let (from, target) = (&aps[device.ap].namespace, &aps[to].namespace);
-        from.ip(&format!("link set {} netns {}", device.name, target.name()))?;
-        target.ip(&format!("link set {} master br0 up", device.name))?;
+        aps[device.ap].namespace.ip(&format!("link set {} netns {}", device.name, aps[to].namespace.name()))?;
         device.ap = to;
         Ok(())
+    }
+
+    /// Nothing of a device passes its access point any more; it does not notice.
+    pub(super) fn unplug(&self, device: usize) -> Result<()> {
+        let device = &self.devices[device];
+        self.aps[device.ap].namespace.ip(&format!("link set {} nomaster", device.name)).map(drop)
+    }
+
+    pub(super) fn plug_in(&self, device: usize) -> Result<()> {
+        let device = &self.devices[device];
+        self.aps[device.ap].namespace.ip(&format!("link set {} master br0 up", device.name)).map(drop)
     }
 
     /// The user of a device logs in where it is; the report is queued.
