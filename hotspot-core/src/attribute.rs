@@ -315,16 +315,13 @@ impl<'a> Attributor<'a> {
     fn decide(&mut self, seen: &Seen, sure: Sure) -> (Attribution, Option<Arc<Identity>>) {
         let Self { claims, claimants, places, .. } = self;
         if claimants.len() > 1 {
-            claimants.sort_unstable_by(|left, right| {
-                let rank = |claim: &Claim| (claim.ground, Reverse(claim.span.from_ns));
-                let (left_session, right_session) = (claims.session(&left.span), claims.session(&right.span));
-                let by_user = user_of(left_session).cmp(&user_of(right_session));
-                by_user.then_with(|| rank(left).cmp(&rank(right))).then_with(|| {
-                    let id = |session: &'a Session| (&session.session_id, session.source, &session.nas);
-                    // Of two lives of one session the later one.
-                    id(left_session).cmp(&id(right_session)).then(right.span.session.cmp(&left.span.session))
-                })
-            });
+            // By user; of one user's the session that began last, whenever it came to hold the address, and of two lives of one the later.
+            let rank = |claim: &Claim| {
+                let (session, number) = (claims.session(&claim.span), claim.span.session);
+                let id = (&session.session_id, session.source, &session.nas);
+                (user_of(session), claim.ground, Reverse(session.started_ns), id, Reverse(number))
+            };
+            claimants.sort_unstable_by(|left, right| rank(left).cmp(&rank(right)));
             claimants
                 .dedup_by(|other, first| user_of(claims.session(&other.span)) == user_of(claims.session(&first.span)));
         }
