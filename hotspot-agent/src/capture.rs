@@ -210,18 +210,21 @@ impl Capture {
 
     /// Loads the programs without attaching them, for `BPF_PROG_TEST_RUN`: they count as those of interface `number`.
     pub fn load_unattached(&mut self, number: u8) -> Result<&mut aya::Ebpf, CaptureError> {
-        let programs = self.load_programs(number)?;
+        let programs = self.load_programs(number, &hooks::PROGRAMS)?;
         self.interfaces.push(Attached::by_hand(number, programs));
         Ok(self.programs(number))
     }
 
-    fn load_programs(&self, number: u8) -> Result<aya::Ebpf, CaptureError> {
+    /// The programs for one interface. Those wanted are loaded side by side, because the kernel takes its time to verify one; another
+    /// is loaded when it is needed.
+    fn load_programs(&self, number: u8, wanted: &[&str]) -> Result<aya::Ebpf, CaptureError> {
         let (dir, control, layout) = (self.pins.dir(), self.control(), self.maps.layout);
         let mut ebpf = object::load(self.object, dir, number, layout, &control, self.maps.dimensions, self.reading)?;
-        let failed = |source| CaptureError::Load(aya::EbpfError::ProgramError(source));
-        hooks::program::<aya::programs::Xdp>(&mut ebpf, "hotspot_xdp")?.load().map_err(failed)?;
-        hooks::program::<aya::programs::SchedClassifier>(&mut ebpf, "hotspot_ingress")?.load().map_err(failed)?;
-        hooks::program::<aya::programs::SchedClassifier>(&mut ebpf, "hotspot_egress")?.load().map_err(failed)?;
+        std::thread::scope(|scope| {
+            let named = ebpf.programs_mut().filter(|(name, _)| wanted.contains(name));
+            let loading: Vec<_> = named.map(|(_, program)| scope.spawn(|| object::verify(program))).collect();
+            loading.into_iter().try_for_each(|load| load.join().expect("a thread that does not panic"))
+        })?;
         Ok(ebpf)
     }
 

@@ -87,8 +87,6 @@ pub struct Carrier {
     drained: Instant,
     looked: Instant,
     clock: ClockReading,
-    /// The wall clock was set; it is taken over between two journals.
-    clock_is_set: bool,
     /// How far the clock in force is ahead of the journal's.
     step_ns: i64,
     /// Since when the journal cannot be written.
@@ -115,7 +113,6 @@ impl Carrier {
             drained: now,
             looked: now,
             clock: ClockReading::now(),
-            clock_is_set: false,
             step_ns: 0,
             failing_since: None,
         }
@@ -156,18 +153,20 @@ impl Carrier {
 
     /// Ends the generation and the journal when their time has come.
     fn turn(&mut self) -> Result<(), CarrierError> {
+        // The wall clock is taken over between two journals.
+        let mut clock_is_set = false;
         if self.looked.elapsed() >= LOOK_EVERY {
             self.looked = Instant::now();
             let mut found = self.look_for_sleep();
             found.extend(self.capture.look_after_interfaces()?);
             self.keep(&found)?;
-            self.clock_is_set = clock::set_by().is_some();
+            clock_is_set = clock::set_by().is_some();
         }
         if self.failing_since.is_some() {
             return Ok(());
         }
         let too_large = self.journal.as_ref().is_some_and(|journal| journal.len() > JOURNAL_BYTES_MAX);
-        let rotate = self.opened.elapsed() >= self.rotate || too_large || self.clock_is_set;
+        let rotate = self.opened.elapsed() >= self.rotate || too_large || clock_is_set;
         if rotate || self.drained.elapsed() >= self.generation || self.is_under_pressure() {
             self.drain()?;
         }
@@ -351,7 +350,6 @@ impl Carrier {
             return;
         }
         self.step_ns += clock::adopt();
-        self.clock_is_set = false;
         let header = self.next_header();
         match JournalWriter::create(&self.data.journal(header.sequence), &header, &self.keys) {
             Ok(journal) => self.begin(journal, header),

@@ -55,14 +55,6 @@ impl Corrections {
         let stretches = boots.into_values().flat_map(|lines| of_boot(&boot(lines[0]), &lines)).collect();
         Self { stretches }
     }
-
-    /// What is to be added to the times of a segment.
-    #[must_use]
-    pub fn of_segment(&self, gateway: &str, sequence: u64) -> i64 {
-        let found =
-            self.stretches.iter().find(|stretch| stretch.gateway == gateway && stretch.sequences.contains(&sequence));
-        found.map_or(0, |stretch| stretch.correction_ns)
-    }
 }
 
 /// The clock a boot ended with is right, or that of its last line at which it followed a reference.
@@ -131,8 +123,9 @@ mod tests {
     }
 
     fn corrections(lines: &[Line]) -> Vec<i64> {
-        let corrections = Corrections::of_lines(lines);
-        lines.iter().map(|line| corrections.of_segment("g", line.sequence)).collect()
+        let Corrections { stretches } = Corrections::of_lines(lines);
+        let of = |line: &Line| stretches.iter().find(|stretch| stretch.sequences.contains(&line.sequence)).unwrap();
+        lines.iter().map(|line| of(line).correction_ns).collect()
     }
 
     #[test]

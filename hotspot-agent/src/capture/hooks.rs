@@ -18,8 +18,12 @@ use tracing::{info, warn};
 use super::CaptureError;
 use super::clsact;
 use super::device::Device;
+use super::object;
 use super::pinned::{Pinned, first_of_tcx};
 use super::pins::{PinnedHook, Pins};
+
+/// All programs of the object: for what clients send, by XDP and by tc, and for what they get.
+pub const PROGRAMS: [&str; 3] = ["hotspot_xdp", "hotspot_ingress", "hotspot_egress"];
 
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -274,11 +278,29 @@ fn tc_program(direction: Direction) -> (&'static str, TcAttachType) {
     }
 }
 
-/// A program of the object, loaded.
+/// Programs that will be wanted on a device where an earlier agent left these hooks.
+#[must_use]
+pub fn needed(choice: HookChoice, device: &Device, left: &[PinnedHook]) -> Vec<&'static str> {
+    let is_xdp = match left.iter().find(|hook| hook.direction == Direction::Out) {
+        Some(left) => matches!(left.hook, Hook::XdpNative | Hook::XdpGeneric),
+        None => match choice {
+            HookChoice::Tc | HookChoice::Clsact => false,
+            HookChoice::Xdp | HookChoice::XdpGeneric => true,
+            HookChoice::Auto => device.reason_against_xdp().is_none(),
+        },
+    };
+    let [xdp, ingress, egress] = PROGRAMS;
+    vec![if is_xdp { xdp } else { ingress }, egress]
+}
+
+/// A program of the object, loaded now where nobody expected that it would be needed.
 pub fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, CaptureError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
     let program = ebpf.program_mut(name).ok_or(CaptureError::NoSuchProgram { name })?;
+    if program.fd().is_err() {
+        object::verify(program)?;
+    }
     program.try_into().map_err(|source| CaptureError::Attach { interface: name.to_owned(), source: Box::new(source) })
 }

@@ -170,7 +170,7 @@ impl Capture {
         lock: Option<Lock>,
         left: Vec<PinnedHook>,
     ) -> Result<(), CaptureError> {
-        let mut programs = self.load_programs(number)?;
+        let mut programs = self.load_programs(number, &hooks::needed(self.hook, &device, &left))?;
         let place = Place { pins: &self.pins, number, device: &device, choice: self.hook };
         let mut sides = Vec::new();
         let was_covered = !left.is_empty();

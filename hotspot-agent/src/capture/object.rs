@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use hotspot_common::control::Control;
 use hotspot_common::{INTERFACES_MAX, NOTICE_SHARES, SHARES, Slot, Tally, WAYS};
@@ -100,7 +101,16 @@ pub struct Reading {
     pub decapsulate: bool,
 }
 
-/// Loads an object for one interface; its maps are opened in `pins`, or made there.
+/// Hands a program to the kernel, which verifies it.
+pub fn verify(program: &mut Program) -> Result<(), CaptureError> {
+    let loaded = match <&mut Xdp>::try_from(&mut *program) {
+        Ok(xdp) => xdp.load(),
+        Err(_) => <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load),
+    };
+    loaded.map_err(|source| CaptureError::Load(aya::EbpfError::ProgramError(source)))
+}
+
+/// Reads an object for one interface; its maps are opened in `pins`, or made there. Its programs are not in the kernel yet.
 pub fn load(
     object: Object,
     pins: &Path,

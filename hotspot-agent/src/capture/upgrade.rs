@@ -13,7 +13,7 @@ use tracing::info;
 use super::interfaces::{Attached, Chosen};
 use super::layout::Layout;
 use super::pins::{Maps, PinnedHook, Pins};
-use super::{Capture, CaptureError, Evictions, GenerationRead};
+use super::{Capture, CaptureError, Evictions, GenerationRead, hooks};
 
 impl Capture {
     /// Opens what agents of other layouts left.
@@ -31,7 +31,7 @@ impl Capture {
         }
         if !self.earlier.is_empty() && !self.maps.resumed {
             // Where the kernel refuses our programs, the earlier ones go on as if nothing had been tried.
-            if let Err(error) = self.load_programs(0) {
+            if let Err(error) = self.load_programs(0, &hooks::PROGRAMS) {
                 self.earlier.clear();
                 return Err(error);
             }
