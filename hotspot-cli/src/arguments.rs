@@ -278,7 +278,7 @@ pub(crate) struct WhoArguments {
     /// Address and port as the other side saw them
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) public: std::net::SocketAddr,
-    /// When the other side saw them
+    /// When the other side saw them. A time is as long as its last digit counts: 10:02:03 is that whole second
     #[arg(long, value_name = "TIME")]
     pub(crate) at: String,
     /// Only this protocol

@@ -47,9 +47,10 @@ pub fn observe<S: notice::Source>(ctx: &S, frame: &Frame, hook: Hook, whole: imp
     let tally = tally::of(place);
     // One place in memory for whichever path needs it.
     let mut packet = MaybeUninit::uninit();
-    let is_left = if let Some(plain) = plain::ipv4(frame, hook) {
+    let link = plain::link(frame, hook);
+    let is_left = if let Some(plain) = link.as_ref().and_then(|link| plain::ipv4(frame, link, hook)) {
         straight(frame, plain, place, tally, &mut packet)
-    } else if let Some(plain) = plain::ipv6(frame, hook) {
+    } else if let Some(plain) = link.as_ref().and_then(|link| plain::ipv6(frame, link, hook)) {
         straight(frame, plain, place, tally, &mut packet)
     } else {
         any(ctx, whole(), hook, place, tally, &mut packet)

@@ -21,7 +21,10 @@ fn frames() -> Vec<(u32, Vec<u8>)> {
         (LEFT, ethernet(&[], 0x0800, &ipv4(17, &[1; 4], 0, &udp(5000, 53)))),
         (LEFT, ethernet(&[], 0x0800, &ipv4(17, &[], 0x2000, &udp(5000, 53)))),
         (LEFT, ethernet(&[], 0x0800, &ipv4(1, &[], 0, &[8, 0, 0, 0, 0, 7, 0, 1]))),
-        (LEFT, ethernet(&[7], 0x0800, &ipv4(17, &[], 0, &udp(5000, 53)))),
+        (SAME, ethernet(&[7], 0x0800, &ipv4(17, &[], 0, &udp(5000, 53)))),
+        (SAME, ethernet(&[0], 0x0800, &ipv4(6, &[], 0, &tcp(0x10)))),
+        (SAME, ethernet(&[4094], 0x86dd, &ipv6(6, &tcp(0x11)))),
+        (LEFT, ethernet(&[7, 8], 0x0800, &ipv4(17, &[], 0, &udp(5000, 53)))),
     ]
 }
 

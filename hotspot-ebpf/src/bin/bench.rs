@@ -94,19 +94,20 @@ pub fn empty_tc(_ctx: TcContext) -> i32 {
 #[xdp(frags)]
 pub fn agree(ctx: XdpContext) -> u32 {
     let frame = Frame::from_xdp(&ctx);
-    let (out, back) = (agree_on(&frame, Hook::Ingress), agree_on(&frame, Hook::Egress));
+    let (out, back) = (agree_on(&ctx, &frame, Hook::Ingress), agree_on(&ctx, &frame, Hook::Egress));
     if out == back { out } else { xdp_action::XDP_ABORTED }
 }
 
 #[inline(always)]
-fn agree_on(frame: &Frame, hook: Hook) -> u32 {
-    let plain = match plain::ipv4(frame, hook) {
-        None => plain::ipv6(frame, hook),
+fn agree_on(ctx: &XdpContext, frame: &Frame, hook: Hook) -> u32 {
+    let link = plain::link(frame, hook);
+    let plain = link.and_then(|link| match plain::ipv4(frame, &link, hook) {
+        None => plain::ipv6(frame, &link, hook),
         plain => plain,
-    };
+    });
     let Some(plain) = plain else { return xdp_action::XDP_DROP };
     let mut parsed = MaybeUninit::uninit();
-    if parse::parse_into(frame, matches!(hook, Hook::Egress), &mut parsed) != parse::PARSED {
+    if parse::parse_into(&Frame::anew(ctx), matches!(hook, Hook::Egress), &mut parsed) != parse::PARSED {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: the answer says that it was written.
@@ -118,9 +119,10 @@ fn agree_on(frame: &Frame, hook: Hook) -> u32 {
 /// What the shipped program does before it looks for a flow: its parsers, in its order. The rest is put behind each of them, as there.
 #[inline(always)]
 fn read(frame: &Frame, rest: impl Fn(&Words, u8, usize)) {
-    if let Some(plain) = plain::ipv4(frame, Hook::Ingress) {
+    let link = plain::link(frame, Hook::Ingress);
+    if let Some(plain) = link.as_ref().and_then(|link| plain::ipv4(frame, link, Hook::Ingress)) {
         rest(&plain.key, plain.tcp_flags, plain.headers_len);
-    } else if let Some(plain) = plain::ipv6(frame, Hook::Ingress) {
+    } else if let Some(plain) = link.as_ref().and_then(|link| plain::ipv6(frame, link, Hook::Ingress)) {
         rest(&plain.key, plain.tcp_flags, plain.headers_len);
     } else {
         let (mut memory, mut parsed) = (MaybeUninit::uninit(), MaybeUninit::uninit());
