@@ -91,6 +91,29 @@ impl Filter {
         }
     }
 
+    /// Whether a flow of this gateway can match, by what the filter says of gateways.
+    #[must_use]
+    pub fn may_match_gateway(&self, gateway: &str) -> bool {
+        match self {
+            Self::Text(TextField::Gateway, pattern) => TextField::Gateway.matches(pattern, gateway),
+            Self::All(parts) => parts.iter().all(|part| part.may_match_gateway(gateway)),
+            Self::Any(parts) => parts.iter().any(|part| part.may_match_gateway(gateway)),
+            Self::Everything
+            | Self::Text(..)
+            | Self::Mac(_)
+            | Self::Ip(..)
+            | Self::Net(..)
+            | Self::Port(..)
+            | Self::Protocol(_)
+            | Self::IsV4(_)
+            | Self::Public(..)
+            | Self::Vlan(_)
+            | Self::Number(..)
+            | Self::At { .. }
+            | Self::Not(_) => true,
+        }
+    }
+
     /// Both of them; `Everything` adds nothing.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -474,7 +474,7 @@ pub(crate) fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64
 }
 
 /// SHA-256 and length of a file, without holding it in memory.
-pub(crate) fn hash_file(path: &Path) -> io::Result<(String, u64)> {
+pub fn hash_file(path: &Path) -> io::Result<(String, u64)> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
@@ -489,7 +489,9 @@ pub(crate) fn hash_file(path: &Path) -> io::Result<(String, u64)> {
     }
 }
 
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+#[must_use]
+pub fn to_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string does not fail.

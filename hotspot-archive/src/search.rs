@@ -13,10 +13,10 @@ mod plan;
 mod scan;
 mod totals;
 
-use std::collections::HashSet;
-use std::fs;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hotspot_core::WallNs;
 use hotspot_core::record::FlowRecord;
@@ -27,11 +27,14 @@ use self::scan::{Found, Scan};
 pub use self::totals::{By, Sums, Totals};
 use crate::chain::{self, Record};
 use crate::filter::Filter;
-use crate::keys::Keyring;
+use crate::keys::{Keyring, added_sidecar_path, sidecar_path};
 use crate::layout::{Class, INDEX};
 use crate::manifest::{Event, FileEntry, Line, hash_file};
+use crate::moved::Moved;
+use crate::pieces::chains;
+use crate::place::{Here, Place};
 use crate::segment::Origin;
-use crate::verify::chains;
+use crate::verify::utf8;
 
 /// A half-open interval of time; a flow is in it if any of it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,24 +84,37 @@ pub struct Progress {
 /// A file that a manifest line names.
 struct Named<'a> {
     line: &'a Line,
+    file: &'a FileEntry,
     path: PathBuf,
-    sha256: &'a str,
-    /// The index of a segment of flows, and whether it is encrypted.
-    index: Option<(PathBuf, bool)>,
+    /// The index of a segment of flows.
+    index: Option<(PathBuf, &'a FileEntry)>,
 }
 
 impl Named<'_> {
-    /// Whether the file is what its line vouches for. What is read after this was written by whoever wrote the line.
-    fn check(&self) -> Result<(), String> {
-        match hash_file(&self.path) {
-            Ok((sha256, _)) if sha256 == self.sha256 => Ok(()),
-            Ok(_) => Err(format!(
-                "{} was changed (SHA-256 differs from sequence {})",
-                self.path.display(),
-                self.line.sequence
-            )),
-            Err(error) => {
-                Err(format!("{} cannot be read: {error} (sequence {})", self.path.display(), self.line.sequence))
+    /// Brings the file here if it lies elsewhere, and says whether it is what its line vouches for. What is read after this was written
+    /// by whoever wrote the line.
+    fn check(&self, place: &dyn Place) -> Result<(), String> {
+        let (path, sequence) = (self.path.display(), self.line.sequence);
+        // Compared below, as a file is that always lay here.
+        let brought = place.bring(&self.file.path, None);
+        match brought.and_then(|()| hash_file(&self.path)) {
+            Ok((sha256, _)) if sha256 == self.file.sha256 => Ok(()),
+            Ok(_) => Err(format!("{path} was changed (SHA-256 differs from sequence {sequence})")),
+            Err(error) => Err(format!("{path} cannot be read: {error} (sequence {sequence})")),
+        }
+    }
+
+    /// Brings the wrapped keys that the keyring may open. One that is not there is missed when it is needed.
+    fn bring_keys(&self, place: &dyn Place, keyring: &Keyring) {
+        if self.file.key.is_none() || keyring.is_empty() {
+            return;
+        }
+        let path = Path::new(&self.file.path);
+        let _ = place.bring(&sidecar_path(path).to_string_lossy(), None);
+        let mine: Vec<String> = keyring.recipients().collect();
+        if !self.line.recipients.iter().any(|recipient| mine.contains(recipient)) {
+            for recipient in mine {
+                let _ = place.bring(&added_sidecar_path(path, &recipient).to_string_lossy(), None);
             }
         }
     }
@@ -118,17 +134,25 @@ pub struct Archive {
     lines: Vec<Line>,
     damage: Vec<String>,
     keyring: Keyring,
+    place: Arc<dyn Place>,
+    /// Segments that are no longer here: from when to when, and where they are.
+    moved: Vec<(WallNs, WallNs, String)>,
 }
 
 impl Archive {
-    /// Reads the manifests. What is encrypted is opened with the keyring.
+    /// Reads the manifests of an archive that lies here. What is encrypted is opened with the keyring.
     pub fn open(root: &Path, keyring: Keyring) -> Result<Self, NoArchive> {
+        Self::open_at(root, Arc::new(Here(root.to_path_buf())), keyring)
+    }
+
+    /// Reads the manifests below `root`; what else is needed is brought there from the place.
+    pub fn open_at(root: &Path, place: Arc<dyn Place>, keyring: Keyring) -> Result<Self, NoArchive> {
         let failed = |source| NoArchive { path: root.to_path_buf(), source };
         let chains = chains(root).map_err(|error| failed(io::Error::other(error.to_string())))?;
         let (mut lines, mut damage): (Vec<Line>, Vec<String>) = (Vec::new(), Vec::new());
         let mut deleted = HashSet::new();
         for chain in chains {
-            let text = fs::read_to_string(&chain.path).map_err(failed)?;
+            let text = chain.read().and_then(utf8).map_err(failed)?;
             for (number, text) in text.lines().enumerate() {
                 match chain::parse(text).map(|signed| signed.record) {
                     Some(Record::Segment(line)) => lines.push(line),
@@ -146,7 +170,15 @@ impl Archive {
             line.files.retain(|file| !deleted.contains(&file.path));
         }
         lines.sort_by_key(|line| (line.from_ns, line.sequence));
-        Ok(Self { root: root.to_path_buf(), lines, damage, keyring })
+        let moved = leave_out_moved(root, &mut lines, &Moved::read(root).map_err(failed)?);
+        let root = root.to_path_buf();
+        Ok(Self { root, lines, damage, keyring, place, moved })
+    }
+
+    /// The directory that the files are read in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Hands over every flow that matches, segments in order of time; `each` says whether to go on.
@@ -157,7 +189,7 @@ impl Archive {
         mut each: impl FnMut(Hit) -> bool,
         mut progress: impl FnMut(Progress),
     ) -> Seen {
-        let scan = Scan::new(interval, filter, &self.keyring);
+        let scan = Scan::new(interval, filter, &self.keyring, &*self.place);
         self.run(
             interval,
             &scan,
@@ -175,7 +207,7 @@ impl Archive {
         totals: &mut Totals,
         mut progress: impl FnMut(Progress),
     ) -> Seen {
-        let scan = Scan::new(interval, filter, &self.keyring);
+        let scan = Scan::new(interval, filter, &self.keyring, &*self.place);
         let by = totals.by();
         let mut is_full = false;
         let mut seen = self.run(
@@ -205,8 +237,10 @@ impl Archive {
     ) -> Seen {
         let mut seen = Seen { damage: self.damage.clone(), ..Seen::default() };
         let asked = scan.interval();
+        seen.damage.extend(self.moved_away(asked));
         let files: Vec<Named<'_>> = self.files(Class::Flows, asked).collect();
         seen.segments = files.len();
+        self.place.expect(scan.first_needed(&files));
         let origins: Vec<Origin> = files.iter().map(|named| origin(named.line)).collect();
         let mut is_ended = false;
         in_order(
@@ -244,12 +278,24 @@ impl Archive {
             of(class.label()).filter_map(move |file| {
                 Some(Named {
                     line,
+                    file,
                     path: self.path(file)?,
-                    sha256: &file.sha256,
-                    index: of(INDEX).find_map(|index| Some((self.path(index)?, index.key.is_some()))),
+                    index: of(INDEX).find_map(|index| Some((self.path(index)?, index))),
                 })
             })
         })
+    }
+
+    /// What cannot be searched here because it lies elsewhere.
+    fn moved_away(&self, interval: Interval) -> impl Iterator<Item = String> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (from_ns, to_ns, to) in &self.moved {
+            if interval.touches(from_ns.saturating_sub(EARLY_NS), *to_ns) {
+                *counts.entry(to).or_default() += 1;
+            }
+        }
+        let say = |(to, count)| format!("{count} segments that were moved to {to}; ask there too: --archive {to}");
+        counts.into_iter().map(say).collect::<Vec<_>>().into_iter()
     }
 
     /// Where a file lies; `None` where a line names one outside of the archive, which `verify` reports.
@@ -258,6 +304,20 @@ impl Archive {
         let is_inside = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         is_inside.then(|| self.root.join(path))
     }
+}
+
+/// Takes the files out of lines that were moved and are not here; from when to when, and where to.
+fn leave_out_moved(root: &Path, lines: &mut [Line], moved: &Moved) -> Vec<(WallNs, WallNs, String)> {
+    let mut away = Vec::new();
+    for line in lines {
+        let Some(to) = moved.to(&line.gateway, line.sequence) else { continue };
+        let before = line.files.len();
+        line.files.retain(|file| root.join(&file.path).exists());
+        if line.files.len() < before {
+            away.push((line.from_ns, line.to_ns, to.to_owned()));
+        }
+    }
+    away
 }
 
 fn origin(line: &Line) -> Origin {

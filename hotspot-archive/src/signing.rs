@@ -119,7 +119,8 @@ pub fn read_public_key(path: &Path) -> Result<VerifyingKey, ManifestError> {
 }
 
 /// A public key as text holds it.
-pub(crate) fn parse_public_key(text: &str) -> Option<VerifyingKey> {
+#[must_use]
+pub fn parse_public_key(text: &str) -> Option<VerifyingKey> {
     let bytes = <[u8; 32]>::try_from(from_hex(text)?).ok()?;
     VerifyingKey::from_bytes(&bytes).ok()
 }

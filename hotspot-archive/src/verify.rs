@@ -3,8 +3,7 @@
 //! Needs no key that opens anything. Every finding names the file, the line, and what is wrong with it.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ed25519_dalek::VerifyingKey;
 
@@ -13,6 +12,9 @@ use crate::chain::{self, ChainCheck, Record};
 use crate::keys::{KeyError, Keyring, added_sidecar_path, sidecar_path};
 use crate::layout::{Class, INDEX};
 use crate::manifest::{self, Line, ManifestError};
+use crate::moved::Moved;
+pub(crate) use crate::pieces::chains;
+use crate::place::{Here, Place};
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,10 @@ pub struct Report {
     pub bytes: u64,
     /// Files that are gone and that a signed line calls deleted.
     pub deleted: usize,
+    /// Files that are gone from here, and for which there is a receipt from elsewhere.
+    pub moved: usize,
+    /// Where these are, and have to be verified.
+    pub moved_to: BTreeSet<String>,
     pub checkpoints: usize,
     /// Wrapped keys that were opened and are the right ones.
     pub keys: usize,
@@ -68,18 +74,35 @@ pub struct Trust<'a> {
     pub keyring: Option<&'a Keyring>,
 }
 
-/// Verifies every chain of an archive. `progress` is told after each line.
-pub fn verify(archive: &Path, trust: &Trust<'_>, mut progress: impl FnMut(&Report)) -> Result<Report, ManifestError> {
+/// Verifies every chain of an archive that lies here. `progress` is told after each line.
+pub fn verify(archive: &Path, trust: &Trust<'_>, progress: impl FnMut(&Report)) -> Result<Report, ManifestError> {
+    verify_at(archive, &Here(archive.to_path_buf()), trust, progress)
+}
+
+/// Verifies an archive that lies at a place: its chains are below `root`, its files where the place has them.
+pub fn verify_at(
+    root: &Path,
+    place: &dyn Place,
+    trust: &Trust<'_>,
+    mut progress: impl FnMut(&Report),
+) -> Result<Report, ManifestError> {
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ManifestError::Io { operation: "read", path, source }
+    };
+    let moved = Moved::read(root).map_err(failed(&root.join(crate::moved::SHIPPED)))?;
     let mut report = Report::default();
     let mut vouched = BTreeSet::new();
-    let mut checks = Vec::new();
-    for chain in chains(archive)? {
+    let (mut checks, mut unnamed) = (Vec::new(), Vec::new());
+    for chain in chains(root)? {
         report.gateways += 1;
         let name = format!("manifest/{}.jsonl", chain.gateway);
-        let beside = chain.path.with_extension("pub");
+        if chain.is_twice {
+            report.find(&name, None, "is there as a file and in pieces: remove the one that does not belong here");
+        }
         let key = match trust.public_key {
             Some(key) => Ok(*key),
-            None => manifest::read_public_key(&beside),
+            None => manifest::read_public_key(&chain.public_key()),
         };
         let key = match key {
             Ok(key) => key,
@@ -88,31 +111,29 @@ pub fn verify(archive: &Path, trust: &Trust<'_>, mut progress: impl FnMut(&Repor
                 continue;
             }
         };
-        let text = fs::read(&chain.path).map_err(|source| ManifestError::Io {
-            operation: "read",
-            path: chain.path.clone(),
-            source,
-        })?;
+        let text = chain.read().map_err(failed(&chain.path))?;
         let mut check = ChainCheck::new(&chain.gateway, key);
         let records = check_lines(&text, &mut check, |line, what| report.find(&name, line, what));
-        let store = |path: &Path| manifest::hash_file(&archive.join(path));
+        let store = |path: &Path| place.hash(&path.to_string_lossy());
         for (line, segment) in &records {
-            let mut files = Files { store: &store, check: &check, report: &mut report, vouched: &mut vouched };
+            let mut files =
+                Files { store: &store, moved: &moved, check: &check, report: &mut report, vouched: &mut vouched };
             files.verify(&name, *line, segment);
-            verify_keys(archive, segment, trust.keyring, &mut report);
+            verify_keys(root, place, segment, trust.keyring, &mut report);
             progress(&report);
         }
         find_idle_deletions(&name, &check, &vouched, &mut report);
+        let next = check.next_sequence();
+        let last = if chain.is_shipped() { u64::MAX } else { next };
+        unnamed.push(Unnamed { gateway: chain.gateway.clone(), sequences: next..=last });
         checks.push(check);
     }
     if report.gateways == 0 {
         report.find("manifest", None, "there is no manifest: nothing here can be proved");
     }
     verify_checkpoints(trust.checkpoints, &checks, &mut report);
-    let next_sequences: Vec<_> =
-        checks.iter().map(|check| (check.gateway().to_owned(), check.next_sequence())).collect();
-    find_extra_files(archive, &vouched, &next_sequences, &mut report)?;
-    verify_audit(&audit::default_path(archive), "audit/queries.jsonl", &mut report);
+    find_extra_files(place, &vouched, &unnamed, &mut report).map_err(failed(root))?;
+    verify_audit(&audit::default_path(root), "audit/queries.jsonl", &mut report);
     Ok(report)
 }
 
@@ -130,34 +151,12 @@ pub fn verify_audit(path: &Path, name: &str, report: &mut Report) {
     }
 }
 
-/// A gateway's chain.
-pub(crate) struct Chain {
-    pub(crate) gateway: String,
-    pub(crate) path: PathBuf,
-}
-
-pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {
-    let dir = archive.join("manifest");
-    let failed = |source| ManifestError::Io { operation: "read", path: dir.clone(), source };
-    let mut chains = Vec::new();
-    for entry in fs::read_dir(&dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if let Some(gateway) =
-            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"))
-        {
-            chains.push(Chain { gateway: gateway.to_owned(), path: path.clone() });
-        }
-    }
-    chains.sort_by(|left, right| left.gateway.cmp(&right.gateway));
-    Ok(chains)
-}
-
 /// The lines of every chain, by gateway. What is not a line is an error: `verify` says more.
 pub fn all_records(archive: &Path) -> Result<Vec<(String, Vec<Record>)>, ManifestError> {
     let mut all = Vec::new();
     for chain in chains(archive)? {
         let failed = |source| ManifestError::Io { operation: "read", path: chain.path.clone(), source };
-        let text = fs::read_to_string(&chain.path).map_err(failed)?;
+        let text = chain.read().and_then(utf8).map_err(failed)?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut records = Vec::new();
         for (at, line) in text[..whole].lines().enumerate() {
@@ -167,6 +166,11 @@ pub fn all_records(archive: &Path) -> Result<Vec<(String, Vec<Record>)>, Manifes
         all.push((chain.gateway, records));
     }
     Ok(all)
+}
+
+/// Manifests are text.
+pub(crate) fn utf8(bytes: Vec<u8>) -> std::io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 /// The lines about segments of every chain.
@@ -205,6 +209,7 @@ pub(crate) fn check_lines(
 pub(crate) struct Files<'a, S> {
     /// SHA-256 and length of a file.
     pub(crate) store: &'a S,
+    pub(crate) moved: &'a Moved,
     pub(crate) check: &'a ChainCheck,
     pub(crate) report: &'a mut Report,
     pub(crate) vouched: &'a mut BTreeSet<String>,
@@ -241,10 +246,16 @@ impl<S: Fn(&Path) -> std::io::Result<(String, u64)>> Files<'_, S> {
                             .notice(&file.path, format!("is there, though line {deletion} says that it is deleted"));
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => match deleted {
-                    Some(_) => self.report.deleted += 1,
-                    None => self.report.find(&file.path, None, format!("is missing (sequence {})", line.sequence)),
-                },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    if deleted.is_some() {
+                        self.report.deleted += 1;
+                    } else if let Some(to) = self.moved.to(&line.gateway, line.sequence) {
+                        self.report.moved += 1;
+                        self.report.moved_to.insert(to.to_owned());
+                    } else {
+                        self.report.find(&file.path, None, format!("is missing (sequence {})", line.sequence));
+                    }
+                }
                 Err(error) => self.report.find(&file.path, None, format!("cannot be read: {error}")),
             }
         }
@@ -262,24 +273,31 @@ pub(crate) fn find_idle_deletions(name: &str, check: &ChainCheck, vouched: &BTre
 }
 
 /// Whether the keys that open a segment are those it was written with.
-fn verify_keys(archive: &Path, line: &Line, keyring: Option<&Keyring>, report: &mut Report) {
+fn verify_keys(root: &Path, place: &dyn Place, line: &Line, keyring: Option<&Keyring>, report: &mut Report) {
     let Some(keyring) = keyring else { return };
     let parquet = |file: &&manifest::FileEntry| file.path.ends_with(".parquet");
     for file in line.files.iter().filter(parquet) {
         let Some(commitment) = &file.key else { continue };
-        let path = archive.join(&file.path);
-        if !path.exists() {
-            continue;
-        }
-        let added = keyring.recipients().map(|recipient| added_sidecar_path(&path, &recipient));
-        for sidecar in std::iter::once(sidecar_path(&path)).chain(added).filter(|sidecar| sidecar.exists()) {
-            let shown = sidecar.strip_prefix(archive).unwrap_or(&sidecar).to_string_lossy().into_owned();
-            match keyring.unwrap(&sidecar) {
+        let path = Path::new(&file.path);
+        let added = keyring.recipients().map(|recipient| added_sidecar_path(path, &recipient));
+        for sidecar in std::iter::once(sidecar_path(path)).chain(added) {
+            let shown = sidecar.to_string_lossy().into_owned();
+            match place.bring(&shown, None) {
+                Ok(()) => {}
+                // The signed one is missed by its line, and others need not be there.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    report.find(&shown, None, format!("cannot be read: {error}"));
+                    continue;
+                }
+            }
+            match keyring.unwrap(&root.join(&sidecar)) {
                 Ok(key) if key.commitment() == *commitment => report.keys += 1,
                 Ok(_) => report.find(&shown, None, "holds another key than the segment was written with"),
                 Err(KeyError::NotForUs { .. }) => {}
                 Err(error) => report.find(&shown, None, error.to_string()),
             }
+            place.release(&shown);
         }
     }
 }
@@ -311,33 +329,40 @@ fn is_added_sidecar(relative: &str, vouched: &BTreeSet<String>) -> bool {
     id.len() == 16 && manifest::from_hex(id).is_some() && vouched.contains(segment)
 }
 
+/// Sequences whose files may be there before the line that names them.
+struct Unnamed {
+    gateway: String,
+    sequences: std::ops::RangeInclusive<u64>,
+}
+
+impl Unnamed {
+    /// `<gateway>-<10 digits>.<extension>`, its key, or what is half written of them (`….tmp`, `…#1`).
+    fn is_of(&self, name: &str, extension: &str) -> bool {
+        let rest = name.strip_prefix(&self.gateway).and_then(|rest| rest.strip_prefix('-'));
+        let Some((digits, kind)) = rest.and_then(|rest| rest.split_once('.')) else { return false };
+        let kind = kind.strip_suffix(".tmp").or(kind.split_once('#').map(|(kind, _)| kind)).unwrap_or(kind);
+        let is_kind = kind.strip_suffix(".age").unwrap_or(kind) == extension;
+        let is_number = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_kind && is_number && digits.parse().is_ok_and(|sequence| self.sequences.contains(&sequence))
+    }
+}
+
 /// Files that no line vouches for.
 fn find_extra_files(
-    archive: &Path,
+    place: &dyn Place,
     vouched: &BTreeSet<String>,
-    next_sequences: &[(String, u64)],
+    unnamed: &[Unnamed],
     report: &mut Report,
-) -> Result<(), ManifestError> {
+) -> std::io::Result<()> {
     for (class, extension) in Class::ALL.map(|class| (class.label(), "parquet")).into_iter().chain([(INDEX, "index")]) {
-        let mut files = Vec::new();
-        let root = archive.join(class);
-        list_files(&root, &mut files).map_err(|source| ManifestError::Io { operation: "read", path: root, source })?;
-        for path in files {
-            let relative = path.strip_prefix(archive).unwrap_or(&path).to_string_lossy().into_owned();
+        for relative in place.list(class)? {
             if vouched.contains(&relative) || is_added_sidecar(&relative, vouched) {
                 continue;
             }
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let is_next = next_sequences.iter().any(|(gateway, next)| {
-                let stem = format!("{gateway}-{next:010}.{extension}");
-                let name = name.strip_suffix(".tmp").unwrap_or(name);
-                name == stem || name.strip_suffix(".age") == Some(&stem)
-            });
-            if is_next {
-                report.notice(
-                    &relative,
-                    "is not yet in the manifest: its gateway is sealing it, or died before".to_owned(),
-                );
+            let name = relative.rsplit_once('/').map_or(relative.as_str(), |(_, name)| name);
+            if unnamed.iter().any(|unnamed| unnamed.is_of(name, extension)) {
+                let what = "is not yet in the manifest: it is being sealed or shipped, or that was cut short";
+                report.notice(&relative, what.to_owned());
             } else {
                 report.find(&relative, None, "is in no manifest line");
             }
@@ -346,29 +371,13 @@ fn find_extra_files(
     Ok(())
 }
 
-fn list_files(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
-            list_files(&path, files)?;
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(())
-}
-
 #[cfg(test)]
 mod mutations;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use hotspot_core::record::{CoverageRecord, Tallied};
 
     use super::*;
@@ -491,6 +500,46 @@ mod tests {
         let path = dir.path().join("keys/k");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(GatewayKey::open(&path), Err(ManifestError::KeyIsOpen { .. })));
+    }
+
+    #[test]
+    fn what_a_receipt_names_is_moved_and_nothing_else() {
+        let dir = archive(3);
+        let root = dir.path().join("archive");
+        let receipt = |sequence| crate::moved::Receipt {
+            moved: 1,
+            gateway: "g".into(),
+            sequence,
+            to: "s3://b/p".into(),
+            at_ns: 1,
+        };
+        crate::moved::record(&root, &receipt(2)).unwrap();
+        assert_eq!((check(&dir).moved, check(&dir).is_whole()), (0, true), "it is still here");
+        let file = |sequence| root.join(format!("coverage/site=s/date=2026-11-23/g-000000000{sequence}.parquet"));
+        fs::remove_file(file(2)).unwrap();
+        let report = check(&dir);
+        assert_eq!((report.moved, report.files, report.findings.as_slice()), (1, 2, [].as_slice()));
+        assert!(report.moved_to.contains("s3://b/p"));
+        fs::remove_file(file(3)).unwrap();
+        assert!(check(&dir).findings[0].what.contains("missing"));
+    }
+
+    #[test]
+    fn a_chain_in_pieces_verifies_as_its_file_does() {
+        let dir = archive(3);
+        let root = dir.path().join("archive");
+        let text = fs::read_to_string(root.join("manifest/g.jsonl")).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let piece = |first: u64| root.join(crate::pieces::path("g", first));
+        fs::create_dir(piece(1).parent().unwrap()).unwrap();
+        fs::write(piece(1), lines[..2].concat()).unwrap();
+        fs::write(piece(3), lines[2]).unwrap();
+        assert!(check(&dir).findings[0].what.contains("in pieces"), "which of them is true?");
+        fs::remove_file(root.join("manifest/g.jsonl")).unwrap();
+        let report = check(&dir);
+        assert_eq!((report.lines, report.files, report.findings.as_slice()), (3, 3, [].as_slice()));
+        fs::remove_file(piece(1)).unwrap();
+        assert!(!check(&dir).is_whole(), "a piece is missing");
     }
 
     #[test]

@@ -15,6 +15,19 @@ without a zone they need --tz (2026-11-23T10:02:03 --tz Asia/Ho_Chi_Minh).
 
 Exit codes: 0 found or done, 1 nothing found, 2 usage, 3 the data is damaged or incomplete, 4 refused.";
 
+const ARCHIVE: &str = "The archive: a directory, or s3://BUCKET/PREFIX (docs/scale.md)";
+const TARGET: &str = "Where to: s3://BUCKET/PREFIX, or a directory that is there. Many gateways may share one";
+const SHIP: &str = "Copies sealed segments and their chain elsewhere, and proves that they are there.
+
+  hotspot ship --archive /var/lib/hotspot/archive --to s3://records/wifi --every 60
+  hotspot ship --archive /var/lib/hotspot/archive --to /mnt/archive --keep-here 30
+
+Every file is read back and compared with its signed line before the line goes. A run that was cut short is taken up by the next. Nothing \
+is removed here without --keep-here, and then only what was read back there in the same run.
+
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a server other than Amazon's, AWS_ENDPOINT=https://HOST:PORT say who and \
+where; AWS_ALLOW_HTTP=true allows a server without TLS. docs/scale.md has the rest.";
+
 /// Searches, explains and verifies archives of hotspot-agent.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = TIMES)]
@@ -66,12 +79,35 @@ pub(crate) enum Command {
     },
     /// Shows what retention would delete.
     Expire(ExpireArguments),
+    /// Copies sealed segments and their chain elsewhere, and proves that they are there
+    #[command(long_about = SHIP)]
+    Ship(ShipArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShipArguments {
+    /// The archive's directory, as its gateway writes it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) archive: PathBuf,
+    #[arg(long, value_name = "URL|DIR", help = TARGET)]
+    pub(crate) to: String,
+    /// Go on, looking for what is new every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) every: Option<u32>,
+    /// Remove segments here that are older than so many days, after reading them back there once more; those on hold stay
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    pub(crate) keep_here: Option<u32>,
+    /// Delete there what signed lines call deleted, but for what is on hold. Without it the store's own rules have to
+    #[arg(long)]
+    pub(crate) delete_expired: bool,
+    /// Read everything back again, and send again what is damaged there or gone
+    #[arg(long)]
+    pub(crate) recheck: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ClockArguments {
-    /// The archive's directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
     /// Zone for the times that are shown, by its IANA name; UTC where none is given
     #[arg(long, value_name = "ZONE")]
@@ -199,8 +235,7 @@ pub(crate) struct ExpireArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct FindArguments {
-    /// The archive's directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
@@ -267,8 +302,7 @@ pub(crate) struct Asking {
 
 #[derive(Debug, Args)]
 pub(crate) struct WhoArguments {
-    /// The archive's directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
@@ -315,8 +349,7 @@ pub(crate) struct DecodeArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
-    /// The archive's directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
     /// Also check an audit log that lies elsewhere
     #[arg(long, value_name = "FILE")]
@@ -337,8 +370,7 @@ pub(crate) struct VerifyArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CoverageArguments {
-    /// The archive's directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]

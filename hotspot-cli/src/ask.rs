@@ -6,12 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use hotspot_archive::audit::{self, Question, Requester};
-use hotspot_core::WallNs;
-use jiff::Timestamp;
 
 use crate::Failure;
 use crate::arguments::Asking;
-use crate::time::utc;
+use crate::store::is_url;
+use crate::time::{now_ns, utc};
 
 /// Everything that decides what is found, by name.
 #[derive(Default)]
@@ -31,20 +30,38 @@ impl Query {
     }
 }
 
+/// Whether it is known where the question goes; asked before anything is fetched.
+pub(crate) fn check_log(asking: &Asking, archive: &Path) -> Result<(), Failure> {
+    if is_url(archive) && asking.audit.is_none() {
+        return Err(Failure::Usage(format!(
+            "{}: name the audit log to write to with --audit FILE; nothing can be appended at an object store",
+            archive.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Records a question to an archive.
 pub(crate) fn record(asking: &Asking, archive: &Path, command: &str, query: Query) -> Result<(), Failure> {
-    let default = audit::default_path(archive);
+    record_at(asking, archive, archive, command, query)
+}
+
+/// Records a question to an archive that is named `of` and whose files are below `root`.
+pub(crate) fn record_at(asking: &Asking, of: &Path, root: &Path, command: &str, query: Query) -> Result<(), Failure> {
+    let default = audit::default_path(root);
     let path = asking.audit.as_deref().unwrap_or(&default);
     let marker = default.with_file_name(audit::CASE_REQUIRED);
     if asking.case.is_none() && marker.exists() {
         return Err(Failure::Refused(audit::AuditError::NoCase { path: marker }.to_string()));
     }
     let question = Question {
-        at: utc(WallNs::try_from(Timestamp::now().as_nanosecond()).unwrap_or(WallNs::MAX)),
+        at: utc(now_ns()),
         requester: requester(),
         case: asking.case.clone(),
         command: command.to_owned(),
-        of: std::path::absolute(archive).unwrap_or_else(|_| archive.to_path_buf()).display().to_string(),
+        of: if is_url(of) { of.to_path_buf() } else { std::path::absolute(of).unwrap_or_else(|_| of.to_path_buf()) }
+            .display()
+            .to_string(),
         query: query.0,
         software: concat!("hotspot ", env!("CARGO_PKG_VERSION")).to_owned(),
     };

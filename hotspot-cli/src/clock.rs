@@ -7,13 +7,16 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::ClockArguments;
 use crate::output::{Table, json_line, stdout};
+use crate::remote::View;
+use crate::store::is_url;
 use crate::time::Zone;
 use crate::{Failure, Outcome};
 
 pub(crate) fn run(arguments: &ClockArguments) -> Result<Outcome, Failure> {
     let zone = Zone::new(arguments.tz.as_deref())?;
-    let corrections =
-        Corrections::of_archive(&arguments.archive).map_err(|error| Failure::Damaged(error.to_string()))?;
+    let view = is_url(&arguments.archive).then(|| View::open(&arguments.archive, |_| true)).transpose()?;
+    let root = view.as_ref().map_or(arguments.archive.as_path(), |view| view.root());
+    let corrections = Corrections::of_archive(root).map_err(|error| Failure::Damaged(error.to_string()))?;
     let mut to = stdout();
     if arguments.json {
         corrections.stretches.iter().try_for_each(|stretch| json_line(&mut to, &as_json(stretch, &zone)))?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
+use hotspot_archive::filter::Filter;
 use hotspot_archive::search::{Interval, describe_gap};
 use hotspot_core::record::Tallied;
 use serde_json::{Map, Value, json};
@@ -41,7 +42,7 @@ fn plus(left: Tallied, right: Tallied) -> Tallied {
 
 #[expect(clippy::print_stderr, reason = "files that could not be read are no part of the balance")]
 pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
-    let archive = open(&arguments.archive, &arguments.identity)?;
+    let archive = open(&arguments.archive, &arguments.identity, &Filter::Everything)?;
     let mut damage = Vec::new();
     let mut balances: BTreeMap<String, Balance> = BTreeMap::new();
     for row in archive.coverage(Interval::ALWAYS, &mut damage) {

@@ -13,6 +13,8 @@ use crate::arguments::{FindArguments, Sort};
 use crate::ask::Query;
 use crate::output::{Table, cell, csv_line, json_line, stdout};
 use crate::progress::ProgressLine;
+use crate::remote::View;
+use crate::store::is_url;
 use crate::time::{Zone, utc};
 use crate::{Failure, Outcome, ask, columns, totals};
 
@@ -25,8 +27,10 @@ pub(crate) fn run(arguments: &FindArguments) -> Result<Outcome, Failure> {
     let filter = parse_filter(&arguments.filter)?;
     let by = arguments.by.as_deref().and_then(|word| By::ALL.iter().copied().find(|by| by.word() == word));
     let order = by.is_none().then(|| arguments.sort.map(order).transpose()).transpose()?.flatten();
-    let archive = open(&arguments.archive, &arguments.identity)?;
-    ask::record(&arguments.asking, &arguments.archive, "find", query(arguments, interval, &filter))?;
+    ask::check_log(&arguments.asking, &arguments.archive)?;
+    let archive = open(&arguments.archive, &arguments.identity, &filter)?;
+    let query = query(arguments, interval, &filter);
+    ask::record_at(&arguments.asking, &arguments.archive, archive.root(), "find", query)?;
     if let Some(by) = by {
         return totals::run(arguments, &archive, interval, &filter, by);
     }
@@ -211,8 +215,17 @@ pub(crate) fn conclude(found: usize, seen: &Seen) -> Outcome {
     }
 }
 
-pub(crate) fn open(path: &Path, identities: &[PathBuf]) -> Result<Archive, Failure> {
-    Archive::open(path, keyring(identities)?).map_err(|error| Failure::Damaged(error.to_string()))
+/// Opens an archive here or at an object store. From there, only chains of gateways that the filter does not rule out are brought.
+pub(crate) fn open(path: &Path, identities: &[PathBuf], filter: &Filter) -> Result<Archive, Failure> {
+    let keyring = keyring(identities)?;
+    let opened = if is_url(path) {
+        let view = View::open(path, |gateway| filter.may_match_gateway(gateway))?;
+        let root = view.root().to_path_buf();
+        Archive::open_at(&root, view, keyring)
+    } else {
+        Archive::open(path, keyring)
+    };
+    opened.map_err(|error| Failure::Damaged(error.to_string()))
 }
 
 /// What opens an encrypted archive.

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 use hotspot_archive::keys::{Identity, KeyError, Keyring, Recipients, added_sidecar_path, recipient_id, sidecar_path};
 use hotspot_archive::manifest::FileEntry;
+use hotspot_archive::moved::Moved;
 use hotspot_archive::verify::segment_lines;
 
 use crate::arguments::{AddArguments, KeysCommand, NewArguments, ShowArguments, UnwrapArguments};
 use crate::find::keyring;
 use crate::output::stdout;
+use crate::remote::here;
 use crate::{Failure, Outcome};
 
 pub(crate) fn run(command: &KeysCommand) -> Result<Outcome, Failure> {
@@ -43,15 +45,27 @@ fn new(arguments: &NewArguments) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// Encrypted segments with what their lines say of them; those that were deleted are left out.
-fn segments(archive: &Path) -> Result<Vec<(PathBuf, FileEntry, Vec<String>)>, Failure> {
+/// Encrypted segments that are here.
+#[derive(Default)]
+struct Segments {
+    /// With what their lines say of them; those that were deleted are left out.
+    here: Vec<(PathBuf, FileEntry, Vec<String>)>,
+    /// Where others were moved to, with their number.
+    moved: BTreeMap<String, u64>,
+}
+
+fn segments(archive: &Path) -> Result<Segments, Failure> {
+    let archive = here(archive)?;
     let lines = segment_lines(archive).map_err(|error| Failure::Damaged(error.to_string()))?;
-    let mut segments = Vec::new();
+    let moved = Moved::read(archive).map_err(|error| Failure::Damaged(error.to_string()))?;
+    let mut segments = Segments::default();
     for line in lines {
         for file in line.files.iter().filter(|file| file.key.is_some() && file.path.ends_with(".parquet")) {
             let path = archive.join(&file.path);
             if path.exists() {
-                segments.push((path, file.clone(), line.recipients.clone()));
+                segments.here.push((path, file.clone(), line.recipients.clone()));
+            } else if let Some(to) = moved.to(&line.gateway, line.sequence) {
+                *segments.moved.entry(to.to_owned()).or_default() += 1;
             }
         }
     }
@@ -59,7 +73,7 @@ fn segments(archive: &Path) -> Result<Vec<(PathBuf, FileEntry, Vec<String>)>, Fa
 }
 
 fn show(arguments: &ShowArguments) -> Result<Outcome, Failure> {
-    let segments = segments(&arguments.archive)?;
+    let Segments { here: segments, moved } = segments(&arguments.archive)?;
     let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let added = added_recipients(&arguments.archive)?;
     for (path, _, recipients) in &segments {
@@ -75,6 +89,7 @@ fn show(arguments: &ShowArguments) -> Result<Outcome, Failure> {
     for (recipient, (sealed, added)) in &counts {
         writeln!(to, "{recipient}  sealed for it: {sealed}, added later: {added}")?;
     }
+    moved.iter().try_for_each(|(place, count)| writeln!(to, "{count} more were moved to {place}"))?;
     to.flush()?;
     Ok(if segments.is_empty() { Outcome::NothingFound } else { Outcome::Done })
 }
@@ -86,7 +101,11 @@ fn add(arguments: &AddArguments, exactly: bool) -> Result<Outcome, Failure> {
     let recipients = Recipients::parse(&arguments.recipients, true).map_err(usage)?;
     let mut done = 0u64;
     let mut failures = Vec::new();
-    for (path, file, _) in segments(&arguments.archive)? {
+    let segments = segments(&arguments.archive)?;
+    for (place, count) in &segments.moved {
+        failures.push(format!("{count} segments that were moved to {place}: bring them back first"));
+    }
+    for (path, file, _) in segments.here {
         match right_key(&keyring, &path, &file) {
             Ok(key) => {
                 for recipient in &arguments.recipients {
@@ -156,7 +175,7 @@ fn added_recipients(archive: &Path) -> Result<Vec<String>, Failure> {
 fn take_away_others(archive: &Path, recipients: &Recipients) -> Result<(), Failure> {
     let kept: Vec<String> = recipients.names().collect();
     for other in added_recipients(archive)?.into_iter().filter(|other| !kept.contains(other)) {
-        for (path, _, _) in segments(archive)? {
+        for (path, _, _) in segments(archive)?.here {
             let sidecar = added_sidecar_path(&path, &other);
             if sidecar.exists() {
                 let failed = |error| Failure::Damaged(format!("{} cannot be removed: {error}", sidecar.display()));

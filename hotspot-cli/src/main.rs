@@ -14,7 +14,10 @@ mod keys;
 mod nat_map;
 mod output;
 mod progress;
+mod remote;
 mod retention;
+mod ship;
+mod store;
 mod time;
 mod totals;
 mod verify;
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Expire(arguments) => retention::expire(&arguments),
         Command::Coverage(arguments) => coverage::run(&arguments),
         Command::Clock(arguments) => clock::run(&arguments),
+        Command::Ship(arguments) => ship::run(&arguments),
     };
     match outcome {
         Ok(outcome) => ExitCode::from(outcome as u8),

@@ -11,7 +11,8 @@ use crate::arguments::{Asking, ExpireArguments, HoldArguments, HoldCommand};
 use crate::find::{self, open};
 use crate::output::{Table, stdout};
 use crate::progress::ProgressLine;
-use crate::time::{Zone, utc};
+use crate::remote::here;
+use crate::time::{Zone, now_ns, utc};
 use crate::{Failure, Outcome, ask};
 
 pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
@@ -19,6 +20,7 @@ pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
     let mut to = stdout();
     match command {
         HoldCommand::Add(arguments) => {
+            here(&arguments.archive)?;
             let hold = resolve(arguments)?;
             if hold.segments() == 0 {
                 writeln!(to, "nothing matches; nothing is held")?;
@@ -32,13 +34,13 @@ pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
             writeln!(to, "{} segments are held for {}", hold.segments(), hold.case)?;
         }
         HoldCommand::List(arguments) => {
-            let holds = retention::read_holds(&arguments.archive).map_err(failed)?;
+            let holds = retention::read_holds(here(&arguments.archive)?).map_err(failed)?;
             for hold in &holds {
                 writeln!(to, "{}  since {}  {} segments", hold.case, utc(hold.placed_ns), hold.segments())?;
             }
         }
         HoldCommand::Lift(arguments) => {
-            if !retention::lift_hold(&arguments.archive, &arguments.case).map_err(failed)? {
+            if !retention::lift_hold(here(&arguments.archive)?, &arguments.case).map_err(failed)? {
                 return Err(Failure::Usage(format!("nothing is held for {}", arguments.case)));
             }
             writeln!(to, "no longer held for {}", arguments.case)?;
@@ -64,7 +66,7 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
     }
     if segments.is_empty() {
         let filter = filter::parse(&arguments.filter.join(" ")).map_err(|error| Failure::Usage(error.to_string()))?;
-        let archive = open(&arguments.archive, &arguments.identity)?;
+        let archive = open(&arguments.archive, &arguments.identity, &filter)?;
         let asking = Asking { case: Some(arguments.case.clone()), audit: arguments.audit.clone() };
         ask::record(&asking, &arguments.archive, "hold", find::query_of(interval, &filter))?;
         let progress = ProgressLine::new();
@@ -92,10 +94,6 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
     Ok(Hold::new(&arguments.case, now_ns(), segments))
 }
 
-fn now_ns() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
-}
-
 pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {
     if !arguments.dry_run {
         return Err(Failure::Usage(
@@ -105,7 +103,7 @@ pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {
         ));
     }
     let damaged = |error: String| Failure::Damaged(error);
-    let holds = retention::read_holds(&arguments.archive).map_err(|error| damaged(error.to_string()))?;
+    let holds = retention::read_holds(here(&arguments.archive)?).map_err(|error| damaged(error.to_string()))?;
     let now = Moment { wall_ns: now_ns(), clock: None };
     let chains = all_records(&arguments.archive).map_err(|error| damaged(error.to_string()))?;
     let mut table = Table::new(&["gateway", ">sequence", "class", "until", ">files", ">bytes", ""]);

@@ -69,6 +69,11 @@ pub(crate) fn precision_ns(text: &str) -> i64 {
     10_i64.pow(9_u32.saturating_sub(digits))
 }
 
+/// Now, by the wall clock.
+pub(crate) fn now_ns() -> WallNs {
+    WallNs::try_from(Timestamp::now().as_nanosecond()).unwrap_or(WallNs::MAX)
+}
+
 /// RFC 3339 in UTC with microseconds, as the archive has it.
 pub(crate) fn utc(at_ns: WallNs) -> String {
     Timestamp::from_nanosecond(i128::from(at_ns)).map_or_else(|_| at_ns.to_string(), |time| format!("{time:.6}"))

@@ -4,12 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use hotspot_archive::manifest::read_public_key;
-use hotspot_archive::verify::{Report, Trust, verify, verify_audit};
+use hotspot_archive::verify::{Report, Trust, verify, verify_at, verify_audit};
 use serde_json::json;
 
 use crate::arguments::VerifyArguments;
 use crate::find::keyring;
 use crate::output::stdout;
+use crate::remote::View;
+use crate::store::is_url;
 use crate::{Failure, Outcome};
 
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
@@ -26,12 +28,18 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         checkpoints: &checkpoints,
         keyring: (!keyring.is_empty()).then_some(&keyring),
     };
-    let mut report = verify(&arguments.archive, &trust, |report| {
+    let progress = |report: &Report| {
         if shows_progress {
             show_progress(report);
         }
-    })
-    .map_err(|error| Failure::Damaged(error.to_string()))?;
+    };
+    let verified = if is_url(&arguments.archive) {
+        let view = View::open(&arguments.archive, |_| true)?;
+        verify_at(view.root(), &*view, &trust, progress)
+    } else {
+        verify(&arguments.archive, &trust, progress)
+    };
+    let mut report = verified.map_err(|error| Failure::Damaged(error.to_string()))?;
     if let Some(path) = &arguments.audit {
         verify_audit(path, &path.display().to_string(), &mut report);
     }
@@ -45,7 +53,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         let answer = json!({
             "verify": if report.is_whole() { "ok" } else { "damaged" },
             "gateways": report.gateways, "lines": report.lines, "files": report.files, "bytes": report.bytes,
-            "deleted": report.deleted, "checkpoints": report.checkpoints, "keys": report.keys,
+            "deleted": report.deleted, "moved": report.moved, "moved_to": report.moved_to, "checkpoints": report.checkpoints, "keys": report.keys,
             "findings": findings,
         });
         writeln!(to, "{answer}")?;
@@ -80,9 +88,19 @@ fn write_report(to: &mut impl Write, report: &Report, is_trusted: bool) -> std::
     let verdict = if report.is_whole() { "whole" } else { "NOT WHOLE" };
     writeln!(
         to,
-        "{verdict}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} checkpoints, {} keys",
-        report.gateways, report.lines, report.files, report.bytes, report.deleted, report.checkpoints, report.keys
+        "{verdict}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} moved, {} checkpoints, {} keys",
+        report.gateways,
+        report.lines,
+        report.files,
+        report.bytes,
+        report.deleted,
+        report.moved,
+        report.checkpoints,
+        report.keys
     )?;
+    for place in &report.moved_to {
+        writeln!(to, "Files were moved to {place}: verify them there too, --archive {place}")?;
+    }
     if !is_trusted {
         writeln!(to, "The public keys came with the archive; give one you got another way with --public-key.")?;
     }

@@ -43,8 +43,10 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
             whoever.and(protocol)
         }
     };
-    let archive = open(&arguments.archive, &arguments.identity)?;
-    ask::record(&arguments.asking, &arguments.archive, "who", query_of(interval, &filter))?;
+    ask::check_log(&arguments.asking, &arguments.archive)?;
+    let archive = open(&arguments.archive, &arguments.identity, &filter)?;
+    let query = query_of(interval, &filter);
+    ask::record_at(&arguments.asking, &arguments.archive, archive.root(), "who", query)?;
     let progress = ProgressLine::new();
     let mut candidates: Vec<Hit> = Vec::new();
     let seen = archive.search(

@@ -35,16 +35,40 @@ def key_id(key):
     return hashlib.sha256(key).hexdigest()[:16]
 
 
+def read_chain(archive, gateway):
+    """The gateway's own file, or the pieces of a shipped archive in the order of their names."""
+    path = os.path.join(archive, "manifest", gateway)
+    if os.path.exists(path + ".jsonl"):
+        files = [path + ".jsonl"]
+    else:
+        files = [os.path.join(path + ".lines", name) for name in sorted(os.listdir(path + ".lines"))]
+    text = b""
+    for name in files:
+        with open(name, "rb") as file:
+            text += file.read()
+    return text
+
+
+def read_moved(archive):
+    """Gateway and sequence of what was moved elsewhere."""
+    path = os.path.join(archive, "shipped", "moved.jsonl")
+    if not os.path.exists(path):
+        return set()
+    with open(path) as file:
+        receipts = [json.loads(line) for line in file]
+    return {(receipt["gateway"], receipt["sequence"]) for receipt in receipts}
+
+
 def verify_chain(archive, gateway, checkpoints):
     """Findings of one chain."""
     with open(os.path.join(archive, "manifest", gateway + ".pub")) as file:
         key = bytes.fromhex(file.read().strip())
-    with open(os.path.join(archive, "manifest", gateway + ".jsonl"), "rb") as file:
-        text = file.read()
+    text = read_chain(archive, gateway)
     if text and not text.endswith(b"\n"):
         yield "the last line has no end"
     prev, sequence, epoch = "0" * 64, 0, 1
-    hashes, named, deleted, keys = [], {}, {}, [key]
+    hashes, named, of, deleted, keys = [], {}, {}, {}, [key]
+    moved = read_moved(archive)
     for number, line in enumerate(text.split(b"\n")[:-1], 1):
         at = f"line {number}: "
         hashes.append(hashlib.sha256(line).hexdigest())
@@ -71,6 +95,7 @@ def verify_chain(archive, gateway, checkpoints):
                 if entry["path"] in named:
                     yield at + "names a file twice: " + entry["path"]
                 named[entry["path"]] = entry
+                of[entry["path"]] = (gateway, sequence)
         elif record["format"] == 2 and genuine:
             if "epoch" in record["event"]:
                 epoch += 1
@@ -84,7 +109,7 @@ def verify_chain(archive, gateway, checkpoints):
     for path, entry in named.items():
         full = os.path.join(archive, path)
         if not os.path.exists(full):
-            if deleted.get(path) != entry["sha256"]:
+            if deleted.get(path) != entry["sha256"] and of[path] not in moved:
                 yield path + ": is missing"
             continue
         with open(full, "rb") as file:
@@ -114,8 +139,9 @@ def main():
             checkpoints = file.readlines()
     found = False
     for name in sorted(os.listdir(os.path.join(archive, "manifest"))):
-        if name.endswith(".jsonl"):
-            for finding in verify_chain(archive, name[: -len(".jsonl")], checkpoints):
+        gateway, ending = os.path.splitext(name)
+        if ending in (".jsonl", ".lines"):
+            for finding in verify_chain(archive, gateway, checkpoints):
                 found = True
                 print(name, finding)
     sys.exit(3 if found else 0)

@@ -14,6 +14,9 @@ use crate::steps::{run_command, workspace};
 const TOOLCHAIN_PACKAGES: [&str; 7] =
     ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 const BPF_LINKER_VERSION: &str = "0.13.0";
+/// The S3 server of the tests: checks signatures, knows multipart uploads and conditions, keeps objects as files, and comes as source.
+const S3_SERVER: &str = "s3s-fs";
+const S3_SERVER_VERSION: &str = "0.14.1";
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// Python packages of the tests, by the directory each is imported from.
 const PYTHON: [(&str, &str); 5] = [
@@ -74,6 +77,7 @@ enum Missing {
     Linker,
     Compiler,
     Python,
+    S3Server,
     Bpffs,
 }
 
@@ -88,6 +92,7 @@ impl Missing {
             ),
             Self::Linker => format!("bpf-linker {BPF_LINKER_VERSION}"),
             Self::Python => format!("Python packages in target/venv: {}", PYTHON.map(|(_, package)| package).join(" ")),
+            Self::S3Server => format!("{S3_SERVER} {S3_SERVER_VERSION}, the S3 server of the tests"),
             Self::Bpffs => "a BPF file system on /sys/fs/bpf".to_owned(),
         }
     }
@@ -115,6 +120,7 @@ pub(crate) fn run() -> Result<()> {
             Missing::Compiler => install_compiler()?,
             Missing::Linker => install_linker()?,
             Missing::Python => install_python()?,
+            Missing::S3Server => install_s3_server()?,
             Missing::Bpffs => run_command(Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))?,
         }
     }
@@ -173,6 +179,9 @@ fn find_missing() -> Vec<Missing> {
     if !venv_dir().join("bin/python").exists() || !has_python() {
         missing.push(Missing::Python);
     }
+    if find(S3_SERVER).is_none() {
+        missing.push(Missing::S3Server);
+    }
     if !Path::new("/sys/fs/bpf").exists() || !is_bpffs() {
         missing.push(Missing::Bpffs);
     }
@@ -227,6 +236,15 @@ fn install_linker() -> Result<()> {
     if Path::new(LLVM_PREFIX).exists() {
         cargo.env("LLVM_PREFIX", LLVM_PREFIX).args(["--no-default-features", "--features", "llvm-22"]);
     }
+    // Not into this workspace's build.
+    run_command(cargo.current_dir("/"))
+}
+
+fn install_s3_server() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["install", S3_SERVER, "--locked", "--version", S3_SERVER_VERSION, "--features", "binary"]);
+    // Not optimised: what it serves is small, and it is built in two thirds of the time.
+    cargo.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0");
     // Not into this workspace's build.
     run_command(cargo.current_dir("/"))
 }

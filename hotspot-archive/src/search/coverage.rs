@@ -8,6 +8,7 @@ use hotspot_core::record::CoverageRecord;
 use super::{Archive, Interval, Named, show};
 use crate::keys::Keyring;
 use crate::layout::Class;
+use crate::place::Place;
 use crate::segment::{Records, SegmentReader};
 
 impl Archive {
@@ -24,7 +25,7 @@ impl Archive {
     ) -> Vec<CoverageRecord> {
         let mut rows = Vec::new();
         for named in self.files(Class::Coverage, interval).filter(is_wanted) {
-            match read(&named, &self.keyring) {
+            match read(&named, &self.keyring, &*self.place) {
                 Err(error) => damage.push(error),
                 Ok(read) => rows.extend(read),
             }
@@ -82,9 +83,15 @@ pub fn describe_gap(row: &CoverageRecord) -> Option<String> {
     Some(format!("{from} to {to}: {interface}{gap}"))
 }
 
-fn read(named: &Named<'_>, keyring: &Keyring) -> Result<Vec<CoverageRecord>, String> {
+fn read(named: &Named<'_>, keyring: &Keyring, place: &dyn Place) -> Result<Vec<CoverageRecord>, String> {
+    named.bring_keys(place, keyring);
+    let read = named.check(place).and_then(|()| read_here(named, keyring));
+    place.release(&named.file.path);
+    read
+}
+
+fn read_here(named: &Named<'_>, keyring: &Keyring) -> Result<Vec<CoverageRecord>, String> {
     let failed = |error: crate::segment::SegmentError| error.in_sequence(named.line.sequence);
-    named.check()?;
     let reader = SegmentReader::open(&named.path, keyring).map_err(failed)?;
     let mut rows = Vec::new();
     for records in reader.read() {

@@ -14,8 +14,10 @@ use super::totals::{By, Totals};
 use super::{Interval, Named, origin, plan};
 use crate::filter::Filter;
 use crate::index::{BYTES_MAX, Index, Rows};
-use crate::keys::Keyring;
+use crate::keys::{Keyring, sidecar_path};
 use crate::layout::{Class, INDEX};
+use crate::manifest::FileEntry;
+use crate::place::{Expected, Place};
 use crate::segment::{Predicate, SegmentError, SegmentReader, Selection};
 
 /// What is asked of every segment.
@@ -23,6 +25,7 @@ pub(super) struct Scan<'a> {
     interval: Interval,
     filter: &'a Filter,
     keyring: &'a Keyring,
+    place: &'a dyn Place,
     is_indexed: bool,
 }
 
@@ -35,10 +38,24 @@ pub(super) struct Found {
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(interval: Interval, filter: &'a Filter, keyring: &'a Keyring) -> Self {
+    pub(super) fn new(interval: Interval, filter: &'a Filter, keyring: &'a Keyring, place: &'a dyn Place) -> Self {
         let (from_ns, to_ns) = filter.times();
         let interval = Interval { from_ns: interval.from_ns.max(from_ns), to_ns: interval.to_ns.min(to_ns) };
-        Self { interval, filter, keyring, is_indexed: plan::can_help(filter) }
+        Self { interval, filter, keyring, place, is_indexed: plan::can_help(filter) }
+    }
+
+    /// What is read of each segment before it is known whether the segment is: its index, and the key of both.
+    pub(super) fn first_needed(&self, files: &[Named<'_>]) -> Vec<Expected> {
+        let expected = |file: &FileEntry| Expected { path: file.path.clone(), sha256: file.sha256.clone() };
+        let mut first = Vec::new();
+        for named in files {
+            let key = sidecar_path(Path::new(&named.file.path));
+            let is_key = |file: &&FileEntry| !self.keyring.is_empty() && Path::new(&file.path) == key;
+            first.extend(named.line.files.iter().filter(is_key).map(expected));
+            let index = named.index.as_ref().filter(|_| self.is_indexed);
+            first.extend(index.map(|(_, file)| expected(file)));
+        }
+        first
     }
 
     /// When a match can lie.
@@ -78,6 +95,7 @@ impl<'a> Scan<'a> {
         read: impl FnOnce(&SegmentReader, Selection) -> Result<(), SegmentError>,
     ) -> Found {
         let mut found = Found::default();
+        named.bring_keys(self.place, self.keyring);
         let rows = match self.rows(named) {
             Ok(rows) => rows,
             Err(why) => {
@@ -89,10 +107,17 @@ impl<'a> Scan<'a> {
             return found;
         }
         found.was_opened = true;
-        if let Err(why) = named.check() {
-            found.damage = Some(why);
-            return found;
-        }
+        found.damage = named.check(self.place).and_then(|()| self.read(named, rows, read)).err();
+        self.place.release(&named.file.path);
+        found
+    }
+
+    fn read(
+        &self,
+        named: &Named<'_>,
+        rows: Rows,
+        read: impl FnOnce(&SegmentReader, Selection) -> Result<(), SegmentError>,
+    ) -> Result<(), String> {
         let opened = SegmentReader::open(&named.path, self.keyring).and_then(|reader| {
             if reader.class() != Class::Flows {
                 return Err(reader.another_class());
@@ -100,8 +125,7 @@ impl<'a> Scan<'a> {
             let selection = self.selection(&reader, rows);
             read(&reader, selection)
         });
-        found.damage = opened.err().map(|error| error.in_sequence(named.line.sequence));
-        found
+        opened.map_err(|error| error.in_sequence(named.line.sequence))
     }
 
     fn selection(&self, reader: &SegmentReader, rows: Rows) -> Selection {
@@ -127,15 +151,16 @@ impl<'a> Scan<'a> {
         if !self.is_indexed {
             return Ok(Rows::All);
         }
-        let index = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
-        let (path, is_sealed) = (&index.0, index.1);
-        let mut bytes = read_index(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-        if is_sealed {
+        let (path, file) = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
+        let brought = self.place.bring(&file.path, Some(&file.sha256)).and_then(|()| read_index(path));
+        let mut bytes = brought.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        self.place.release(&file.path);
+        if file.key.is_some() {
             let key = self.keyring.data_key(&named.path).map_err(|error| error.to_string())?;
             let opened = key.open_bytes(&origin(named.line), INDEX, &bytes);
             bytes = opened.ok_or_else(|| format!("{} is damaged or of another segment", path.display()))?;
         }
-        let index = Index::new(bytes, named.sha256).and_then(|index| plan::rows(self.filter, &index));
+        let index = Index::new(bytes, &named.file.sha256).and_then(|index| plan::rows(self.filter, &index));
         index.map_err(|error| format!("{} {error}", path.display()))
     }
 }

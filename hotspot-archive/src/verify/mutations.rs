@@ -8,7 +8,7 @@ use ed25519_dalek::VerifyingKey;
 use hotspot_core::record::{CoverageRecord, FlowRecord, Tallied};
 use sha2::{Digest, Sha256};
 
-use super::{Files, Report, Trust, check_lines, find_idle_deletions, verify};
+use super::{Files, Moved, Report, Trust, check_lines, find_idle_deletions, verify};
 use crate::chain::{ChainCheck, SignedCheckpoint, parse_checkpoint};
 use crate::keys::{Identity, Recipients};
 use crate::manifest::{self, GatewayKey, Manifest, Sealing, to_hex};
@@ -162,7 +162,13 @@ fn is_noticed(world: &World, held: &Held) -> bool {
     };
     let mut vouched = BTreeSet::new();
     for (line, segment) in &records {
-        let mut files = Files { store: &store, check: &check, report: &mut report, vouched: &mut vouched };
+        let mut files = Files {
+            store: &store,
+            moved: &Moved::default(),
+            check: &check,
+            report: &mut report,
+            vouched: &mut vouched,
+        };
         files.verify("g", *line, segment);
     }
     find_idle_deletions("g", &check, &vouched, &mut report);

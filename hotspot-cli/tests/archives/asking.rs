@@ -1,166 +1,12 @@
-//! `hotspot find`, `who` and `verify` as a person runs them, on archives that are sealed here.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
+//! `hotspot find`, `who` and `verify`.
 
 use std::fs;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 
-use hotspot_archive::keys::{Identity, Recipients};
-use hotspot_archive::manifest::{GatewayKey, Manifest, Sealing};
-use hotspot_archive::segment::Origin;
-use hotspot_core::MacAddr;
-use hotspot_core::fact::IdentitySource;
-use hotspot_core::record::{Attribution, EndReason, FlowRecord, Identity as Who, NatState, PublicEndpoint};
+use hotspot_core::record::FlowRecord;
 
-const SECOND_NS: i64 = 1_000_000_000;
-/// 2026-11-23T00:00:00Z.
-const BEGIN_NS: i64 = 1_795_392_000 * SECOND_NS;
-const SEGMENTS: u64 = 24;
-const CLIENTS: u64 = 10;
-/// Flows of a client in a segment.
-const FLOWS: u64 = 20;
-
-/// Client `c` is there in every segment whose number it divides evenly, and talks to peers of its own.
-fn flow(segment: u64, client: u64, number: u64) -> FlowRecord {
-    let start_ns = BEGIN_NS + (segment * 300 + number * 10) as i64 * SECOND_NS;
-    let last = client as u8;
-    FlowRecord {
-        flow_id: segment << 32 | (client * FLOWS + number),
-        start_ns,
-        end_ns: start_ns + 5 * SECOND_NS,
-        interface: "lan".into(),
-        vlan: None,
-        inner_vlan: None,
-        client_mac: MacAddr([2, 0, 0, 0, 0, last]),
-        client_ip: [10, 20, 0, last].into(),
-        client_port: Some(40_000 + number as u16),
-        public: Some(PublicEndpoint {
-            ip: [203, 0, 113, 7].into(),
-            port: Some((10_000 + client * 1000 + number) as u16),
-        }),
-        nat: Some(NatState::Exact),
-        peer_ip: Some(IpAddr::from([198, 51, 100, last])),
-        peer_port: Some(443),
-        protocol: Some(6),
-        icmp_type: None,
-        icmp_code: None,
-        packets_out: 2,
-        bytes_out: 100 * (client + 1),
-        packets_in: 1,
-        bytes_in: 1000,
-        tcp_flags_out: Some(0x1b),
-        tcp_flags_in: Some(0x1b),
-        end_reason: EndReason::EndOfFlow,
-        attribution: Attribution::Authenticated,
-        identity: Some(Arc::new(Who {
-            user: Some(format!("09{client:08}").into()),
-            session_id: format!("nas/{client}").into(),
-            auth_method: None,
-            source: IdentitySource::Radius,
-            ap_mac: None,
-            ssid: None,
-            nas: None,
-        })),
-        hostname: None,
-        device_vendor: None,
-    }
-}
-
-struct Venue {
-    dir: tempfile::TempDir,
-    identity: Option<PathBuf>,
-}
-
-impl Venue {
-    fn new(is_encrypted: bool) -> Self {
-        Self::of(is_encrypted, |segment| {
-            let clients = (1..=CLIENTS).filter(|client| segment.is_multiple_of(*client));
-            clients.flat_map(|client| (0..FLOWS).map(move |number| flow(segment, client, number))).collect()
-        })
-    }
-
-    fn of(is_encrypted: bool, flows: impl Fn(u64) -> Vec<FlowRecord>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut recipients, mut identity) = (None, None);
-        if is_encrypted {
-            let identities = [Identity::generate(), Identity::generate()];
-            let names: Vec<String> = identities.iter().map(Identity::recipient).collect();
-            recipients = Some(Recipients::parse(&names, false).unwrap());
-            let path = dir.path().join("identity");
-            fs::write(&path, identities[1].expose().as_bytes()).unwrap();
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-            identity = Some(path);
-        }
-        let key = GatewayKey::open(&dir.path().join("signing.key")).unwrap();
-        let manifest = Manifest::open(&dir.path().join("archive"), "gw", key).unwrap();
-        let mut manifest = manifest.encrypted_for(recipients);
-        for segment in 1..=SEGMENTS {
-            let opened_ns = BEGIN_NS + segment as i64 * 300 * SECOND_NS;
-            let origin = Origin { site: "cafe".into(), gateway: "gw".into(), sequence: segment };
-            let mut draft = manifest.draft(&origin, opened_ns).unwrap();
-            flows(segment).iter().for_each(|flow| draft.flow(flow).unwrap());
-            let sealing = Sealing {
-                closed_ns: opened_ns + 300 * SECOND_NS,
-                sealed_ns: opened_ns + 310 * SECOND_NS,
-                clock: None,
-                step_ns: 0,
-                sessions: &[],
-                devices: &[],
-                coverage: &[],
-            };
-            manifest.seal(draft, &sealing).unwrap();
-        }
-        Self { dir, identity }
-    }
-
-    fn archive(&self) -> PathBuf {
-        self.dir.path().join("archive")
-    }
-
-    fn command(&self, command: &str) -> Command {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_hotspot"));
-        process.arg(command).arg("--archive").arg(self.archive());
-        if let Some(identity) = &self.identity {
-            process.arg("--identity").arg(identity);
-        }
-        process
-    }
-
-    fn find(&self, words: &[&str]) -> Output {
-        self.command("find").args(words).output().unwrap()
-    }
-
-    fn count(&self, filter: &str) -> usize {
-        let output = self.find(&["--json", filter]);
-        assert!(matches!(output.status.code(), Some(0 | 1)), "{filter}: {output:?}");
-        text(&output.stdout).lines().count()
-    }
-
-    fn files(&self, class: &str) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = Vec::new();
-        let mut dirs = vec![self.archive().join(class)];
-        while let Some(dir) = dirs.pop() {
-            for entry in fs::read_dir(dir).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { dirs.push(path) } else { files.push(path) }
-            }
-        }
-        files.retain(|path| path.extension().is_some_and(|kind| kind != "age"));
-        files.sort();
-        files
-    }
-
-    fn audited(&self) -> usize {
-        fs::read_to_string(self.archive().join("audit/queries.jsonl")).map_or(0, |text| text.lines().count())
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+use crate::venue::{BEGIN_NS, CLIENTS, FLOWS, SECOND_NS, SEGMENTS, Venue, flow, text};
 
 #[test]
 fn what_is_asked_for_is_found_encrypted_or_not() {
@@ -189,7 +35,7 @@ fn what_is_asked_for_is_found_encrypted_or_not() {
 fn who_had_a_port_that_changed_hands_is_the_one_who_had_it_last() {
     const MS_NS: i64 = 1_000_000;
     let changes_ns = BEGIN_NS + 400 * SECOND_NS + 500 * MS_NS;
-    let venue = Venue::of(false, |segment| {
+    let venue = Venue::with("cafe", "gw", false, |segment| {
         let (first, second) = (flow(segment, 1, 1), flow(segment, 2, 2));
         let public = first.public;
         let flows = vec![

@@ -1,0 +1,93 @@
+//! Segments that are no longer here because they lie elsewhere: receipts for what was verified there before it was removed here.
+//!
+//! A receipt is no line of the chain, because the chain is the same at both places: a line that excuses a file which is missing here
+//! would excuse it there too. Receipts lie only where files were taken away, prove nothing, and say where the proof is.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use hotspot_core::WallNs;
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// That the files of a sequence were verified elsewhere, and removed here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// 1.
+    pub moved: u32,
+    pub gateway: String,
+    pub sequence: u64,
+    /// Where they are.
+    pub to: String,
+    pub at_ns: WallNs,
+}
+
+/// Where the sequences of an archive were moved to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moved(BTreeMap<(String, u64), String>);
+
+impl Moved {
+    /// Reads the receipts of an archive. A last one that a crash cut was for files that are still there.
+    pub fn read(archive: &Path) -> io::Result<Self> {
+        let text = match fs::read_to_string(path(archive)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error),
+        };
+        let receipts = text.lines().filter_map(|line| serde_json::from_str::<Receipt>(line).ok());
+        let receipts = receipts.filter(|receipt| receipt.moved == 1);
+        Ok(Self(receipts.map(|receipt| ((receipt.gateway, receipt.sequence), receipt.to)).collect()))
+    }
+
+    /// Where a sequence was moved to.
+    #[must_use]
+    pub fn to(&self, gateway: &str, sequence: u64) -> Option<&str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&(gateway.to_owned(), sequence)).map(String::as_str)
+    }
+}
+
+/// Writes a receipt; when this returns, it is on disk, and the files may go.
+pub fn record(archive: &Path, receipt: &Receipt) -> io::Result<()> {
+    let path = path(archive);
+    let dir = path.parent().unwrap_or(archive);
+    durable::make_dir(dir)?;
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+    // What a crash left of a line must not swallow this one.
+    let torn = fs::read(&path)?.last().is_some_and(|byte| *byte != b'\n');
+    let text = serde_json::to_string(receipt)?;
+    file.write_all(format!("{}{text}\n", if torn { "\n" } else { "" }).as_bytes())?;
+    file.sync_all()?;
+    durable::sync_dir(dir)
+}
+
+fn path(archive: &Path) -> PathBuf {
+    archive.join(SHIPPED).join("moved.jsonl")
+}
+
+/// What is known of an archive's copies elsewhere.
+pub const SHIPPED: &str = "shipped";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_that_a_crash_cut_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let receipt = |sequence| Receipt { moved: 1, gateway: "g".into(), sequence, to: "s3://b/p".into(), at_ns: 5 };
+        assert_eq!(Moved::read(dir.path()).unwrap().to("g", 1), None);
+        record(dir.path(), &receipt(1)).unwrap();
+        let mut file = OpenOptions::new().append(true).open(path(dir.path())).unwrap();
+        file.write_all(b"{\"moved\":1,\"gateway\":\"g\",\"sequ").unwrap();
+        record(dir.path(), &receipt(3)).unwrap();
+        let moved = Moved::read(dir.path()).unwrap();
+        assert_eq!([1, 2, 3].map(|sequence| moved.to("g", sequence)), [Some("s3://b/p"), None, Some("s3://b/p")]);
+        assert_eq!(moved.to("h", 1), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! The lines of a chain on disk: one file that a gateway appends to, or pieces of it where nothing can be appended to.
+//!
+//! An object store replaces whole objects only, so a shipped chain lies in pieces: `manifest/<gateway>.lines/<number of its first
+//! line>.jsonl`. Put together in order they are the gateway's file, byte for byte; only the last piece is ever written again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::manifest::ManifestError;
+
+/// Ends the name of a directory of pieces.
+const LINES: &str = ".lines";
+/// Ends the name of a chain, and of a piece.
+const JSONL: &str = ".jsonl";
+/// From this length on a piece is not written again: the next lines begin another. Some twenty lines of segments.
+pub const PIECE_BYTES: u64 = 64 << 10;
+
+/// Where the directory of a chain's pieces lies: `manifest/<gateway>.lines`.
+#[must_use]
+pub fn directory(gateway: &str) -> String {
+    format!("manifest/{gateway}{LINES}")
+}
+
+/// Where the piece lies that begins with this line.
+#[must_use]
+pub fn path(gateway: &str, first_line: u64) -> String {
+    format!("{}/{first_line:012}{JSONL}", directory(gateway))
+}
+
+/// The number of a piece's first line, by the last part of its name.
+#[must_use]
+pub fn first_line(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(JSONL)?;
+    let is_ours = digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_ours)
+}
+
+/// The gateway whose pieces a directory below `manifest` holds.
+#[must_use]
+pub fn gateway_of(directory: &str) -> Option<&str> {
+    directory.strip_suffix(LINES)
+}
+
+/// A gateway's chain.
+pub(crate) struct Chain {
+    pub(crate) gateway: String,
+    /// The file, or the directory of pieces.
+    pub(crate) path: PathBuf,
+    /// Another one of the same gateway lies beside it: which of them is true?
+    pub(crate) is_twice: bool,
+}
+
+impl Chain {
+    /// Everything there is, in order.
+    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
+        if !self.is_shipped() {
+            return fs::read(&self.path);
+        }
+        let mut pieces = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            pieces.extend(name.and_then(first_line).map(|first_line| (first_line, path.clone())));
+        }
+        pieces.sort();
+        let mut text = Vec::new();
+        for (_, piece) in pieces {
+            text.extend(fs::read(piece)?);
+        }
+        Ok(text)
+    }
+
+    /// Whether it was shipped here: then files lie here before the lines that name them do.
+    pub(crate) fn is_shipped(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Where the key of its first epoch lies.
+    pub(crate) fn public_key(&self) -> PathBuf {
+        self.path.with_file_name(format!("{}.pub", self.gateway))
+    }
+}
+
+/// The chains of an archive, by gateway.
+pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {
+    let dir = archive.join("manifest");
+    let failed = |source| ManifestError::Io { operation: "read", path: dir.clone(), source };
+    let mut chains: Vec<Chain> = Vec::new();
+    for entry in fs::read_dir(&dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let gateway = if path.is_dir() { gateway_of(name) } else { name.strip_suffix(JSONL) };
+        if let Some(gateway) = gateway {
+            chains.push(Chain { gateway: gateway.to_owned(), path: path.clone(), is_twice: false });
+        }
+    }
+    // The file before the directory: `.jsonl` before `.lines`.
+    chains.sort_by(|left, right| (&left.gateway, &left.path).cmp(&(&right.gateway, &right.path)));
+    chains.dedup_by(|later, first| {
+        first.is_twice |= later.gateway == first.gateway;
+        later.gateway == first.gateway
+    });
+    Ok(chains)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_read_in_the_order_of_their_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        for (first_line, text) in [(1, "a\nb\n"), (3, "c\n"), (10, "j\n")] {
+            let path = dir.path().join(path("g.lines", first_line));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        fs::write(dir.path().join("manifest/g.lines.lines/notes"), "x").unwrap();
+        fs::write(dir.path().join("manifest/h.jsonl"), "h\n").unwrap();
+        let found = chains(dir.path()).unwrap();
+        let names: Vec<_> = found.iter().map(|chain| (chain.gateway.as_str(), chain.is_twice)).collect();
+        assert_eq!(names, [("g.lines", false), ("h", false)]);
+        assert_eq!(found[0].read().unwrap(), b"a\nb\nc\nj\n");
+        assert_eq!(found[1].read().unwrap(), b"h\n");
+        fs::write(dir.path().join("manifest/g.lines.jsonl"), "a\n").unwrap();
+        let found = chains(dir.path()).unwrap();
+        assert!(found[0].is_twice && found[0].read().unwrap() == b"a\n", "the gateway's own file first");
+    }
+
+    #[test]
+    fn names_of_pieces_sort_as_their_lines() {
+        assert_eq!(path("gw.1", 7), "manifest/gw.1.lines/000000000007.jsonl");
+        assert_eq!(first_line("000000000007.jsonl"), Some(7));
+        for name in ["7.jsonl", "000000000007", "00000000000x.jsonl", "+00000000007.jsonl"] {
+            assert_eq!(first_line(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The tool as a person runs it, on archives that are sealed here.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
+
+mod asking;
+mod fleet;
+mod s3;
+mod shipping;
+mod venue;
