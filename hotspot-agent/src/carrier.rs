@@ -5,12 +5,10 @@
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use hotspot_archive::entry::{Entry, JournalClock, JournalHeader};
-use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter};
-use hotspot_archive::layout::DataDir;
+use hotspot_archive::entry::Entry;
+use hotspot_archive::journal::JournalError;
 use hotspot_core::record::CoverageRecord;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,8 +18,8 @@ use tracing::{error, info, warn};
 
 use crate::capture::clock::{self, ClockReading};
 use crate::capture::{Capture, CaptureError, GenerationRead};
+use crate::journals::Journals;
 use crate::recorder::{NotRecorded, Submission};
-use crate::sealer::{SealJob, chain};
 
 /// How often the rings are read and what they held is flushed.
 const TICK: Duration = Duration::from_millis(50);
@@ -33,6 +31,8 @@ const GENERATION_MIN: Duration = Duration::from_millis(500);
 const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 /// Submissions put into one flush at most.
 const SUBMISSIONS_PER_COMMIT: usize = 4096;
+/// What those are told who wait for a flush that does not come.
+const NOT_WRITTEN: &str = "the disk does not take what is written";
 
 /// What went wrong for good.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +60,8 @@ pub enum Stop {
 /// What a carrier needs to begin.
 pub struct Beginning {
     pub capture: Capture,
-    pub journal: JournalWriter,
-    pub header: JournalHeader,
-    pub data: DataDir,
-    pub keys: JournalKeys,
+    pub journals: Journals,
     pub submissions: mpsc::Receiver<Submission>,
-    pub jobs: Sender<SealJob>,
     pub stop: watch::Receiver<Stop>,
     pub rotate: Duration,
     pub generation: Duration,
@@ -74,47 +70,31 @@ pub struct Beginning {
 /// The running carrier.
 pub struct Carrier {
     capture: Capture,
-    journal: Option<JournalWriter>,
-    header: JournalHeader,
-    data: DataDir,
-    keys: JournalKeys,
+    journals: Journals,
     submissions: mpsc::Receiver<Submission>,
-    jobs: Sender<SealJob>,
     stop: watch::Receiver<Stop>,
     rotate: Duration,
     generation: Duration,
-    opened: Instant,
     drained: Instant,
     looked: Instant,
     clock: ClockReading,
-    /// How far the clock in force is ahead of the journal's.
-    step_ns: i64,
-    /// Since when the journal cannot be written.
-    failing_since: Option<Instant>,
 }
 
 impl Carrier {
     #[must_use]
     pub fn new(beginning: Beginning) -> Self {
-        let Beginning { capture, journal, header, data, keys, submissions, jobs, stop, rotate, generation } = beginning;
+        let Beginning { capture, journals, submissions, stop, rotate, generation } = beginning;
         let now = Instant::now();
         Self {
             capture,
-            journal: Some(journal),
-            header,
-            data,
-            keys,
+            journals,
             submissions,
-            jobs,
             stop,
             rotate,
             generation,
-            opened: now,
             drained: now,
             looked: now,
             clock: ClockReading::now(),
-            step_ns: 0,
-            failing_since: None,
         }
     }
 
@@ -139,9 +119,7 @@ impl Carrier {
                 drop(rings);
                 return self.end(stop, first);
             }
-            if self.failing_since.is_some() {
-                self.try_new_journal();
-            }
+            self.journals.try_next(self.capture.interface_names())?;
             let read_rings = Instant::now() >= tick || first.is_none();
             self.commit(first, read_rings)?;
             if read_rings {
@@ -162,20 +140,20 @@ impl Carrier {
             self.keep(&found)?;
             clock_is_set = clock::set_by().is_some();
         }
-        if self.failing_since.is_some() {
+        if self.journals.is_failing() {
             return Ok(());
         }
-        let too_large = self.journal.as_ref().is_some_and(|journal| journal.len() > JOURNAL_BYTES_MAX);
-        let rotate = self.opened.elapsed() >= self.rotate || too_large || clock_is_set;
+        let too_large = self.journals.len() > JOURNAL_BYTES_MAX;
+        let rotate = self.journals.age() >= self.rotate || too_large || clock_is_set;
         if rotate || self.drained.elapsed() >= self.generation || self.is_under_pressure() {
             self.drain()?;
         }
-        if rotate && self.failing_since.is_none() {
+        if rotate && !self.journals.is_failing() {
             if let Some(step_ns) = clock::set_by() {
                 self.note_step(step_ns)?;
             }
             self.close(false)?;
-            self.open_next();
+            self.journals.open_next(self.capture.interface_names())?;
         }
         Ok(())
     }
@@ -220,20 +198,20 @@ impl Carrier {
         {
             submissions.push(next);
         }
-        let outcome = if self.failing_since.is_some() {
-            Err("the disk does not take what is written".to_owned())
+        let outcome = if self.journals.is_failing() {
+            Err(NOT_WRITTEN.to_owned())
         } else {
             let entries = submissions.iter_mut().flat_map(|submission| std::mem::take(&mut submission.entries));
             let entries: Vec<Entry> = entries.collect();
             let rings = read_rings.then(|| self.capture.read_rings());
-            if let (Some(journal), Some(rings)) = (self.journal.as_mut(), &rings) {
-                rings.entries().try_for_each(|entry| journal.append(&entry))?;
+            if let Some(rings) = &rings {
+                self.journals.append(rings.entries())?;
             }
-            let mark = self.journal.as_ref().map_or(0, JournalWriter::mark);
-            let written = self.write(entries.iter())?;
+            let mark = self.journals.mark();
+            let written = self.journals.write(&entries)?;
             if written.is_err() {
                 // Sources report again what is refused, and then it would be there twice. Rings are read once: that stays.
-                self.journal.iter_mut().for_each(|journal| journal.withdraw(mark));
+                self.journals.withdraw(mark);
             } else if let Some(rings) = &rings {
                 self.capture.release_rings(rings);
             }
@@ -263,17 +241,17 @@ impl Carrier {
             entries.push(Entry::Gap(CoverageRecord::gap(&row.interface, row.from_ns, row.to_ns, why)));
         }
         entries.push(Entry::Done(read.done.clone()));
-        if self.write(entries.iter())?.is_ok() {
+        if self.journals.write(&entries)?.is_ok() {
             self.capture.drained(read);
             return Ok(());
         }
         // The kernel's half stays as it is until it is on disk; what was read is in the writer's buffer and goes first.
-        while self.failing_since.is_some() && *self.stop.borrow() == Stop::No {
+        while self.journals.is_failing() && *self.stop.borrow() == Stop::No {
             std::thread::sleep(TICK);
             self.refuse_submissions();
-            self.try_new_journal();
+            self.journals.try_next(self.capture.interface_names())?;
         }
-        if self.failing_since.is_none() {
+        if !self.journals.is_failing() {
             self.capture.drained(read);
         }
         Ok(())
@@ -281,104 +259,23 @@ impl Carrier {
 
     /// Writes what must not be lost, also while the journal fails: then with what is flushed next.
     fn keep(&mut self, entries: &[Entry]) -> Result<(), CarrierError> {
-        if self.failing_since.is_none() && !entries.is_empty() {
-            return self.write(entries.iter()).map(drop);
-        }
-        if let Some(journal) = self.journal.as_mut() {
-            entries.iter().try_for_each(|entry| journal.append(entry))?;
+        if !entries.is_empty() {
+            self.journals.write(entries)?.unwrap_or_default();
         }
         Ok(())
     }
 
-    /// Appends and flushes. The inner error is for those who wait: the journal failed, and what was appended is kept.
-    fn write<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) -> Result<Result<(), String>, CarrierError> {
-        let Some(journal) = self.journal.as_mut() else { return Ok(Err("no journal".to_owned())) };
-        for entry in entries {
-            journal.append(entry)?;
-        }
-        match journal.commit() {
-            Ok(()) => Ok(Ok(())),
-            Err(failure) => {
-                error!(error = %chain(&failure), "the journal cannot be written; the kernel keeps counting until it can");
-                self.failing_since = Some(Instant::now());
-                Ok(Err(chain(&failure)))
-            }
-        }
-    }
-
     fn refuse_submissions(&mut self) {
         while let Ok(submission) = self.submissions.try_recv() {
-            let failed = NotRecorded::Journal("the disk does not take what is written".to_owned());
+            let failed = NotRecorded::Journal(NOT_WRITTEN.to_owned());
             let _ = submission.committed.send(Err(failed));
-        }
-    }
-
-    /// Leaves a journal that failed, and goes on in the next with what was not acknowledged.
-    fn try_new_journal(&mut self) {
-        let Some(journal) = self.journal.take() else { return };
-        let failed = self.header.sequence;
-        let header = self.next_header();
-        let path = self.data.journal(header.sequence);
-        // Left by an attempt before this one.
-        let _ = std::fs::remove_file(&path);
-        match journal.move_to(&path, &header) {
-            Ok(fresh) => {
-                info!(sequence = header.sequence, "the journal can be written again");
-                self.begin(fresh, header);
-                self.failing_since = None;
-                if self.jobs.send(SealJob::Closed { sequence: failed }).is_err() {
-                    warn!("the sealer ended; the journal is sealed at the next start");
-                }
-            }
-            Err((journal, _)) => self.journal = Some(*journal),
         }
     }
 
     /// Closes the journal and hands it to the sealer.
     fn close(&mut self, shutdown: bool) -> Result<(), CarrierError> {
-        let at_ns = ClockReading::now().wall_now();
-        let mut last = self.capture.open_gaps();
-        last.push(Entry::Closed { at_ns, shutdown });
-        if self.write(last.iter())?.is_ok() {
-            self.jobs.send(SealJob::Closed { sequence: self.header.sequence }).map_err(|_| CarrierError::NoSealer)?;
-        }
-        Ok(())
-    }
-
-    fn open_next(&mut self) {
-        if self.failing_since.is_some() {
-            return;
-        }
-        self.step_ns += clock::adopt();
-        let header = self.next_header();
-        match JournalWriter::create(&self.data.journal(header.sequence), &header, &self.keys) {
-            Ok(journal) => self.begin(journal, header),
-            Err(failure) => {
-                error!(error = %chain(&failure), "no new journal; the kernel keeps counting until there is one");
-                self.failing_since = Some(Instant::now());
-            }
-        }
-    }
-
-    fn begin(&mut self, mut journal: JournalWriter, header: JournalHeader) {
-        for entry in self.capture.interface_names() {
-            // Only buffered here; the next commit reports what fails.
-            let _ = journal.append(&entry);
-        }
-        self.journal = Some(journal);
-        self.header = header;
-        self.step_ns = 0;
-        self.opened = Instant::now();
-    }
-
-    fn next_header(&self) -> JournalHeader {
-        let now = ClockReading::now();
-        JournalHeader {
-            sequence: self.header.sequence + 1,
-            opened_ns: now.wall_now(),
-            clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: self.step_ns }),
-            ..self.header.clone()
-        }
+        let last = self.capture.open_gaps();
+        if self.journals.close(&last, shutdown)? { Ok(()) } else { Err(CarrierError::NoSealer) }
     }
 
     /// The last things: detach, read what is left, close, seal.
@@ -387,16 +284,16 @@ impl Carrier {
         if stop == Stop::Detach {
             self.capture.detach()?;
         }
-        if self.failing_since.is_none() {
+        if !self.journals.is_failing() {
             self.drain()?;
         }
         self.close(stop == Stop::Detach)?;
-        if self.failing_since.is_some() {
+        if self.journals.is_failing() {
             warn!("the journal could not be closed; what the kernel holds stays pinned for the next start");
         } else if stop == Stop::Detach {
             self.capture.remove_pins()?;
         }
-        self.jobs.send(SealJob::Finish).map_err(|_| CarrierError::NoSealer)
+        if self.journals.finish() { Ok(()) } else { Err(CarrierError::NoSealer) }
     }
 }
 

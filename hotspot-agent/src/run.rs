@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotspot_archive::entry::{Entry, JournalClock, JournalHeader};
-use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter, replay};
+use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter};
 use hotspot_archive::keys::{KeyError, Recipients};
 use hotspot_archive::layout::{DataDir, is_name};
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
-use hotspot_common::control::Control;
 use hotspot_core::fact::{NatWatch, NatWatchFact};
 use hotspot_core::vendor::VendorTable;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,16 +19,18 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::capture::clock::{self, ClockReading};
-use crate::capture::{Capture, CaptureError, CaptureSettings, Evictions, GenerationRead, note_eviction};
+use crate::capture::{Capture, CaptureError, CaptureSettings, GenerationRead};
 use crate::carrier::{Beginning, Carrier, CarrierError, Stop};
 use crate::cli::RunArguments;
 use crate::identity::portal::{PortalError, PortalListener, PortalSecrets, PortalSecretsError};
 use crate::identity::radius::{RadiusListener, RadiusSettings};
 use crate::identity::secrets::SecretsError;
 use crate::identity::sessions_file::{self, SessionsFileError};
+use crate::journals::Journals;
 use crate::locks::{Lock, LockError};
 use crate::nat::{NatError, NatWatcher};
 use crate::recorder::{NotRecorded, Recorder};
+use crate::recovery::{Found, Left, RecoveryError};
 use crate::sealer::Sealer;
 use crate::upkeep::Upkeep;
 use crate::vendors::{self, VendorsError};
@@ -56,6 +57,8 @@ pub enum RunError {
     Capture(#[from] CaptureError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(transparent)]
@@ -99,9 +102,9 @@ impl RunError {
             | Self::Secrets(SecretsError::Line { .. } | SecretsError::Twice { .. } | SecretsError::Empty { .. }) => 2,
             Self::Manifest(
                 ManifestError::BadLine { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. },
-            )
-            | Self::Journal(JournalError::NotAJournal { .. }) => 3,
-            Self::NotRoot
+            ) => 3,
+            Self::Recovery(RecoveryError::DataDir { .. })
+            | Self::NotRoot
             | Self::DataDir { .. }
             | Self::Listen { .. }
             | Self::Lock(_)
@@ -113,6 +116,7 @@ impl RunError {
             | Self::Nat(NatError::NoConntrack | NatError::EventsOff) => 4,
             Self::Radius(_)
             | Self::PortalEnded(_)
+            | Self::Recovery(RecoveryError::Journal(_))
             | Self::Journal(_)
             | Self::Nat(_)
             | Self::NotRecorded(_)
@@ -136,7 +140,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     let radius = RadiusSettings::of(arguments)?;
     let recipients = recipients(arguments)?;
     let data = DataDir(arguments.data_dir.clone());
-    make_dirs(&data)?;
+    data.create().map_err(|source| RunError::DataDir { path: data.0.clone(), source })?;
     let _data_lock = Lock::data_dir(&data.lock(), &arguments.data_dir)?;
     let keys = JournalKeys::new(data.journal_keys(), recipients.is_some());
     let orphans = keys.forget_orphans(&[data.journals(), data.states()]);
@@ -162,13 +166,6 @@ fn recipients(arguments: &RunArguments) -> Result<Option<Recipients>, RunError> 
         return Ok(None);
     }
     Ok(Some(Recipients::parse(&arguments.recipients, arguments.allow_one_recipient)?))
-}
-
-fn make_dirs(data: &DataDir) -> Result<(), RunError> {
-    for dir in [data.0.clone(), data.journals(), data.states(), data.archive()] {
-        fs::create_dir_all(&dir).map_err(|source| RunError::DataDir { path: dir.clone(), source })?;
-    }
-    Ok(())
 }
 
 fn settings(arguments: &RunArguments) -> CaptureSettings {
@@ -202,68 +199,6 @@ struct Recovered {
     closed: Vec<u64>,
 }
 
-/// What the journals of an earlier agent hold.
-#[derive(Default)]
-struct Found {
-    positions: Vec<(u32, u64)>,
-    /// In the ring of notices.
-    notices: u64,
-    evictions: Vec<Evictions>,
-    drained: u64,
-    last_ns: i64,
-    closed: bool,
-    header: Option<JournalHeader>,
-    /// Where the wall clock was, from `CLOCK_BOOTTIME`.
-    boot_to_wall_ns: Option<i64>,
-}
-
-impl Found {
-    fn learn(&mut self, entry: &Entry, capture: u64) {
-        match entry {
-            Entry::Header(header) => {
-                self.closed = false;
-                self.last_ns = self.last_ns.max(header.opened_ns);
-                self.boot_to_wall_ns = header.clock.map(|clock| clock.boot_to_wall_ns);
-                self.header = Some(header.clone());
-            }
-            Entry::Ring(batch) if batch.capture == capture => {
-                self.positions.retain(|(cpu, _)| *cpu != batch.cpu);
-                self.positions.push((batch.cpu, batch.end_position));
-                for (generation, delta) in &batch.evicted {
-                    note_eviction(
-                        &mut self.evictions,
-                        u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0),
-                        delta,
-                    );
-                }
-            }
-            Entry::Devices(batch) if batch.capture == capture => self.notices = batch.end_position,
-            Entry::Done(done) if done.capture == capture => {
-                self.drained = self.drained.max(done.generation);
-                self.evictions.retain(|evicted| u64::from(evicted.generation) != done.generation & u64::from(u32::MAX));
-                self.last_ns = done.coverage.iter().map(|row| row.to_ns).max().unwrap_or(self.last_ns);
-                self.boot_to_wall_ns = Some(done.wall_offset_ns - done.boot_offset_ns);
-            }
-            Entry::Closed { at_ns, .. } => {
-                self.closed = true;
-                self.last_ns = *at_ns;
-            }
-            Entry::Ring(_)
-            | Entry::Done(_)
-            | Entry::Part(_)
-            | Entry::Interface(_)
-            | Entry::Gap(_)
-            | Entry::Session(_)
-            | Entry::Nat(_)
-            | Entry::NatWatch(_)
-            | Entry::Devices(_)
-            | Entry::Leases(_)
-            | Entry::DeviceState(_)
-            | Entry::OpenFlows(_) => {}
-        }
-    }
-}
-
 fn recover(
     arguments: &RunArguments,
     data: &DataDir,
@@ -272,54 +207,27 @@ fn recover(
     boot_id: &str,
     mut capture: Capture,
 ) -> Result<Recovered, RunError> {
-    let unreadable = |source| RunError::DataDir { path: data.journals(), source };
-    let sealed = manifest.last_sequence();
     let control = capture.control();
-    let not_yet = |control: &Control| Found { drained: control.drained, ..Found::default() };
-    let mut found = not_yet(&control);
+    let found = Found::of(&control);
     // What agents of other layouts left.
-    let mut earlier: Vec<(u64, Found)> =
-        capture.earlier().iter().map(|control| (control.capture, not_yet(control))).collect();
-    let mut waiting: Vec<u64> = data.list_journals().map_err(unreadable)?;
-    for sequence in waiting.extract_if(.., |sequence| *sequence <= sealed) {
-        fs::remove_file(data.journal(sequence)).map_err(unreadable)?;
-        keys.forget(&data.journal(sequence)).map_err(unreadable)?;
-    }
-    for sequence in &waiting {
-        replay(&data.journal(*sequence), keys, |entry| {
-            found.learn(&entry, control.capture);
-            earlier.iter_mut().for_each(|(capture, found)| found.learn(&entry, *capture));
-        })?;
-    }
-    let last = waiting.last().copied().unwrap_or(sealed);
-    let same_boot = found.header.as_ref().is_some_and(|header| header.boot_id == boot_id);
-    let goes_on = !found.closed && same_boot;
-    if let Some(boot_to_wall_ns) = found.boot_to_wall_ns.filter(|_| same_boot) {
+    let earlier = capture.earlier().iter().map(Found::of).collect();
+    let mut left = Left::read(data, keys, manifest.last_sequence(), found, earlier)?;
+    if let Some(boot_to_wall_ns) = left.found.boot_to_wall_ns.filter(|_| left.found.boot_id == boot_id) {
         // Where the clock was set while no agent was running, the carrier takes it over between two journals.
         clock::keep(boot_to_wall_ns);
     }
     let now = ClockReading::now();
-    let header = match found.header.clone().filter(|_| goes_on) {
-        Some(header) => header,
-        None => JournalHeader {
-            sequence: last + 1,
-            site: arguments.site.clone(),
-            gateway: arguments.gateway.clone(),
-            boot_id: boot_id.to_owned(),
-            opened_ns: now.wall_now(),
-            software: concat!("hotspot-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
-            clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: 0 }),
-        },
+    let begin = |sequence| JournalHeader {
+        sequence,
+        site: arguments.site.clone(),
+        gateway: arguments.gateway.clone(),
+        boot_id: boot_id.to_owned(),
+        opened_ns: now.wall_now(),
+        software: concat!("hotspot-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
+        clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: 0 }),
     };
-    let path = data.journal(header.sequence);
-    let mut journal = if goes_on {
-        waiting.pop();
-        let (journal, replayed) = JournalWriter::reopen(&path, keys, |_| {})?;
-        info!(sequence = header.sequence, entries = replayed.entries, tail = ?replayed.tail, "went on with an open journal");
-        journal
-    } else {
-        JournalWriter::create(&path, &header, keys)?
-    };
+    let (mut journal, header) = left.go_on(data, keys, boot_id, begin)?;
+    let Left { waiting, found, earlier, .. } = left;
     capture.interface_names().iter().try_for_each(|entry| journal.append(entry))?;
     if found.last_ns != 0 {
         note_absence(&mut journal, &capture, &found, arguments.no_nat)?;
@@ -333,7 +241,7 @@ fn recover(
         capture.drained(&read);
         info!(generation = read.generation, "read the generation that an earlier agent left");
     }
-    for (remains, (_, found)) in capture.take_earlier().into_iter().zip(earlier) {
+    for (remains, found) in capture.take_earlier().into_iter().zip(earlier) {
         let Found { drained, positions, notices, evictions, last_ns, .. } = found;
         remains.read_remains(drained, &positions, notices, evictions, last_ns, |read| keep(&mut journal, read))?;
     }
@@ -400,12 +308,8 @@ async fn serve(
         .map_err(system("a thread"))?;
     let carrier = Carrier::new(Beginning {
         capture: recovered.capture,
-        journal: recovered.journal,
-        header: recovered.header,
-        data,
-        keys,
+        journals: Journals::new(recovered.journal, recovered.header, data, keys, jobs),
         submissions,
-        jobs,
         stop: stopped,
         rotate: Duration::from_secs(arguments.rotate.into()),
         generation: Duration::from_secs(arguments.generation.into()),

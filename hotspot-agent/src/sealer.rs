@@ -4,14 +4,15 @@
 //! result. What cannot be sealed now (a full disk) is tried again and again, and nothing is dropped.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use hotspot_archive::chain::Record;
 use hotspot_archive::draft::Draft;
 use hotspot_archive::entry::{Entry, JournalHeader};
-use hotspot_archive::journal::{JournalError, JournalKeys, Replayed, replay};
+use hotspot_archive::journal::{JournalError, JournalKeys, Replayed, damaged_name, replay, replay_what_is_left};
 use hotspot_archive::layout::DataDir;
 use hotspot_archive::manifest::{Manifest, ManifestError, Sealing};
 use hotspot_archive::segment::Origin;
@@ -48,8 +49,6 @@ pub enum SealError {
     Manifest(#[from] ManifestError),
     #[error("the journal {} has no header", path.display())]
     NoHeader { path: PathBuf },
-    #[error("the state before segment {sequence} is missing or damaged")]
-    NoState { sequence: u64 },
     #[error("{} cannot be removed", path.display())]
     Remove { path: PathBuf, source: std::io::Error },
 }
@@ -71,6 +70,8 @@ struct Journal {
     closed: Option<(WallNs, bool)>,
     last_ns: WallNs,
     replayed: Replayed,
+    /// Whether all was there that was open when the segment before was sealed.
+    state_is_whole: bool,
 }
 
 impl Sealer {
@@ -135,14 +136,12 @@ impl Sealer {
     }
 
     /// Seals one journal; done already is done.
-    fn seal(&mut self, sequence: u64) -> Result<(), SealError> {
+    pub fn seal(&mut self, sequence: u64) -> Result<(), SealError> {
         let began = Instant::now();
-        let path = self.data.journal(sequence);
+        let mut is_damaged = None;
         if sequence > self.manifest.last_sequence() {
-            let state = self.entries_before(sequence)?;
-            let mut assembly = None;
-            let journal = self.read(sequence, state, &mut assembly)?;
-            let assembly = assembly.ok_or_else(|| SealError::NoHeader { path: path.clone() })?;
+            let state = self.state_before(sequence)?;
+            let (journal, assembly) = self.read(sequence, state)?;
             let (assembly, closed_ns, ending) = self.complete(sequence, &journal, assembly)?;
             let draft = self.manifest.draft(&origin_of(&journal.header), journal.header.opened_ns)?;
             let (assembled, draft, flows) = write_flows(draft, assembly, sequence, closed_ns, ending)?;
@@ -156,62 +155,93 @@ impl Sealer {
                 "sealed"
             );
             if !journal.replayed.damage.is_empty() {
-                let kept = path.with_extension("journal.damaged");
-                warn!(damage = ?journal.replayed.damage, kept = %kept.display(), "the journal was damaged; what was whole is sealed");
-                fs::rename(&path, &kept).map_err(|source| SealError::Remove { path: path.clone(), source })?;
-                // Its key is kept too, under its name: what was damaged is evidence.
-                self.keys.keep_as(&path, &kept).map_err(|source| SealError::Remove { path: path.clone(), source })?;
+                warn!(sequence, damage = ?journal.replayed.damage, "the journal was damaged; what was whole is sealed");
             }
+            is_damaged = Some(!journal.replayed.damage.is_empty());
         }
-        self.remove(path)?;
+        put_away(&self.data, &self.keys, sequence, is_damaged)?;
         for older in self.data.list_states().unwrap_or_default().into_iter().filter(|older| *older < sequence) {
-            self.remove(self.data.state(older))?;
+            remove(&self.keys, self.data.state(older))?;
         }
         Ok(())
     }
 
-    /// Removes a journal or state, and with its key whatever the disk may still hold of it.
-    fn remove(&self, path: PathBuf) -> Result<(), SealError> {
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(SealError::Remove { path, source });
-            }
-            Ok(()) | Err(_) => {}
-        }
-        self.keys.forget(&path).map_err(|source| SealError::Remove { path, source })
-    }
-
     /// What was left open when the segment before was sealed.
-    fn entries_before(&self, sequence: u64) -> Result<Vec<Entry>, SealError> {
+    fn state_before(&self, sequence: u64) -> Result<state::Read, SealError> {
         if sequence == 1 {
-            return Ok(Vec::new());
+            return Ok(state::Read { entries: Vec::new(), is_whole: true });
         }
-        state::read(&self.data.state(sequence - 1), &self.keys)?.ok_or(SealError::NoState { sequence })
+        Ok(state::read(&self.data.state(sequence - 1), &self.keys)?)
     }
 
     /// Replays a journal into an assembly that begins with what was open before.
-    fn read(&self, sequence: u64, open: Vec<Entry>, assembly: &mut Option<Assembly>) -> Result<Journal, SealError> {
+    fn read(&self, sequence: u64, state: state::Read) -> Result<(Journal, Assembly), SealError> {
         let path = self.data.journal(sequence);
-        let (mut header, mut closed, mut last_ns) = (None, None, 0);
-        let mut open = Some(open);
-        let replayed = replay(&path, &self.keys, |entry| {
-            if let Entry::Header(found) = &entry
-                && let Some(open) = open.take()
-            {
-                let state = restored(open, found.step_ns());
-                let fresh = Assembly::new(Params::default(), found.opened_ns, state);
-                *assembly = Some(fresh.with_vendors(Arc::clone(&self.vendors)));
-                last_ns = found.opened_ns;
-                header = Some(found.clone());
+        let state_is_whole = state.is_whole;
+        let (mut closed, mut last_ns) = (None, 0);
+        let (mut open, mut begun, mut failed) = (state.entries, None, None);
+        let mut assembly_of = |header: JournalHeader| {
+            let state = restored(std::mem::take(&mut open), header.step_ns());
+            let fresh = Assembly::new(Params::default(), header.opened_ns, state);
+            (fresh.with_vendors(Arc::clone(&self.vendors)), header)
+        };
+        let replayed = replay_what_is_left(&path, &self.keys, |entry| {
+            if begun.is_none() && failed.is_none() {
+                let header =
+                    if let Entry::Header(found) = &entry { Ok(found.clone()) } else { self.header_instead(sequence) };
+                match header {
+                    Ok(header) => begun = Some(assembly_of(header)),
+                    Err(error) => failed = Some(error),
+                }
             }
             if let Entry::Closed { at_ns, shutdown } = entry {
                 closed = Some((at_ns, shutdown));
-            } else if let Some(assembly) = assembly {
+            } else if let Some((assembly, _)) = &mut begun {
                 last_ns = last_ns.max(apply(assembly, entry));
             }
         })?;
-        let header = header.ok_or(SealError::NoHeader { path })?;
-        Ok(Journal { header, closed, last_ns, replayed })
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let (assembly, header) = match begun {
+            Some(begun) => begun,
+            None => assembly_of(self.header_instead(sequence)?),
+        };
+        let last_ns = last_ns.max(header.opened_ns);
+        Ok((Journal { header, closed, last_ns, replayed, state_is_whole }, assembly))
+    }
+
+    /// What stands in for a header that is damaged: the journal follows the segment before, or precedes the journal after it.
+    fn header_instead(&self, sequence: u64) -> Result<JournalHeader, SealError> {
+        let path = self.data.journal(sequence);
+        let mut before = None;
+        if self.manifest.last_sequence() > 0 {
+            for record in self.manifest.records()? {
+                if let Record::Segment(line) = record {
+                    before = Some((line.site, line.to_ns));
+                }
+            }
+        }
+        let mut after = None;
+        let next = self.data.journal(sequence + 1);
+        if before.is_none() && next.exists() {
+            replay_what_is_left(&next, &self.keys, |entry| {
+                if let Entry::Header(header) = entry {
+                    after = Some((header.site, header.opened_ns.min(made_ns(&path))));
+                }
+            })?;
+        }
+        let (site, opened_ns) = before.or(after).ok_or(SealError::NoHeader { path })?;
+        Ok(JournalHeader {
+            sequence,
+            site,
+            gateway: self.manifest.gateway().to_owned(),
+            // Nobody knows: then flows that were announced and not read are kept as such.
+            boot_id: String::new(),
+            opened_ns,
+            software: String::new(),
+            clock: None,
+        })
     }
 
     /// Adds what the journal itself does not say: its damage, and identities and translations known since.
@@ -225,6 +255,13 @@ impl Sealer {
             let why = format!("journal {sequence} damaged from byte {} to {}", damage.from, damage.to);
             assembly.gap(CoverageRecord::gap("", journal.header.opened_ns, journal.last_ns, &why));
         }
+        if !journal.state_is_whole {
+            let why = format!(
+                "the state before segment {sequence} is damaged: sessions, translations and flows that were open are not all known"
+            );
+            warn!(sequence, "{why}");
+            assembly.gap(CoverageRecord::gap("", journal.header.opened_ns, journal.last_ns, &why));
+        }
         let next = self.data.journal(sequence + 1);
         if next.exists() {
             let mut step_ns = 0;
@@ -235,7 +272,7 @@ impl Sealer {
                 entry.shift(-step_ns);
                 entry
             };
-            replay(&next, &self.keys, |entry| match in_this_clock(entry) {
+            replay_what_is_left(&next, &self.keys, |entry| match in_this_clock(entry) {
                 Entry::Session(fact) => assembly.session(fact),
                 Entry::Nat(facts) => facts.iter().for_each(|fact| assembly.nat(fact)),
                 Entry::NatWatch(fact) => assembly.nat_watch(fact),
@@ -298,6 +335,48 @@ impl Sealer {
         self.manifest.seal(draft, &sealing)?;
         Ok(())
     }
+}
+
+/// Removes a journal that is sealed. One that is damaged is kept under another name, because it is evidence; `None`: look.
+pub(crate) fn put_away(
+    data: &DataDir,
+    keys: &JournalKeys,
+    sequence: u64,
+    is_damaged: Option<bool>,
+) -> Result<(), SealError> {
+    let path = data.journal(sequence);
+    let is_damaged = match is_damaged {
+        Some(is_damaged) => is_damaged,
+        // Without its key, which goes after it, nobody can look.
+        None => match replay(&path, keys, |_| {}) {
+            Ok(replayed) => !replayed.damage.is_empty(),
+            Err(error) => matches!(error, JournalError::NotAJournal { .. }),
+        },
+    };
+    if !is_damaged {
+        return remove(keys, path);
+    }
+    let kept = damaged_name(&path);
+    warn!(sequence, kept = %kept.display(), "a damaged journal is kept");
+    fs::rename(&path, &kept).map_err(|source| SealError::Remove { path, source })
+}
+
+/// Removes a journal or state, and with its key whatever the disk may still hold of it.
+fn remove(keys: &JournalKeys, path: PathBuf) -> Result<(), SealError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(SealError::Remove { path, source });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    keys.forget(&path).map_err(|source| SealError::Remove { path, source })
+}
+
+/// When a file was made, as far as the file system knows.
+fn made_ns(path: &Path) -> WallNs {
+    let made = fs::metadata(path).and_then(|metadata| metadata.created().or_else(|_| metadata.modified()));
+    let since = made.ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
+    since.and_then(|since| WallNs::try_from(since.as_nanos()).ok()).unwrap_or(WallNs::MAX)
 }
 
 const ITEMS_PER_ENTRY: usize = 32_768;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Flushes a directory, so that names made or changed in it last.
@@ -20,9 +21,25 @@ pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        return sync_dir(parent);
+        // One that stayed would be taken for durable the next time.
+        return sync_dir(parent).inspect_err(|_| drop(fs::remove_dir(dir)));
     }
     Ok(())
+}
+
+/// Flushes a directory and those above it up to `top`: the names on the way to a file last, whoever made them.
+pub(crate) fn sync_up(dir: &Path, top: &Path) -> io::Result<()> {
+    dir.ancestors().take_while(|dir| dir.starts_with(top)).try_for_each(sync_dir)
+}
+
+/// Removes a file so that it stays removed. One that is not there is removed already.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(()) => {}
+    }
+    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// A file that is written under a temporary name; without [`Self::commit`] nothing is left of it.
@@ -35,8 +52,18 @@ pub(crate) struct Replacement {
 
 impl Replacement {
     pub(crate) fn begin(path: &Path) -> io::Result<Self> {
+        Self::begin_as(path, 0o666)
+    }
+
+    /// The same of a file that only its owner may read.
+    pub(crate) fn begin_secret(path: &Path) -> io::Result<Self> {
+        Self::begin_as(path, 0o600)
+    }
+
+    fn begin_as(path: &Path, mode: u32) -> io::Result<Self> {
         let temporary = temporary_name(path);
-        let file = File::create(&temporary)?;
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         Ok(Self { path: path.to_path_buf(), temporary, file, is_committed: false })
     }
 
@@ -71,6 +98,13 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
     replacement.commit()
 }
 
+/// The same of a file that only its owner may read.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut replacement = Replacement::begin_secret(path)?;
+    replacement.file.write_all(bytes)?;
+    replacement.commit()
+}
+
 /// Overwrites a small file and removes it. What a file system or a disk keeps of old blocks is beyond that.
 pub(crate) fn shred(path: &Path) -> io::Result<()> {
     match File::options().write(true).open(path) {
@@ -78,8 +112,7 @@ pub(crate) fn shred(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    fs::remove_file(path)?;
-    path.parent().map_or(Ok(()), sync_dir)
+    remove(path)
 }
 
 /// Overwrites what a small file holds with zeros.

@@ -13,9 +13,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use frame::PAYLOAD_MAX;
-pub use keys::JournalKeys;
-pub use reader::{Damage, Replayed, Tail, replay};
-pub use writer::JournalWriter;
+pub use keys::{JournalKeys, damaged_name};
+pub use reader::{Damage, Replayed, Tail, replay, replay_what_is_left};
+pub use writer::{JournalWriter, flush};
 
 /// What went wrong, where.
 #[derive(Debug, thiserror::Error)]

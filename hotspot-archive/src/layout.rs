@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use hotspot_core::WallNs;
 
+use crate::durable;
+
 /// The classes of records; each has its own directory and its own retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
@@ -74,6 +76,16 @@ pub fn is_name(name: &str) -> bool {
 pub struct DataDir(pub PathBuf);
 
 impl DataDir {
+    /// Makes the directories that are missing. All of them last from then on, also those that an earlier attempt made.
+    pub fn create(&self) -> std::io::Result<()> {
+        let dirs = [self.journals(), self.states(), self.archive(), self.0.join("keys")];
+        for dir in &dirs {
+            durable::make_dir(dir)?;
+            durable::sync_dir(dir)?;
+        }
+        durable::sync_dir(&self.0)
+    }
+
     #[must_use]
     pub fn archive(&self) -> PathBuf {
         self.0.join("archive")

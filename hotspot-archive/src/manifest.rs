@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
@@ -197,10 +198,9 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(failed("read", source)),
         };
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        if whole != text.len() {
-            let file = OpenOptions::new().write(true).open(&path).map_err(|source| failed("opened", source))?;
-            file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(|source| failed("cut", source))?;
+        let whole = finished_len(&text);
+        if !text.is_empty() {
+            settle(&path, &text[..whole]).map_err(|source| failed("cut", source))?;
         }
         let mut opened = Self {
             archive: archive.to_path_buf(),
@@ -355,7 +355,9 @@ impl Manifest {
     }
 
     /// Begins a sequence: its flows come first, row by row.
-    pub fn draft(&self, origin: &Origin, opened_ns: WallNs) -> Result<Draft, ManifestError> {
+    pub fn draft(&mut self, origin: &Origin, opened_ns: WallNs) -> Result<Draft, ManifestError> {
+        // The line of an attempt that failed may be found after a power cut: then the files must be the ones it names.
+        self.undo_unfinished()?;
         if origin.sequence != self.last_sequence() + 1 {
             return Err(ManifestError::OutOfOrder {
                 path: self.path.clone(),
@@ -392,6 +394,17 @@ impl Manifest {
             }
             files.extend(file_entries(class, &self.archive, &relative, rows as u64, key.as_ref())?);
         }
+        // The files' own directories are flushed with them; here the way to those.
+        let mut dirs: Vec<&Path> = files.iter().filter_map(|file| Path::new(&file.path).parent()).collect();
+        dirs.push(Path::new("manifest"));
+        dirs.dedup();
+        for dir in dirs {
+            durable::sync_up(&self.archive.join(dir), &self.archive).map_err(|source| ManifestError::Io {
+                operation: "flushed",
+                path: self.archive.join(dir),
+                source,
+            })?;
+        }
         let line = Line {
             format: FORMAT,
             gateway: origin.gateway.clone(),
@@ -413,6 +426,7 @@ impl Manifest {
     }
 
     fn append(&mut self, record: &Record) -> Result<(), ManifestError> {
+        self.undo_unfinished()?;
         let failed = |source| ManifestError::Io { operation: "appended to", path: self.path.clone(), source };
         let text = match record {
             Record::Segment(line) => self.sign(line),
@@ -420,10 +434,6 @@ impl Manifest {
         };
         let text = text.map_err(|error| failed(error.into()))?;
         let mut file = OpenOptions::new().append(true).create(true).open(&self.path).map_err(failed)?;
-        if self.unfinished {
-            // Nobody was told of that line, and a line behind half a line would break the chain for ever.
-            file.set_len(self.len).map_err(failed)?;
-        }
         self.unfinished = true;
         file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         self.path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
@@ -432,6 +442,42 @@ impl Manifest {
         self.learn(record, &text);
         Ok(())
     }
+
+    /// Cuts off what a failed append left, for good: nobody was told of that line, and one behind half a line would break the chain
+    /// for ever.
+    fn undo_unfinished(&mut self) -> Result<(), ManifestError> {
+        if !self.unfinished {
+            return Ok(());
+        }
+        let cut = match OpenOptions::new().write(true).open(&self.path) {
+            Ok(file) => file.set_len(self.len).and_then(|()| file.sync_all()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        cut.map_err(|source| ManifestError::Io { operation: "cut", path: self.path.clone(), source })?;
+        self.unfinished = false;
+        Ok(())
+    }
+}
+
+/// Where the lines end that were written to their end. Behind them lies what a power cut left of one: without a line feed, or with
+/// zeros where blocks of it did not reach the disk.
+fn finished_len(text: &str) -> usize {
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let last = text[..whole].trim_end_matches('\n').rfind('\n').map_or(0, |end| end + 1);
+    if text[last..whole].contains('\0') { last } else { whole }
+}
+
+/// Cuts a chain to its lines and makes the last of them durable: an agent that was killed before its flush had ended, or after it had
+/// failed, leaves a line that is read and yet not on disk, and whose journal is about to be removed. A page that failed to be
+/// written counts as clean, so flushing alone would not do.
+fn settle(path: &Path, lines: &str) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(lines.len() as u64)?;
+    let last = lines.trim_end_matches('\n').rfind('\n').map_or(0, |end| end + 1);
+    file.write_all_at(&lines.as_bytes()[last..], last as u64)?;
+    file.sync_all()?;
+    path.parent().map_or(Ok(()), durable::sync_dir)
 }
 
 fn summarise(coverage: &[CoverageRecord]) -> CoverageSummary {

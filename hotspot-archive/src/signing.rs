@@ -3,9 +3,9 @@
 //! A key signs for one epoch. The next is named in a line that the last one signs, and then the last one is destroyed: whoever takes
 //! a gateway over can sign from then on, and cannot change what was signed before.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -22,6 +22,8 @@ pub struct GatewayKey {
     path: PathBuf,
     /// Where the key in use lies.
     home: PathBuf,
+    /// The key before, which lost its name and is not destroyed yet.
+    replaced: Option<File>,
 }
 
 impl GatewayKey {
@@ -39,11 +41,15 @@ impl GatewayKey {
                 let seed = from_hex(text.trim()).map(Zeroizing::new);
                 let seed = seed.and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok()).map(Zeroizing::new);
                 let seed = seed.ok_or_else(|| ManifestError::NotAKey { path: path.to_path_buf() })?;
-                Ok(Self { key: SigningKey::from_bytes(&seed), path: path.to_path_buf(), home: path.to_path_buf() })
+                Ok(Self::of(&seed, path))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
             Err(source) => Err(failed("opened", source)),
         }
+    }
+
+    fn of(seed: &[u8; 32], path: &Path) -> Self {
+        Self { key: SigningKey::from_bytes(seed), path: path.to_path_buf(), home: path.to_path_buf(), replaced: None }
     }
 
     fn create(path: &Path) -> Result<Self, ManifestError> {
@@ -56,10 +62,9 @@ impl GatewayKey {
         if let Some(dir) = path.parent() {
             durable::make_dir(dir).map_err(failed)?;
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-        file.write_all(Zeroizing::new(to_hex(&seed[..])).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
-        Ok(Self { key: SigningKey::from_bytes(&seed), path: path.to_path_buf(), home: path.to_path_buf() })
+        // Under another name first: half a key, left by a full disk, would be in the way for ever.
+        durable::write_secret(path, Zeroizing::new(to_hex(&seed[..])).as_bytes()).map_err(failed)?;
+        Ok(Self::of(&seed, path))
     }
 
     /// The key that comes after this one, made if it is not there yet.
@@ -73,21 +78,26 @@ impl GatewayKey {
         if self.home.with_extension("next").exists() { self.next().map(Some) } else { Ok(None) }
     }
 
-    /// Puts a next key, which the chain names by now, into the place of the one before, and destroys that.
+    /// Puts a next key, which the chain names by now, into the place of the one before, and destroys that. What could not be done is
+    /// done by calling it again.
     pub(crate) fn settle(&mut self) -> Result<(), ManifestError> {
-        if self.path == self.home {
-            return Ok(());
+        let failed =
+            |home: &Path, source| ManifestError::Io { operation: "replaced", path: home.to_path_buf(), source };
+        if self.path != self.home {
+            let old = match File::options().write(true).open(&self.home) {
+                Ok(old) => Some(old),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(failed(&self.home, error)),
+            };
+            fs::rename(&self.path, &self.home).map_err(|source| failed(&self.home, source))?;
+            (self.path, self.replaced) = (self.home.clone(), old);
         }
-        let failed = |source| ManifestError::Io { operation: "replaced", path: self.home.clone(), source };
-        let old = match File::options().write(true).open(&self.home) {
-            Ok(old) => Some(old),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(error)),
-        };
-        fs::rename(&self.path, &self.home).map_err(failed)?;
-        self.home.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
-        old.as_ref().map_or(Ok(()), durable::overwrite).map_err(failed)?;
-        self.path = self.home.clone();
+        if let Some(replaced) = &self.replaced {
+            let settled =
+                self.home.parent().map_or(Ok(()), durable::sync_dir).and_then(|()| durable::overwrite(replaced));
+            settled.map_err(|source| failed(&self.home, source))?;
+            self.replaced = None;
+        }
         Ok(())
     }
 

@@ -25,12 +25,28 @@ pub fn write(path: &Path, header: &JournalHeader, entries: &[Entry], keys: &Jour
     path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)
 }
 
-/// Reads a state. One that is not whole is none.
-pub fn read(path: &Path, keys: &JournalKeys) -> Result<Option<Vec<Entry>>, JournalError> {
+/// A state as it was read.
+pub struct Read {
+    pub entries: Vec<Entry>,
+    /// Whether that is all there was.
+    pub is_whole: bool,
+}
+
+/// Reads a state: what is left of it, where it is damaged or gone.
+pub fn read(path: &Path, keys: &JournalKeys) -> Result<Read, JournalError> {
     let mut entries = Vec::new();
-    let replayed = replay(path, keys, |entry| entries.push(entry))?;
-    let whole = replayed.damage.is_empty()
+    let replayed = match replay(path, keys, |entry| entries.push(entry)) {
+        Ok(replayed) => replayed,
+        Err(JournalError::NotAJournal { .. } | JournalError::NoKey { .. }) => {
+            return Ok(Read { entries, is_whole: false });
+        }
+        Err(JournalError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Read { entries, is_whole: false });
+        }
+        Err(error) => return Err(error),
+    };
+    let is_whole = replayed.damage.is_empty()
         && matches!(replayed.tail, Tail::Clean { .. })
         && matches!(entries.last(), Some(Entry::Closed { .. }));
-    Ok(whole.then_some(entries))
+    Ok(Read { entries, is_whole })
 }

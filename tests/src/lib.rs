@@ -12,6 +12,7 @@ pub mod foreign;
 pub mod frames;
 pub mod generator;
 pub mod lab;
+pub mod mount;
 pub mod namespace;
 pub mod pcap;
 pub mod programs;

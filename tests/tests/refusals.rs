@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use hotspot_tests::lab::{GATEWAY_V4, Lab, SERVER_V4};
-use hotspot_tests::programs::{Agent, ask, hotspot, path};
+use hotspot_tests::mount::Mount;
+use hotspot_tests::programs::{Agent, ask, coverage, hotspot, path};
 use hotspot_tests::wait_until;
 
 /// How an agent that does not start ends: its exit code, and what it says.
@@ -130,7 +131,7 @@ fn a_full_disk_stops_nothing_and_loses_nothing() {
     let lab = Lab::new(1).unwrap();
     let data = lab.dir().join("data");
     std::fs::create_dir_all(&data).unwrap();
-    let mount = Mount::tmpfs(&data, "size=3m");
+    let mount = Mount::tmpfs(&data, "size=3m").unwrap();
     let agent = Agent::start(&lab.gateway, &data, &["--generation", "1", "--rotate", "60", "--grace", "0"]).unwrap();
     let ballast = data.join("ballast");
     hotspot_tests::namespace::run(
@@ -150,7 +151,7 @@ fn a_full_disk_stops_nothing_and_loses_nothing() {
     let pings = ask("find", &archive, &["proto", "icmp", "and", "src", "ip", "10.20.0.9"]).unwrap();
     let packets: u64 = pings.iter().map(|flow| flow["packets_out"].as_u64().unwrap()).sum();
     assert_eq!(packets, 3);
-    assert!(ask("coverage", &archive, &[]).unwrap().iter().all(|row| row["balanced"] == true));
+    assert!(coverage(&archive).unwrap().iter().all(|row| row["balanced"] == true));
     drop(mount);
 }
 
@@ -174,21 +175,4 @@ fn questions_that_are_none_are_refused() {
     check(&["who", "--archive", &archive, "--public", "203.0.113.7", "--at", "@1"], 2, "--public");
     check(&["verify", "--archive", &archive], 3, "");
     check(&["decode", "/etc/passwd"], 3, "neither");
-}
-
-/// A file system of our own, unmounted on drop.
-struct Mount(std::path::PathBuf);
-
-impl Mount {
-    fn tmpfs(dir: &Path, options: &str) -> Self {
-        let command = &mut Command::new("mount");
-        hotspot_tests::namespace::run(command.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir)).unwrap();
-        Self(dir.to_path_buf())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

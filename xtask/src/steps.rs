@@ -53,9 +53,15 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
 /// The long tests.
 pub(crate) fn soak() -> Result<()> {
     build()?;
-    for (package, test) in [("hotspot-core", "join"), ("hotspot-tests", "soak")] {
-        let tests = ["test", "--release", "--locked", "-p", package, "--test", test, "--no-fail-fast"];
-        run_command(cargo(&tests).args(["--", "--ignored", "--test-threads=1"]))?;
+    let tests = [
+        ("hotspot-core", "join"),
+        ("hotspot-archive", "damage"),
+        ("hotspot-agent", "faults"),
+        ("hotspot-tests", "soak"),
+    ];
+    for (package, test) in tests {
+        let words = ["test", "--release", "--locked", "-p", package, "--test", test, "--no-fail-fast"];
+        run_command(cargo(&words).args(["--", "--ignored", "--test-threads=1"]))?;
     }
     Ok(())
 }

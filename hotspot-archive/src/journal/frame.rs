@@ -31,6 +31,17 @@ pub(super) struct Frame<'a> {
     raw_len: usize,
 }
 
+/// Whether the frame with this number is the first of those that were written at once. So it shows whether what is in front of it was
+/// acknowledged: nothing is written before that.
+pub(super) fn begins_commit(number: u64) -> bool {
+    number.is_multiple_of(2)
+}
+
+/// The version a file header names; `None` where it is none.
+pub(super) fn version(header: &[u8]) -> Option<u32> {
+    [VERSION_PLAIN, VERSION_ENCRYPTED].into_iter().find(|version| header.starts_with(&file_header(*version)))
+}
+
 pub(super) fn file_header(version: u32) -> [u8; FILE_HEADER_LEN] {
     let mut header = [0; FILE_HEADER_LEN];
     header[..8].copy_from_slice(&MAGIC);
@@ -79,7 +90,18 @@ fn length(len: usize) -> u32 {
 pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
     let len = bytes.first_chunk::<4>().map(|len| u32::from_le_bytes(*len) as usize);
     let ends_behind = len.is_none_or(|len| len <= COMPRESSED_MAX && HEADER_LEN + len > bytes.len());
-    bytes.len() < HEADER_LEN || ends_behind || bytes.iter().all(|byte| *byte == 0)
+    let is_short = bytes.len() < HEADER_LEN || ends_behind || bytes.iter().all(|byte| *byte == 0);
+    is_short && !is_whole_but_for_its_length(bytes)
+}
+
+/// Whether the file ends where a frame ends whose length field alone was changed.
+fn is_whole_but_for_its_length(bytes: &[u8]) -> bool {
+    let Some(len) = bytes.len().checked_sub(HEADER_LEN).filter(|len| *len <= COMPRESSED_MAX) else { return false };
+    let mut header = [0; HEADER_LEN];
+    header.copy_from_slice(&bytes[..HEADER_LEN]);
+    header[..4].copy_from_slice(&length(len).to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..BOUND_LEN]), &bytes[HEADER_LEN..]);
+    header[BOUND_LEN..] == checksum.to_le_bytes()
 }
 
 /// The frame at the start of `bytes`; `None` where there is no whole, undamaged one.

@@ -4,9 +4,8 @@
 //! lies there. A key is only as old as its file: whoever takes a gateway away reads what was open, and nothing of what was sealed
 //! before, not even from blocks the file system has not yet used again.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -36,47 +35,43 @@ impl JournalKeys {
     }
 
     /// A key for a file that is about to be made, on disk before the file is.
+    ///
+    /// One that is there already stays in use: an earlier attempt at the same file may be what is found after a power cut.
     pub(super) fn create(&self, file: &Path) -> Result<Option<FrameKey>, JournalError> {
         if !self.encrypts {
             return Ok(None);
         }
         let path = self.path(file);
         let failed = |source| JournalError::Io { operation: "created", path: path.clone(), source };
+        durable::make_dir(&self.dir).map_err(failed)?;
+        if let Some(key) = self.find(file)? {
+            durable::sync_dir(&self.dir).map_err(failed)?;
+            return Ok(Some(key));
+        }
         let mut key = Zeroizing::new([0; 32]);
         sealed::fill_random(&mut *key).ok_or_else(|| failed(io::Error::other("no random bytes")))?;
-        durable::make_dir(&self.dir).map_err(failed)?;
-        // One that is there belongs to an attempt that failed: its file never got its name.
-        let mut options = OpenOptions::new();
-        let mut key_file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(failed)?;
-        key_file.write_all(&key[..]).and_then(|()| key_file.sync_all()).map_err(failed)?;
-        durable::sync_dir(&self.dir).map_err(failed)?;
+        durable::write_secret(&path, &key[..]).map_err(failed)?;
         FrameKey::new(&key).ok_or_else(|| failed(io::ErrorKind::InvalidData.into())).map(Some)
     }
 
     /// The key of an encrypted file.
     pub(super) fn open(&self, file: &Path) -> Result<FrameKey, JournalError> {
+        self.find(file)?.ok_or_else(|| JournalError::NoKey { path: file.to_path_buf(), key: self.path(file) })
+    }
+
+    /// The key of a file; `None` where there is none, or one that is not whole.
+    pub(super) fn find(&self, file: &Path) -> Result<Option<FrameKey>, JournalError> {
         let path = self.path(file);
-        let missing = || JournalError::NoKey { path: file.to_path_buf(), key: path.clone() };
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => Zeroizing::new(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
-            Err(source) => return Err(JournalError::Io { operation: "read", path, source }),
-        };
-        bytes.as_slice().try_into().ok().and_then(FrameKey::new).ok_or_else(missing)
+        match fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => Ok(bytes.as_slice().try_into().ok().and_then(FrameKey::new)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(JournalError::Io { operation: "read", path, source }),
+        }
     }
 
     /// Destroys the key of a file that is no longer needed.
     pub fn forget(&self, file: &Path) -> io::Result<()> {
         durable::shred(&self.path(file))
-    }
-
-    /// A file got another name, and its key with it.
-    pub fn keep_as(&self, file: &Path, renamed: &Path) -> io::Result<()> {
-        match fs::rename(self.path(file), self.path(renamed)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Err(_) => Ok(()),
-            Ok(()) => durable::sync_dir(&self.dir),
-        }
     }
 
     /// Destroys the keys whose files are gone.
@@ -89,16 +84,27 @@ impl JournalKeys {
         for entry in entries {
             let path = entry?.path();
             let name = path.file_stem().unwrap_or_default();
-            if path.extension().is_some_and(|kind| kind == "key") && !dirs.iter().any(|dir| dir.join(name).exists()) {
+            let is_used = |dir: &PathBuf| dir.join(name).exists() || damaged_name(&dir.join(name)).exists();
+            if path.extension().is_some_and(|kind| kind == "key") && !dirs.iter().any(is_used) {
                 durable::shred(&path)?;
             }
         }
         Ok(())
     }
 
-    /// Files are written under a temporary name first; the key has the final one.
+    /// Files are written under a temporary name first, and kept under another where they are damaged: the key has the name between.
     fn path(&self, file: &Path) -> PathBuf {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        self.dir.join(format!("{}.key", name.trim_end_matches(".tmp")))
+        self.dir.join(format!("{}.key", name.trim_end_matches(".tmp").trim_end_matches(DAMAGED)))
     }
+}
+
+const DAMAGED: &str = ".damaged";
+
+/// Where a damaged journal is kept after what was whole of it is sealed.
+#[must_use]
+pub fn damaged_name(journal: &Path) -> PathBuf {
+    let mut name = journal.as_os_str().to_owned();
+    name.push(DAMAGED);
+    name.into()
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{JournalError, JournalKeys, codec, frame};
 use crate::entry::Entry;
+use crate::sealed::FrameKey;
 
 /// Bytes of a journal that hold no frame although frames follow, or a frame nobody can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +48,7 @@ pub struct Replayed {
 pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> Result<Replayed, JournalError> {
     let bytes =
         fs::read(path).map_err(|source| JournalError::Io { operation: "read", path: path.to_path_buf(), source })?;
-    let key = match bytes.get(..frame::FILE_HEADER_LEN) {
-        Some(header) if header == frame::file_header(frame::VERSION_PLAIN) => None,
-        Some(header) if header == frame::file_header(frame::VERSION_ENCRYPTED) => Some(keys.open(path)?),
-        Some(_) | None => return Err(JournalError::NotAJournal { path: path.to_path_buf() }),
-    };
+    let (key, header_is_whole) = opening(&bytes, path, keys)?;
     let mut position = frame::FILE_HEADER_LEN;
     let mut replayed = Replayed {
         entries: 0,
@@ -60,6 +57,9 @@ pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> R
         next_frame: 0,
         encrypted: key.is_some(),
     };
+    if !header_is_whole {
+        replayed.damage.push(Damage { from: 0, to: position as u64 });
+    }
     while position < bytes.len() {
         let Some((found, next)) = next_frame(&bytes, position, replayed.next_frame) else {
             let (end, file_len) = (position as u64, bytes.len() as u64);
@@ -72,6 +72,13 @@ pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> R
             return Ok(replayed);
         };
         if found != position {
+            if !begins_commit_behind(&bytes, found) {
+                // The last commit, of which a part is missing: a power cut may have torn it, and then it was not acknowledged.
+                let end = bytes.len() as u64;
+                replayed.damage.push(Damage { from: position as u64, to: end });
+                replayed.tail = Tail::Clean { end };
+                return Ok(replayed);
+            }
             replayed.damage.push(Damage { from: position as u64, to: found as u64 });
         }
         let end = found + next.len();
@@ -89,10 +96,55 @@ pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> R
     Ok(replayed)
 }
 
+/// The same of a file that is a journal by its name: where none of it is one any more, or its key is gone, all of it is damage.
+pub fn replay_what_is_left(path: &Path, keys: &JournalKeys, each: impl FnMut(Entry)) -> Result<Replayed, JournalError> {
+    match replay(path, keys, each) {
+        Err(JournalError::NotAJournal { .. } | JournalError::NoKey { .. }) => {
+            let failed = |source| JournalError::Io { operation: "read", path: path.to_path_buf(), source };
+            let end = fs::metadata(path).map_err(failed)?.len();
+            let damage = vec![Damage { from: 0, to: end }];
+            Ok(Replayed { entries: 0, damage, tail: Tail::Clean { end }, next_frame: 0, encrypted: false })
+        }
+        outcome => outcome,
+    }
+}
+
+/// The key a journal is read with, and whether the file's own header is as it was written. Where that is not, or does not fit what
+/// lies beside the file, the first frame tells: a changed byte must not cost the frames.
+fn opening(bytes: &[u8], path: &Path, keys: &JournalKeys) -> Result<(Option<FrameKey>, bool), JournalError> {
+    let said = frame::version(bytes);
+    let key = keys.find(path)?;
+    match (said, &key) {
+        (Some(frame::VERSION_PLAIN), None) | (Some(frame::VERSION_ENCRYPTED), Some(_)) => return Ok((key, true)),
+        (Some(_) | None, _) => {}
+    }
+    let first = next_frame(bytes, frame::FILE_HEADER_LEN.min(bytes.len()), 0).map(|(_, first)| first);
+    let opens = |key: Option<&FrameKey>| first.as_ref().is_some_and(|first| first.open(key).is_some());
+    if opens(None) || (said == Some(frame::VERSION_PLAIN) && !opens(key.as_ref())) {
+        return Ok((None, said == Some(frame::VERSION_PLAIN)));
+    }
+    match key {
+        Some(key) if opens(Some(&key)) => Ok((Some(key), said == Some(frame::VERSION_ENCRYPTED))),
+        Some(_) | None if said == Some(frame::VERSION_ENCRYPTED) => keys.open(path).map(|key| (Some(key), true)),
+        Some(_) | None => Err(JournalError::NotAJournal { path: path.to_path_buf() }),
+    }
+}
+
 /// The first whole frame at or behind `from` whose number is not lower than expected, and where it is.
 fn next_frame(bytes: &[u8], from: usize, expected: u64) -> Option<(usize, frame::Frame<'_>)> {
     (from..bytes.len().saturating_sub(frame::HEADER_LEN - 1))
         .find_map(|at| frame::parse(&bytes[at..]).filter(|found| found.sequence >= expected).map(|found| (at, found)))
+}
+
+/// Whether a commit begins at or behind `from`, where a frame is.
+fn begins_commit_behind(bytes: &[u8], mut from: usize) -> bool {
+    while let Some((at, found)) = next_frame(bytes, from, 0) {
+        if frame::begins_commit(found.sequence) {
+            return true;
+        }
+        from = at + found.len();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -261,9 +313,9 @@ mod tests {
         writer.append(&sample(2)).unwrap();
         writer.commit_but_fail_to_flush();
         assert_eq!(read(&path).0.len(), all.len() + 2, "they reached the file, or this tests nothing");
-        let moved = writer.move_to(&dir.path().join("next"), &header()).map_err(|(_, error)| error).unwrap();
+        writer.move_to(&dir.path().join("next"), &header()).unwrap();
         assert_eq!(read(&path).0, all);
-        assert_eq!(read(moved.path()).0, [Entry::Header(header()), sample(1), sample(2)]);
+        assert_eq!(read(writer.path()).0, [Entry::Header(header()), sample(1), sample(2)]);
     }
 
     #[test]
@@ -277,8 +329,8 @@ mod tests {
         writer.commit_but_fail_to_flush();
         writer.withdraw(mark);
         writer.append(&sample(3)).unwrap();
-        let moved = writer.move_to(&dir.path().join("next"), &header()).map_err(|(_, error)| error).unwrap();
-        assert_eq!(read(moved.path()).0, [Entry::Header(header()), sample(1), sample(3)]);
+        writer.move_to(&dir.path().join("next"), &header()).unwrap();
+        assert_eq!(read(writer.path()).0, [Entry::Header(header()), sample(1), sample(3)]);
     }
 
     #[test]
@@ -317,8 +369,8 @@ mod tests {
         writer.append(&sample(1)).unwrap();
         assert!(matches!(writer.commit(), Err(JournalError::Io { .. })));
         assert!(matches!(writer.commit(), Err(JournalError::Condemned { .. })), "a failed flush stays failed");
-        let moved = writer.move_to(&dir.path().join("next"), &header()).map_err(|(_, error)| error).unwrap();
-        assert_eq!(read(moved.path()).0, [Entry::Header(header()), sample(1)]);
+        writer.move_to(&dir.path().join("next"), &header()).unwrap();
+        assert_eq!(read(writer.path()).0, [Entry::Header(header()), sample(1)]);
     }
 
     fn encrypted_journal(dir: &Path, entries: u64) -> (std::path::PathBuf, JournalKeys, Vec<Entry>) {
@@ -406,11 +458,11 @@ mod tests {
         writer.append(&sample(1)).unwrap();
         writer.commit_but_fail_to_flush();
         let next = dir.path().join("2.journal");
-        let moved = writer.move_to(&next, &header()).map_err(|(_, error)| error).unwrap();
+        writer.move_to(&next, &header()).unwrap();
         assert_eq!(read_with(&path, &keys).0, all);
         keys.forget(&path).unwrap();
-        assert_eq!(read_with(moved.path(), &keys).0, [Entry::Header(header()), sample(1)]);
-        drop(moved);
+        assert_eq!(read_with(writer.path(), &keys).0, [Entry::Header(header()), sample(1)]);
+        drop(writer);
         fs::remove_file(&path).unwrap();
         keys.forget_orphans(&[dir.path().to_path_buf()]).unwrap();
         assert!(dir.path().join("keys/2.journal.key").exists());

@@ -16,6 +16,12 @@ use crate::sealed::FrameKey;
 /// Space is reserved in steps of this size, so that a flush rarely has to change the file's metadata.
 const RESERVE_STEP: u64 = 4 << 20;
 
+/// Makes durable what an earlier process wrote to a journal: what is read of it now is taken for recorded.
+pub fn flush(path: &Path) -> Result<(), JournalError> {
+    let flushed = File::open(path).and_then(|file| file.sync_all());
+    flushed.map_err(|source| JournalError::Io { operation: "flushed", path: path.to_path_buf(), source })
+}
+
 /// The only writer of a journal.
 pub struct JournalWriter {
     file: File,
@@ -105,10 +111,17 @@ impl JournalWriter {
         if payload.len() > PAYLOAD_MAX {
             return Err(JournalError::TooLarge { bytes: payload.len() });
         }
-        frame::write(&mut self.pending, kind, self.next_frame, &payload, self.key.as_ref())
+        let number = self.next_number();
+        frame::write(&mut self.pending, kind, number, &payload, self.key.as_ref())
             .map_err(|source| self.failed("compressed", source))?;
-        self.next_frame += 1;
+        self.next_frame = number + 1;
         Ok(())
+    }
+
+    /// Even for the first frame of a commit, odd for the others.
+    fn next_number(&self) -> u64 {
+        let is_first = self.pending.is_empty() || (self.len == 0 && self.pending.len() == frame::FILE_HEADER_LEN);
+        if frame::begins_commit(self.next_frame) == is_first { self.next_frame } else { self.next_frame + 1 }
     }
 
     /// Where in the buffer that begins which is appended from now on.
@@ -154,44 +167,38 @@ impl JournalWriter {
     }
 
     /// Goes on in a new file with what was not acknowledged. The old one keeps what was, and nothing else: frames of a failed
-    /// commit that reached it would count twice, so while they cannot be cut off there is no going on.
-    pub fn move_to(self, path: &Path, header: &JournalHeader) -> Result<Self, (Box<Self>, JournalError)> {
-        if let Err(source) = self.cut_unacknowledged() {
-            let error = self.failed("cut back to what was acknowledged", source);
-            return Err((Box::new(self), error));
-        }
-        match Self::create(path, header, &self.keys) {
-            Ok(mut fresh) => {
-                // Frame numbers go on where the old file's end; the reader only asks that they rise.
-                fresh.next_frame = fresh.next_frame.max(self.next_frame);
-                let moved = self.pending_for(fresh.key.as_ref()).and_then(|pending| {
-                    fresh.pending = pending;
-                    fresh.commit()
-                });
-                match moved {
-                    Ok(()) => Ok(fresh),
-                    Err(error) => Err((Box::new(self), error)),
-                }
-            }
-            Err(error) => Err((Box::new(self), error)),
-        }
+    /// commit that reached it would count twice, so while they cannot be cut off there is no going on. After an error this is to be
+    /// called again, with the same path: what the attempt left there is removed.
+    pub fn move_to(&mut self, path: &Path, header: &JournalHeader) -> Result<(), JournalError> {
+        self.cut_unacknowledged().map_err(|source| self.failed("cut back to what was acknowledged", source))?;
+        durable::remove(path).map_err(|source| JournalError::Io {
+            operation: "removed",
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let mut fresh = Self::create(path, header, &self.keys)?;
+        self.hand_pending_to(&mut fresh)?;
+        fresh.commit()?;
+        *self = fresh;
+        Ok(())
     }
 
-    /// The frames that wait, under the key of another file.
-    fn pending_for(&self, key: Option<&FrameKey>) -> Result<Vec<u8>, JournalError> {
-        if self.key.is_none() && key.is_none() {
-            return Ok(self.pending.clone());
-        }
-        let failed = |source| self.failed("encrypted again", source);
-        let (mut pending, mut at) = (Vec::new(), 0);
+    /// The frames that wait, under the key of another file and numbered for it.
+    fn hand_pending_to(&self, fresh: &mut Self) -> Result<(), JournalError> {
+        let failed = |source| self.failed("written again", source);
+        // Frame numbers go on where the old file's end; the reader only asks that they rise.
+        fresh.next_frame = fresh.next_frame.max(self.next_frame);
+        let mut at = 0;
         while at < self.pending.len() {
             let unreadable = || failed(io::ErrorKind::InvalidData.into());
             let found = frame::parse(&self.pending[at..]).ok_or_else(unreadable)?;
             let payload = found.open(self.key.as_ref()).ok_or_else(unreadable)?;
-            frame::write(&mut pending, found.kind, found.sequence, &payload, key).map_err(failed)?;
+            let number = fresh.next_number();
+            frame::write(&mut fresh.pending, found.kind, number, &payload, fresh.key.as_ref()).map_err(failed)?;
+            fresh.next_frame = number + 1;
             at += found.len();
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// By name, because the descriptor of a file that failed may fail for ever.
