@@ -1,6 +1,7 @@
 //! `hotspot who`: the one question everything else is for.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use hotspot_archive::filter::{self, Filter, Side};
@@ -63,24 +64,41 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
         |done| progress.show(done),
     );
     progress.end();
-    candidates.sort_by_key(|hit| likeness(&hit.flow, at_ns, last_ns));
+    let moment = Moment { from_ns: at_ns, last_ns };
+    candidates.sort_by_key(|hit| moment.likeness(&hit.flow));
     let mut to = stdout();
     if arguments.json {
-        candidates.iter().try_for_each(|hit| json_line(&mut to, &columns::of_hit(hit)))?;
+        for hit in &candidates {
+            let mut object = columns::of_hit(hit);
+            object.insert("at_that_moment".to_owned(), (moment.away_ns(&hit.flow) == 0).into());
+            json_line(&mut to, &object)?;
+        }
     } else if !candidates.is_empty() {
-        explain(&mut to, arguments, &candidates, &mapped, at_ns, &zone)?;
+        explain(&mut to, arguments, &candidates, &mapped, moment, &zone)?;
     }
     to.flush()?;
     Ok(conclude(candidates.len(), &seen))
 }
 
-/// Nearest first: a flow that was going on between the two moments before one that had just ended. Of those that went on then the surest
-/// first, because the answers to a forged address are another flow of the same connection; then the one that began last, because a port
-/// that changed hands belonged to the earlier one no longer.
-fn likeness(flow: &FlowRecord, from_ns: i64, last_ns: i64) -> impl Ord + use<> {
-    let since_end_ns = from_ns.saturating_sub(flow.end_ns).saturating_sub(COARSE_NS);
-    let away_ns = flow.start_ns.saturating_sub(last_ns).max(since_end_ns).max(0);
-    (away_ns, flow.attribution.lists_claimants(), Reverse(flow.start_ns))
+/// When the other side saw it.
+#[derive(Clone, Copy)]
+struct Moment {
+    from_ns: i64,
+    last_ns: i64,
+}
+
+impl Moment {
+    /// How far a flow was from going on then; 0 where it was.
+    fn away_ns(self, flow: &FlowRecord) -> i64 {
+        let since_end_ns = self.from_ns.saturating_sub(flow.end_ns).saturating_sub(COARSE_NS);
+        flow.start_ns.saturating_sub(self.last_ns).max(since_end_ns).max(0)
+    }
+
+    /// Nearest first. Of flows that went on then the surest first, because the answers to a forged address are another flow of the same
+    /// connection; then the one that began last, because a port that changed hands belonged to the earlier one no longer.
+    fn likeness(self, flow: &FlowRecord) -> impl Ord + use<> {
+        (self.away_ns(flow), flow.attribution.lists_claimants(), Reverse(flow.start_ns))
+    }
 }
 
 /// Whether a flow may be one of those the map gives to a client: of which no other translation was reported.
@@ -94,10 +112,19 @@ fn explain(
     arguments: &WhoArguments,
     candidates: &[Hit],
     mapped: &[Mapped],
-    at_ns: i64,
+    moment: Moment,
     zone: &Zone,
 ) -> io::Result<()> {
-    writeln!(to, "{} at {}", arguments.public, zone.show(at_ns))?;
+    writeln!(to, "{} at {}", arguments.public, zone.show(moment.from_ns))?;
+    let then = candidates.iter().filter(|hit| moment.away_ns(&hit.flow) == 0);
+    let devices: HashSet<_> = then.map(|hit| (hit.flow.client_mac, hit.flow.client_ip)).collect();
+    if devices.len() > 1 {
+        writeln!(
+            to,
+            "  NOT SURE: {} devices had it within that time; a more exact time tells them apart",
+            devices.len()
+        )?;
+    }
     for mapped in mapped {
         writeln!(to, "  by the NAT map it was {}", endpoint(Some(mapped.client), mapped.port))?;
     }

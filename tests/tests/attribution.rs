@@ -38,4 +38,6 @@ fn nobody_is_taken_for_somebody_else_whatever_happens_at_the_venue() {
     let before_login = findings.attributions["before_login"];
     assert!((findings.right + before_login) * 10 > findings.flows * 9, "{findings:?}");
     assert!(findings.who_right * 100 > findings.who_asked * 95, "{findings:?}");
+    // It takes chance that a port changes hands within a millisecond.
+    assert!(findings.who_both < 5, "{findings:?}");
 }

@@ -44,19 +44,25 @@ fn who_had_a_port_that_changed_hands_is_the_one_who_had_it_last() {
         ];
         if segment == 1 { flows } else { Vec::new() }
     });
-    for (at, first_user) in [
-        ("2026-11-23T00:06:40.400Z", "0900000001"),
-        ("2026-11-23T00:06:40.499Z", "0900000001"),
-        ("2026-11-23T00:06:40.500Z", "0900000002"),
-        ("2026-11-23T00:06:40.508Z", "0900000002"),
-        // Any moment of this second: both had it.
-        ("2026-11-23T00:06:40Z", "0900000002"),
+    let who = |at: &str, json: &[&str]| {
+        let mut asked = venue.command("who");
+        text(&asked.args(["--public", "203.0.113.7:11001", "--at", at]).args(json).output().unwrap().stdout)
+    };
+    for (at, first_user, had_it_then) in [
+        ("2026-11-23T00:06:40.450Z", "0900000001", 1),
+        ("2026-11-23T00:06:40.499Z", "0900000001", 1),
+        ("2026-11-23T00:06:40.500Z", "0900000002", 2),
+        ("2026-11-23T00:06:40.508Z", "0900000002", 2),
+        ("2026-11-23T00:06:40.550Z", "", 0),
+        // Any moment of this second.
+        ("2026-11-23T00:06:40Z", "0900000002", 2),
     ] {
-        let who = venue.command("who").args(["--json", "--public", "203.0.113.7:11001", "--at", at]).output().unwrap();
         let answers: Vec<serde_json::Value> =
-            text(&who.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            who(at, &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(answers.len(), 2, "{at}: both are told");
-        assert_eq!(answers[0]["user"], first_user, "{at}");
+        assert!(had_it_then == 0 || answers[0]["user"] == first_user, "{at}: {answers:?}");
+        assert_eq!(answers.iter().filter(|answer| answer["at_that_moment"] == true).count(), had_it_then, "{at}");
+        assert_eq!(who(at, &[]).contains("NOT SURE: 2 devices"), had_it_then == 2, "{at}");
     }
 }
 

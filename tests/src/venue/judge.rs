@@ -29,6 +29,8 @@ pub struct Findings {
     pub who_right: usize,
     pub who_uncertain: usize,
     pub who_wrong: usize,
+    /// Of the uncertain: the port changed hands within the millisecond of the server's log, and both were told.
+    pub who_both: usize,
     /// Connections of which it was clear whose they were.
     pub clear: usize,
     /// Of these, with a row or an answer that is not sure of it.
@@ -204,26 +206,30 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn answer(&mut self, request: &WebRequest, position: usize, answer: &Value) {
+    /// Judges the candidates that were going on at that moment, the first of which is the answer.
+    fn answer(&mut self, request: &WebRequest, position: usize, candidates: &[Value]) {
         let connection = &self.diary.connections[position];
         let truth = self.diary.user(connection.device, connection.from_ns);
-        let verdict = if answer.is_null() {
-            Verdict::Wrong
-        } else {
-            self.verdict(answer, truth, connection.device, connection.from_ns)
-        };
+        let verdict = |row: &Value| self.verdict(row, truth, connection.device, connection.from_ns);
+        let first = candidates.first().map_or(Verdict::Wrong, verdict);
+        let is_told = candidates.iter().skip(1).any(|other| verdict(other) == Verdict::Right);
         self.findings.who_asked += 1;
-        match verdict {
+        match first {
             Verdict::Right => self.findings.who_right += 1,
+            Verdict::Wrong if is_told => {
+                self.findings.who_uncertain += 1;
+                self.findings.who_both += 1;
+            }
             Verdict::Uncertain => {
                 self.findings.who_uncertain += 1;
                 if connection.doubt.is_none() {
-                    self.hidden(connection, &[answer]);
+                    self.hidden(connection, &[&candidates[0]]);
                 }
             }
             Verdict::Wrong => {
                 self.findings.who_wrong += 1;
-                self.complain(verdict, &format!("{request:?} was {}", truth.unwrap_or("nobody")), answer);
+                let asked = format!("{request:?} was {}", truth.unwrap_or("nobody"));
+                self.complain(first, &asked, candidates.first().unwrap_or(&Value::Null));
             }
         }
     }
@@ -239,11 +245,13 @@ const fn judged(is_right: bool, as_what: Verdict) -> Verdict {
     if is_right { as_what } else { Verdict::Wrong }
 }
 
-/// The first, and so the nearest, candidate.
-fn answer(archive: &Path, request: &WebRequest) -> Result<Value> {
+/// The candidates that were going on at that moment; else the nearest.
+fn answer(archive: &Path, request: &WebRequest) -> Result<Vec<Value>> {
     let public = SocketAddr::new(request.ip.parse()?, request.port).to_string();
-    let candidates = ask("who", archive, &["--public", &public, "--at", &format!("@{}", request.at)])?;
-    Ok(candidates.into_iter().next().unwrap_or_default())
+    let mut candidates = ask("who", archive, &["--public", &public, "--at", &format!("@{}", request.at)])?;
+    let then = candidates.iter().take_while(|candidate| candidate["at_that_moment"] == true).count();
+    candidates.truncate(then.max(1));
+    Ok(candidates)
 }
 
 fn text<'a>(row: &'a Value, name: &str) -> &'a str {
