@@ -363,6 +363,7 @@ sql, runs = sys.argv[1], int(sys.argv[2])
 db = duckdb.connect()
 db.execute(\"set timezone = 'UTC'\")
 db.execute('set parquet_metadata_cache = true')
+db.execute('set enable_progress_bar = false')
 times = []
 for run in range(runs + 1):
     began = time.perf_counter()

@@ -13,16 +13,15 @@
 )]
 
 mod clients;
-mod random;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use hotspot_core::record::{EndReason, FlowRecord, NatState, PublicEndpoint};
+use hotspot_tests::random::{Random, Zipf};
 
 use clients::Client;
-use random::{Random, Zipf};
 
 const SECOND_NS: i64 = 1_000_000_000;
 /// 2026-11-24T10:00:00Z.

@@ -13,16 +13,14 @@ mod chain;
 mod life;
 #[path = "faults/model.rs"]
 mod model;
-#[path = "faults/random.rs"]
-mod random;
 #[path = "faults/tap.rs"]
 mod tap;
 
 use std::path::Path;
 
+use hotspot_tests::random::Random;
 use life::{Asked, Gateway, Secrets};
 use model::{Disk, Tree};
-use random::Random;
 use tap::{Fault, Op, Seen, Trouble};
 
 /// In memory where that is possible: nothing is flushed here but in the model, while file systems on disks do it on their own.
@@ -116,12 +114,12 @@ fn cut_everywhere(
         }
         for _ in 0..times {
             let seed = random.next();
-            let mut random = Random(seed);
+            let mut random = Random::new(seed);
             let mut asked = recorded.asked.as_of(&noted);
             asked.lose_power();
             let tree = disk.cut(&mut random);
             cuts += 1;
-            let outcome = if random.below(100) < deeper {
+            let outcome = if random.index(100) < deeper {
                 cut_again(&tree, secrets, &asked, &mut random)
             } else {
                 recover(&tree, secrets, asked, random.one_in(8))
@@ -140,7 +138,7 @@ fn cut_again(tree: &Tree, secrets: &Secrets, asked: &Asked, random: &mut Random)
     let recorded = record(tree, None, |root| settle(root, secrets, asked.clone()));
     let (mut disk, _) = Disk::of(tree);
     let mut noted = acknowledged(asked);
-    let until = random.below(recorded.seen.ops.len()) + 1;
+    let until = random.index(recorded.seen.ops.len()) + 1;
     for op in &recorded.seen.ops[..until] {
         disk.apply(op, random);
         if let Op::Note(number) = op {
@@ -166,13 +164,13 @@ fn brief(op: &Op) -> String {
 }
 
 fn power_cuts(wanted: usize, seed: u64, deeper: usize) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let (mut cuts, mut lives, mut records) = (0, 0, 0);
     while cuts < wanted {
         let secrets = Secrets::new(lives % 2 == 1);
         // Every other life on a disk that fails now and then.
-        let trouble = Trouble::ALL[random.below(Trouble::ALL.len())];
-        let fault = (lives % 4 >= 2).then(|| Fault { trouble, at: random.below(300), calls: 1 + random.below(12) });
+        let trouble = Trouble::ALL[random.index(Trouble::ALL.len())];
+        let fault = (lives % 4 >= 2).then(|| Fault { trouble, at: random.index(300), calls: 1 + random.index(12) });
         let recorded = record(&Tree::default(), fault, |root| live(root, &secrets, Asked::default()));
         records += acknowledged(&recorded.asked).len();
         let times = ((wanted - cuts) / (4 * recorded.seen.ops.len())).clamp(1, 20);
@@ -253,7 +251,7 @@ fn a_flush_left_out_and_an_early_answer_are_noticed() {
         let mut recorded = record(&Tree::default(), None, |root| live(root, &secrets, Asked::default()));
         omission.apply(&mut recorded.seen.ops);
         // An agent that does not start at all panics.
-        let cut = std::panic::AssertUnwindSafe(|| cut_everywhere(&recorded, &secrets, 4, 0, &mut Random(3)));
+        let cut = std::panic::AssertUnwindSafe(|| cut_everywhere(&recorded, &secrets, 4, 0, &mut Random::new(3)));
         let outcome = std::panic::catch_unwind(cut);
         drop(tap::close());
         assert!(!matches!(outcome, Ok(Ok(_))), "{omission:?} does no harm, or this test cannot see any");
@@ -329,7 +327,7 @@ fn signing_keys_take_over_whatever_the_disk_does() {
             assert_eq!(chain::check(dir.path(), 9), Ok(()), "{fault:?}");
         }
     }
-    let (mut disk, mut sealed, mut random) = (Disk::of(&Tree::default()).0, 0, Random(4));
+    let (mut disk, mut sealed, mut random) = (Disk::of(&Tree::default()).0, 0, Random::new(4));
     for op in &seen.ops {
         disk.apply(op, &mut random);
         if let Op::Note(sequence) = op {

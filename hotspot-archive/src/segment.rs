@@ -13,6 +13,7 @@ mod guard;
 pub mod schema;
 mod select;
 mod sessions;
+mod shared_columns;
 mod text_column;
 mod thrift;
 mod writer;

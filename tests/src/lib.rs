@@ -16,6 +16,7 @@ pub mod mount;
 pub mod namespace;
 pub mod pcap;
 pub mod programs;
+pub mod random;
 pub mod venue;
 
 use std::time::{Duration, Instant};

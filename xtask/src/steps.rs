@@ -30,16 +30,19 @@ fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
+/// All programs of the workspace, as the tests build them: packages alone would be built once more, with fewer features.
 fn build() -> Result<()> {
-    run_command(&mut cargo(&["build", "--quiet", "--release", "--locked", "-p", "hotspot-agent", "-p", "hotspot-cli"]))
+    run_command(&mut cargo(&["build", "--quiet", "--release", "--locked", "--workspace", "--bins"]))
+}
+
+/// Runs one of the programs that were built.
+fn run_program(name: &str, options: &[String]) -> Result<()> {
+    build()?;
+    run_command(Command::new(workspace().join("target/release").join(name)).current_dir(workspace()).args(options))
 }
 
 pub(crate) fn demo(options: &[String]) -> Result<()> {
-    build()?;
-    run_command(
-        cargo(&["run", "--quiet", "--release", "--locked", "-p", "hotspot-tests", "--bin", "hotspot-demo", "--"])
-            .args(options),
-    )
+    run_program("hotspot-demo", options)
 }
 
 /// All tests, one after the other: those on the lab share the machine, and exact counts need it quiet.
@@ -53,17 +56,9 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
 /// The long tests.
 pub(crate) fn soak() -> Result<()> {
     build()?;
-    let tests = [
-        ("hotspot-core", "join"),
-        ("hotspot-archive", "damage"),
-        ("hotspot-agent", "faults"),
-        ("hotspot-tests", "soak"),
-    ];
-    for (package, test) in tests {
-        let words = ["test", "--release", "--locked", "-p", package, "--test", test, "--no-fail-fast"];
-        run_command(cargo(&words).args(["--", "--ignored", "--test-threads=1"]))?;
-    }
-    Ok(())
+    let mut tests = cargo(&["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
+    tests.args(["--test", "join", "--test", "damage", "--test", "faults", "--test", "soak"]);
+    run_command(tests.args(["--", "--ignored", "--test-threads=1"]))
 }
 
 pub(crate) fn lint() -> Result<()> {
@@ -74,13 +69,9 @@ pub(crate) fn lint() -> Result<()> {
 
 /// Compares captures as the agent records them with tshark.
 pub(crate) fn compare(options: &[String]) -> Result<()> {
-    build()?;
-    run_command(
-        cargo(&["run", "--quiet", "--release", "--locked", "-p", "hotspot-tests", "--bin", "hotspot-compare", "--"])
-            .args(options),
-    )
+    run_program("hotspot-compare", options)
 }
 
 pub(crate) fn bench(options: &[String]) -> Result<()> {
-    run_command(cargo(&["run", "--quiet", "--release", "--locked", "-p", "hotspot-bench", "--"]).args(options))
+    run_program("hotspot-bench", options)
 }

@@ -7,8 +7,8 @@ use hotspot_core::MacAddr;
 use hotspot_core::fact::IdentitySource;
 use hotspot_core::record::{Attribution, Identity};
 
-use super::random::Random;
 use super::{BEGIN_NS, SECOND_NS};
+use hotspot_tests::random::Random;
 
 const CLIENTS: u32 = 2000;
 const VENDORS: [([u8; 3], &str); 6] = [

@@ -23,7 +23,10 @@ use super::pinned::{Pinned, first_of_tcx};
 use super::pins::{PinnedHook, Pins};
 
 /// All programs of the object: for what clients send, by XDP and by tc, and for what they get.
-pub const PROGRAMS: [&str; 3] = ["hotspot_xdp", "hotspot_ingress", "hotspot_egress"];
+pub const PROGRAMS: [&str; 3] = [XDP, INGRESS, EGRESS];
+const XDP: &str = "hotspot_xdp";
+const INGRESS: &str = "hotspot_ingress";
+const EGRESS: &str = "hotspot_egress";
 
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -207,7 +210,7 @@ fn cover_ingress(ebpf: &mut Ebpf, place: Place<'_>) -> Result<Side, CaptureError
 
 fn cover_by_xdp(ebpf: &mut Ebpf, place: Place<'_>, mode: XdpMode) -> Result<Side, CaptureError> {
     let hook = if matches!(mode, XdpMode::Skb) { Hook::XdpGeneric } else { Hook::XdpNative };
-    let program: &mut Xdp = program(ebpf, "hotspot_xdp")?;
+    let program: &mut Xdp = program(ebpf, XDP)?;
     let link = program.attach(&place.device.name, mode).map_err(|source| place.attach_failed(source))?;
     let link = program.take_link(link).map_err(|source| place.attach_failed(source))?;
     let link = FdLink::try_from(link).map_err(|_| CaptureError::CannotPin { interface: place.device.name.clone() })?;
@@ -247,7 +250,7 @@ pub fn take_over(ebpf: &mut Ebpf, place: Place<'_>, left: PinnedHook) -> Result<
     let taken = is_attached
         && match hook {
             Hook::XdpNative | Hook::XdpGeneric => {
-                let program: &mut Xdp = program(ebpf, "hotspot_xdp")?;
+                let program: &mut Xdp = program(ebpf, XDP)?;
                 let link = link().and_then(|link| program.attach_to_link(link.try_into().ok()?).ok());
                 link.is_some_and(|link| program.take_link(link).is_ok())
             }
@@ -273,8 +276,8 @@ pub fn take_over(ebpf: &mut Ebpf, place: Place<'_>, left: PinnedHook) -> Result<
 
 fn tc_program(direction: Direction) -> (&'static str, TcAttachType) {
     match direction {
-        Direction::Out => ("hotspot_ingress", TcAttachType::Ingress),
-        Direction::In => ("hotspot_egress", TcAttachType::Egress),
+        Direction::Out => (INGRESS, TcAttachType::Ingress),
+        Direction::In => (EGRESS, TcAttachType::Egress),
     }
 }
 
@@ -289,8 +292,7 @@ pub fn needed(choice: HookChoice, device: &Device, left: &[PinnedHook]) -> Vec<&
             HookChoice::Auto => device.reason_against_xdp().is_none(),
         },
     };
-    let [xdp, ingress, egress] = PROGRAMS;
-    vec![if is_xdp { xdp } else { ingress }, egress]
+    vec![if is_xdp { XDP } else { INGRESS }, EGRESS]
 }
 
 /// A program of the object, loaded now where nobody expected that it would be needed.

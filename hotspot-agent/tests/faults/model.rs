@@ -10,8 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::random::Random;
 use crate::tap::{FileId, Op};
+use hotspot_tests::random::Random;
 
 /// What reaches a disk whole or not at all, mostly.
 const SECTOR: usize = 512;
@@ -153,14 +153,14 @@ impl Disk {
     pub(crate) fn cut(&self, random: &mut Random) -> Tree {
         let mut tree = Tree::default();
         // Most file systems keep the order in which names were changed; POSIX does not ask for it.
-        let in_order = random.one_in(2).then(|| random.below(self.clock + 1));
-        let keep = random.below(5);
+        let in_order = random.one_in(2).then(|| random.index(self.clock + 1));
+        let keep = random.index(5);
         let mut waiting = vec![PathBuf::new()];
         while let Some(dir) = waiting.pop() {
             let names = &self.dirs[&dir];
             let mut found = names.durable.clone();
             for (at, naming) in &names.pending {
-                if in_order.map_or_else(|| random.below(4) < keep, |until| *at < until) {
+                if in_order.map_or_else(|| random.index(4) < keep, |until| *at < until) {
                     apply(&mut found, naming);
                 }
             }
@@ -202,7 +202,7 @@ impl Content {
     }
 
     fn fail_to_flush(&mut self, random: &mut Random) {
-        let keep = random.below(5);
+        let keep = random.index(5);
         let mut len = self.durable.len();
         for change in self.pending.drain(..) {
             match change {
@@ -221,7 +221,7 @@ impl Content {
     }
 
     fn cut(&self, random: &mut Random) -> Vec<u8> {
-        let keep = random.below(5);
+        let keep = random.index(5);
         let mut content = self.durable.clone();
         let mut len = content.len();
         for change in &self.pending {
@@ -231,7 +231,7 @@ impl Content {
                     write_pieces(&mut content, *at, bytes, keep, random);
                 }
                 Change::SetLen(to) => {
-                    if random.below(4) < keep {
+                    if random.index(4) < keep {
                         content.resize(*to, 0);
                     }
                     len = len.max(*to);
@@ -252,8 +252,8 @@ fn write_pieces(content: &mut Vec<u8>, at: usize, bytes: &[u8], keep: usize, ran
     while from < bytes.len() {
         let to = ((at + from) / SECTOR + 1) * SECTOR - at;
         let piece = &bytes[from..to.min(bytes.len())];
-        if random.below(4) < keep {
-            let kept = if random.one_in(8) { random.below(piece.len() + 1) } else { piece.len() };
+        if random.index(4) < keep {
+            let kept = if random.one_in(8) { random.index(piece.len() + 1) } else { piece.len() };
             if kept > 0 {
                 put(content, at + from, &piece[..kept]);
             }

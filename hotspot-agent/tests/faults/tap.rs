@@ -347,35 +347,32 @@ extern "C" fn ftruncate64(fd: c_int, len: off64_t) -> c_int {
     result
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
-    let paths = with(|tap| tap.inner(from).zip(tap.inner(to))).flatten();
+/// A call about paths below the directory: refused where a test says so, noted where it was done.
+fn about<T>(paths: Option<T>, call: Call, ask: impl FnOnce() -> c_int, note: impl FnOnce(T) -> Op) -> c_int {
     if paths.is_some()
-        && let Some(errno) = with(|tap| tap.refuses(Call::Rename)).flatten()
+        && let Some(errno) = with(|tap| tap.refuses(call)).flatten()
     {
         return fail(errno);
     }
-    // SAFETY: the caller's own arguments.
-    let result = code(unsafe { libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, from, libc::AT_FDCWD, to, 0) });
-    if let Some((from, to)) = paths.filter(|_| result == 0) {
-        with(|tap| tap.seen.ops.push(Op::Rename { from, to }));
+    let result = ask();
+    if let Some(paths) = paths.filter(|_| result == 0) {
+        with(|tap| tap.seen.ops.push(note(paths)));
     }
     result
 }
 
+#[unsafe(no_mangle)]
+extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
+    let paths = with(|tap| tap.inner(from).zip(tap.inner(to))).flatten();
+    // SAFETY: the caller's own arguments.
+    let ask = || code(unsafe { libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, from, libc::AT_FDCWD, to, 0) });
+    about(paths, Call::Rename, ask, |(from, to)| Op::Rename { from, to })
+}
+
 fn remove(path: *const c_char, flags: c_int) -> c_int {
-    let inner = with(|tap| tap.inner(path)).flatten();
-    if inner.is_some()
-        && let Some(errno) = with(|tap| tap.refuses(Call::Remove)).flatten()
-    {
-        return fail(errno);
-    }
     // SAFETY: the caller's own argument.
-    let result = code(unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, flags) });
-    if let Some(path) = inner.filter(|_| result == 0) {
-        with(|tap| tap.seen.ops.push(Op::Remove { path }));
-    }
-    result
+    let ask = || code(unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, flags) });
+    about(with(|tap| tap.inner(path)).flatten(), Call::Remove, ask, |path| Op::Remove { path })
 }
 
 #[unsafe(no_mangle)]
@@ -390,16 +387,7 @@ extern "C" fn rmdir(path: *const c_char) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
-    let inner = with(|tap| tap.inner(path)).flatten();
-    if inner.is_some()
-        && let Some(errno) = with(|tap| tap.refuses(Call::Create)).flatten()
-    {
-        return fail(errno);
-    }
     // SAFETY: the caller's own arguments.
-    let result = code(unsafe { libc::syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path, mode) });
-    if let Some(path) = inner.filter(|_| result == 0) {
-        with(|tap| tap.seen.ops.push(Op::MakeDir { path }));
-    }
-    result
+    let ask = || code(unsafe { libc::syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path, mode) });
+    about(with(|tap| tap.inner(path)).flatten(), Call::Create, ask, |path| Op::MakeDir { path })
 }

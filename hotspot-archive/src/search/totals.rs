@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use arrow_array::types::{TimestampMicrosecondType, UInt8Type, UInt16Type};
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_schema::ArrowError;
 use foldhash::fast::FixedState;
 
@@ -13,6 +13,8 @@ use crate::segment::Origin;
 
 /// Groups that are held in memory, with some 100 bytes each.
 const GROUPS_MAX: usize = 4 << 20;
+/// Values of a dictionary that have a sum each, whether a row has the value or not.
+const NUMBERED_MAX: usize = 1 << 18;
 /// What a search says that met more of them.
 pub(super) const TOO_MANY: &str = "there are more than 4 million groups; narrow the search or sum by another column";
 
@@ -103,17 +105,41 @@ impl Sums {
     }
 }
 
-/// Sums by group; the group of unknown values is `None`.
+/// Sums by group.
 #[derive(Clone, Debug)]
 pub struct Totals {
     by: By,
-    groups: HashMap<Option<Box<str>>, Sums, FixedState>,
+    groups: HashMap<Box<str>, Sums, FixedState>,
+    /// Of rows without a value.
+    unknown: Sums,
+    open: Option<Numbered>,
+}
+
+/// Sums by the numbers that a dictionary gives to its values, as long as batches share the dictionary.
+#[derive(Clone, Debug)]
+struct Numbered {
+    values: StringArray,
+    /// One for each value, and one for rows without.
+    sums: Vec<Sums>,
+}
+
+impl Numbered {
+    fn new(values: &StringArray) -> Self {
+        Self { values: values.clone(), sums: vec![Sums::default(); values.len() + 1] }
+    }
+
+    /// The same memory, which stays where it is while it is held here.
+    fn has(&self, values: &StringArray) -> bool {
+        let place =
+            |values: &StringArray| (values.value_offsets().as_ptr(), values.value_data().as_ptr(), values.len());
+        place(&self.values) == place(values)
+    }
 }
 
 impl Totals {
     #[must_use]
     pub fn new(by: By) -> Self {
-        Self { by, groups: HashMap::default() }
+        Self { by, groups: HashMap::default(), unknown: Sums::default(), open: None }
     }
 
     #[must_use]
@@ -121,20 +147,42 @@ impl Totals {
         self.by
     }
 
-    /// The groups, largest first by what `order` says.
+    /// The groups, largest first by what `order` says; that of unknown values is `None`.
     #[must_use]
-    pub fn sorted(self, order: impl Fn(&Sums) -> u64) -> Vec<(Option<Box<str>>, Sums)> {
-        let mut groups: Vec<_> = self.groups.into_iter().collect();
+    pub fn sorted(mut self, order: impl Fn(&Sums) -> u64) -> Vec<(Option<Box<str>>, Sums)> {
+        self.close();
+        let unknown = (self.unknown.flows > 0).then_some((None, self.unknown));
+        let known = self.groups.into_iter().map(|(group, sums)| (Some(group), sums));
+        let mut groups: Vec<_> = known.chain(unknown).collect();
         groups.sort_by(|left, right| order(&right.1).cmp(&order(&left.1)).then_with(|| left.0.cmp(&right.0)));
         groups
     }
 
     /// Adds another's groups; false where there are too many.
-    pub(super) fn add(&mut self, other: Self) -> bool {
+    pub(super) fn add(&mut self, mut other: Self) -> bool {
+        other.close();
+        self.unknown.add(&other.unknown);
         for (group, sums) in other.groups {
             self.groups.entry(group).or_default().add(&sums);
         }
         self.groups.len() <= GROUPS_MAX
+    }
+
+    fn add_to(&mut self, group: Option<&str>, sums: &Sums) {
+        match group.map(|group| (group, self.groups.get_mut(group))) {
+            None => self.unknown.add(sums),
+            Some((_, Some(known))) => known.add(sums),
+            Some((group, None)) => drop(self.groups.insert(group.into(), *sums)),
+        }
+    }
+
+    /// Gives what was summed by number to the groups.
+    fn close(&mut self) {
+        let Some(Numbered { values, sums }) = self.open.take() else { return };
+        for (number, sums) in sums.iter().enumerate().filter(|(_, sums)| sums.flows > 0) {
+            let is_known = number < values.len() && values.is_valid(number);
+            self.add_to(is_known.then(|| values.value(number)), sums);
+        }
     }
 
     /// Adds the rows of a batch.
@@ -186,41 +234,35 @@ impl Totals {
     fn add_all(&mut self, counts: &Counts<'_>, group: &str) {
         let mut sums = Sums::default();
         (0..counts.rows).for_each(|row| counts.add_to(&mut sums, row));
-        self.groups.entry(Some(group.into())).or_default().add(&sums);
+        self.add_to(Some(group), &sums);
     }
 
     fn add_numbers(&mut self, counts: &Counts<'_>, key: impl Fn(usize) -> Option<i64>, show: impl Fn(i64) -> String) {
         let mut parts: HashMap<Option<i64>, Sums, FixedState> = HashMap::default();
         (0..counts.rows).for_each(|row| counts.add_to(parts.entry(key(row)).or_default(), row));
         for (key, sums) in parts {
-            self.groups.entry(key.map(|key| show(key).into_boxed_str())).or_default().add(&sums);
+            self.add_to(key.map(&show).as_deref(), &sums);
         }
     }
 
     /// Sums by the numbers of the values first, so that no text is looked at twice.
     fn add_text(&mut self, batch: &RecordBatch, counts: &Counts<'_>) -> Result<(), ArrowError> {
         let (keys, values) = text_column(batch, self.by.column())?;
-        if values.len() > counts.rows {
-            // The dictionary of a whole row group: only a few of its values are in this batch.
+        if values.len() > NUMBERED_MAX {
             let text =
                 |key: i64| usize::try_from(key).map_or_else(|_| String::new(), |key| values.value(key).to_owned());
             self.add_numbers(counts, |row| keys.is_valid(row).then(|| i64::from(keys.value(row))), text);
             return Ok(());
         }
-        let mut parts = vec![Sums::default(); values.len() + 1];
+        if !self.open.as_ref().is_some_and(|open| open.has(values)) {
+            self.close();
+        }
+        let open = self.open.get_or_insert_with(|| Numbered::new(values));
         for row in 0..counts.rows {
-            let key = if keys.is_valid(row) {
-                usize::try_from(keys.value(row)).unwrap_or(values.len())
-            } else {
-                values.len()
-            };
-            if let Some(sums) = parts.get_mut(key) {
+            let number = keys.is_valid(row).then(|| usize::try_from(keys.value(row)).ok()).flatten();
+            if let Some(sums) = open.sums.get_mut(number.unwrap_or(values.len())) {
                 counts.add_to(sums, row);
             }
-        }
-        for (key, sums) in parts.iter().enumerate().filter(|(_, sums)| sums.flows > 0) {
-            let value = (key < values.len() && values.is_valid(key)).then(|| values.value(key));
-            self.groups.entry(value.map(Into::into)).or_default().add(sums);
         }
         Ok(())
     }

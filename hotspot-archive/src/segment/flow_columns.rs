@@ -7,16 +7,13 @@ use arrow_array::types::{ArrowPrimitiveType, Int64Type, TimestampMicrosecondType
 use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch};
 use arrow_buffer::{NullBufferBuilder, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
-use hotspot_core::fact::IdentitySource;
 use hotspot_core::record::{Attribution, EndReason, FlowRecord, NatState};
 use hotspot_core::{MacAddr, WallNs};
 
-use super::flows::source_label;
-use super::text_column::{LabelColumn, StrColumn, TextColumn, constant};
+use super::shared_columns::SharedColumns;
+use super::text_column::{LabelColumn, TextColumn, constant};
 use super::{Origin, schema};
 use crate::layout::Class;
-
-const SOURCES: [IdentitySource; 3] = [IdentitySource::Radius, IdentitySource::Portal, IdentitySource::File];
 
 /// Numbers of one column.
 struct Numbers<P: ArrowPrimitiveType> {
@@ -67,7 +64,6 @@ pub(super) struct FlowColumns {
     flow_id: Numbers<Int64Type>,
     start: Numbers<TimestampMicrosecondType>,
     end: Numbers<TimestampMicrosecondType>,
-    interface: StrColumn,
     vlan: Numbers<UInt16Type>,
     inner_vlan: Numbers<UInt16Type>,
     client_mac: TextColumn<MacAddr>,
@@ -89,15 +85,7 @@ pub(super) struct FlowColumns {
     tcp_flags_in: Numbers<UInt8Type>,
     end_reason: LabelColumn,
     attribution: LabelColumn,
-    user: StrColumn,
-    session_id: StrColumn,
-    auth_method: StrColumn,
-    identity_source: LabelColumn,
-    ap_mac: TextColumn<MacAddr>,
-    ssid: StrColumn,
-    nas: StrColumn,
-    hostname: StrColumn,
-    device_vendor: StrColumn,
+    shared: SharedColumns,
 }
 
 impl FlowColumns {
@@ -109,7 +97,6 @@ impl FlowColumns {
             flow_id: Numbers::new(rows),
             start: Numbers::new(rows),
             end: Numbers::new(rows),
-            interface: StrColumn::new(rows),
             vlan: Numbers::new(rows),
             inner_vlan: Numbers::new(rows),
             client_mac: TextColumn::new(rows),
@@ -131,15 +118,7 @@ impl FlowColumns {
             tcp_flags_in: Numbers::new(rows),
             end_reason: LabelColumn::new(rows, EndReason::ALL.iter().map(|reason| reason.label())),
             attribution: LabelColumn::new(rows, Attribution::ALL.iter().map(|attribution| attribution.label())),
-            user: StrColumn::new(rows),
-            session_id: StrColumn::new(rows),
-            auth_method: StrColumn::new(rows),
-            identity_source: LabelColumn::new(rows, SOURCES.into_iter().map(source_label)),
-            ap_mac: TextColumn::new(rows),
-            ssid: StrColumn::new(rows),
-            nas: StrColumn::new(rows),
-            hostname: StrColumn::new(rows),
-            device_vendor: StrColumn::new(rows),
+            shared: SharedColumns::new(rows),
         }
     }
 
@@ -156,7 +135,6 @@ impl FlowColumns {
         self.flow_id.count(row.flow_id);
         self.start.push(Some(micros(row.start_ns)));
         self.end.push(Some(micros(row.end_ns)));
-        self.interface.push(Some(&row.interface));
         self.vlan.push(row.vlan);
         self.inner_vlan.push(row.inner_vlan);
         self.client_mac.push(Some(row.client_mac));
@@ -178,28 +156,20 @@ impl FlowColumns {
         self.tcp_flags_in.push(row.tcp_flags_in);
         self.end_reason.push(Some(row.end_reason as usize));
         self.attribution.push(Some(row.attribution as usize));
-        let who = row.identity.as_deref();
-        self.user.push(who.and_then(|who| who.user.as_deref()));
-        self.session_id.push(who.map(|who| &*who.session_id));
-        self.auth_method.push(who.and_then(|who| who.auth_method.as_deref()));
-        self.identity_source.push(who.map(|who| who.source as usize));
-        self.ap_mac.push(who.and_then(|who| who.ap_mac));
-        self.ssid.push(who.and_then(|who| who.ssid.as_deref()));
-        self.nas.push(who.and_then(|who| who.nas.as_deref()));
-        self.hostname.push(row.hostname.as_deref());
-        self.device_vendor.push(row.device_vendor.as_deref());
+        self.shared.push(row);
     }
 
     /// The batch; begins anew.
     pub(super) fn finish(&mut self, origin: &Origin) -> Result<RecordBatch, ArrowError> {
         let len = std::mem::take(&mut self.len);
+        self.shared.end_run();
         let columns = vec![
             self.flow_id.finish(),
             self.start.finish_utc(),
             self.end.finish_utc(),
             constant(&origin.site, len),
             constant(&origin.gateway, len),
-            self.interface.finish(),
+            self.shared.interface.finish(),
             self.vlan.finish(),
             self.inner_vlan.finish(),
             self.client_mac.finish(),
@@ -221,15 +191,15 @@ impl FlowColumns {
             self.tcp_flags_in.finish(),
             self.end_reason.finish(),
             self.attribution.finish(),
-            self.user.finish(),
-            self.session_id.finish(),
-            self.auth_method.finish(),
-            self.identity_source.finish(),
-            self.ap_mac.finish(),
-            self.ssid.finish(),
-            self.nas.finish(),
-            self.hostname.finish(),
-            self.device_vendor.finish(),
+            self.shared.user.finish(),
+            self.shared.session_id.finish(),
+            self.shared.auth_method.finish(),
+            self.shared.identity_source.finish(),
+            self.shared.ap_mac.finish(),
+            self.shared.ssid.finish(),
+            self.shared.nas.finish(),
+            self.shared.hostname.finish(),
+            self.shared.device_vendor.finish(),
         ];
         RecordBatch::try_new(Arc::new(as_dictionaries(&schema::of(Class::Flows))), columns)
     }

@@ -28,6 +28,51 @@ impl Values {
         self.ends.push(i32::try_from(self.text.len()).unwrap_or(i32::MAX));
         i32::try_from(self.ends.len()).unwrap_or(i32::MAX) - 2
     }
+
+    /// The values; begins anew.
+    fn finish(&mut self) -> ArrayRef {
+        let Self { text, ends } = std::mem::replace(self, Self::new());
+        // Everything appended is the text of an address or was a `str`.
+        Arc::new(StringArray::new(OffsetBuffer::new(ScalarBuffer::from(ends)), Buffer::from_vec(text), None))
+    }
+}
+
+/// Which value each row has.
+#[derive(Debug)]
+struct Keys {
+    numbers: Vec<i32>,
+    nulls: NullBufferBuilder,
+    /// That of the row before.
+    last: Option<i32>,
+}
+
+impl Keys {
+    fn new(rows: usize) -> Self {
+        Self { numbers: Vec::with_capacity(rows), nulls: NullBufferBuilder::new(rows), last: None }
+    }
+
+    #[inline]
+    fn push(&mut self, key: Option<i32>) {
+        self.numbers.push(key.unwrap_or(0));
+        self.nulls.append(key.is_some());
+        self.last = key;
+    }
+
+    fn repeat(&mut self, rows: usize) {
+        self.numbers.resize(self.numbers.len() + rows, self.last.unwrap_or(0));
+        match self.last {
+            Some(_) => self.nulls.append_n_non_nulls(rows),
+            None => self.nulls.append_n_nulls(rows),
+        }
+    }
+
+    /// The column of what was pushed; begins anew.
+    fn finish(&mut self, values: ArrayRef) -> ArrayRef {
+        let capacity = self.numbers.capacity();
+        let numbers = std::mem::replace(&mut self.numbers, Vec::with_capacity(capacity));
+        let keys = Int32Array::new(ScalarBuffer::from(numbers), self.nulls.finish());
+        Arc::new(DictionaryArray::<Int32Type>::new(keys, values))
+    }
 }
 
 /// Something that is written as text.
@@ -81,28 +126,17 @@ pub(super) struct TextColumn<K> {
     values: Values,
     known: std::collections::HashMap<K, i32, foldhash::fast::RandomState>,
     last: Option<(K, i32)>,
-    keys: Vec<i32>,
-    nulls: NullBufferBuilder,
+    keys: Keys,
 }
 
 impl<K: Copy + Eq + Hash + AsText> TextColumn<K> {
     pub(super) fn new(rows: usize) -> Self {
-        Self {
-            values: Values::new(),
-            known: std::collections::HashMap::default(),
-            last: None,
-            keys: Vec::with_capacity(rows),
-            nulls: NullBufferBuilder::new(rows),
-        }
+        Self { values: Values::new(), known: std::collections::HashMap::default(), last: None, keys: Keys::new(rows) }
     }
 
     #[inline]
     pub(super) fn push(&mut self, value: Option<K>) {
-        let Some(value) = value else {
-            self.keys.push(0);
-            self.nulls.append_null();
-            return;
-        };
+        let Some(value) = value else { return self.keys.push(None) };
         let key = match self.last {
             Some((last, key)) if last == value => key,
             _ => {
@@ -115,16 +149,19 @@ impl<K: Copy + Eq + Hash + AsText> TextColumn<K> {
                 key
             }
         };
-        self.keys.push(key);
-        self.nulls.append_non_null();
+        self.keys.push(Some(key));
+    }
+
+    /// The same value as in the row before, for so many rows.
+    pub(super) fn repeat(&mut self, rows: usize) {
+        self.keys.repeat(rows);
     }
 
     /// The column of what was pushed; begins anew.
     pub(super) fn finish(&mut self) -> ArrayRef {
-        let values = std::mem::replace(&mut self.values, Values::new());
         self.known.clear();
         self.last = None;
-        column(values, &mut self.keys, &mut self.nulls)
+        self.keys.finish(self.values.finish())
     }
 }
 
@@ -134,35 +171,28 @@ pub(super) struct StrColumn {
     values: Values,
     known: std::collections::HashMap<Arc<str>, i32, foldhash::fast::RandomState>,
     last: Option<i32>,
-    keys: Vec<i32>,
-    nulls: NullBufferBuilder,
+    keys: Keys,
 }
 
 impl StrColumn {
     pub(super) fn new(rows: usize) -> Self {
-        Self {
-            values: Values::new(),
-            known: std::collections::HashMap::default(),
-            last: None,
-            keys: Vec::with_capacity(rows),
-            nulls: NullBufferBuilder::new(rows),
-        }
+        Self { values: Values::new(), known: std::collections::HashMap::default(), last: None, keys: Keys::new(rows) }
     }
 
     #[inline]
     pub(super) fn push(&mut self, value: Option<&str>) {
-        let Some(value) = value else {
-            self.keys.push(0);
-            self.nulls.append_null();
-            return;
-        };
+        let Some(value) = value else { return self.keys.push(None) };
         let key = match self.last {
             Some(last) if self.value(last) == value.as_bytes() => last,
             _ => self.find(value),
         };
         self.last = Some(key);
-        self.keys.push(key);
-        self.nulls.append_non_null();
+        self.keys.push(Some(key));
+    }
+
+    /// The same value as in the row before, for so many rows.
+    pub(super) fn repeat(&mut self, rows: usize) {
+        self.keys.repeat(rows);
     }
 
     fn value(&self, key: i32) -> &[u8] {
@@ -183,10 +213,9 @@ impl StrColumn {
 
     /// The column of what was pushed; begins anew.
     pub(super) fn finish(&mut self) -> ArrayRef {
-        let values = std::mem::replace(&mut self.values, Values::new());
         self.known.clear();
         self.last = None;
-        column(values, &mut self.keys, &mut self.nulls)
+        self.keys.finish(self.values.finish())
     }
 }
 
@@ -194,44 +223,34 @@ impl StrColumn {
 #[derive(Debug)]
 pub(super) struct LabelColumn {
     labels: ArrayRef,
-    keys: Vec<i32>,
-    nulls: NullBufferBuilder,
+    keys: Keys,
 }
 
 impl LabelColumn {
     pub(super) fn new(rows: usize, labels: impl Iterator<Item = &'static str>) -> Self {
-        let labels = Arc::new(labels.map(Some).collect::<StringArray>());
-        Self { labels, keys: Vec::with_capacity(rows), nulls: NullBufferBuilder::new(rows) }
+        Self { labels: Arc::new(labels.map(Some).collect::<StringArray>()), keys: Keys::new(rows) }
     }
 
     /// Appends the label at this position.
     #[inline]
     pub(super) fn push(&mut self, position: Option<usize>) {
-        self.keys.push(position.map_or(0, |position| i32::try_from(position).unwrap_or(i32::MAX)));
-        self.nulls.append(position.is_some());
+        self.keys.push(position.map(|position| i32::try_from(position).unwrap_or(i32::MAX)));
+    }
+
+    /// The same label as in the row before, for so many rows.
+    pub(super) fn repeat(&mut self, rows: usize) {
+        self.keys.repeat(rows);
     }
 
     pub(super) fn finish(&mut self) -> ArrayRef {
-        dictionary(Arc::clone(&self.labels), &mut self.keys, &mut self.nulls)
+        self.keys.finish(Arc::clone(&self.labels))
     }
 }
 
 /// The same text in every row.
 pub(super) fn constant(text: &str, rows: usize) -> ArrayRef {
-    let mut keys = vec![0; rows];
-    dictionary(Arc::new(StringArray::from(vec![text])), &mut keys, &mut NullBufferBuilder::new(0))
-}
-
-fn column(values: Values, keys: &mut Vec<i32>, nulls: &mut NullBufferBuilder) -> ArrayRef {
-    let offsets = OffsetBuffer::new(ScalarBuffer::from(values.ends));
-    // Everything appended is the text of an address or was a `str`.
-    let values = StringArray::new(offsets, Buffer::from_vec(values.text), None);
-    dictionary(Arc::new(values), keys, nulls)
-}
-
-fn dictionary(values: ArrayRef, keys: &mut Vec<i32>, nulls: &mut NullBufferBuilder) -> ArrayRef {
-    let capacity = keys.capacity();
-    let keys = std::mem::replace(keys, Vec::with_capacity(capacity));
-    let keys = Int32Array::new(ScalarBuffer::from(keys), nulls.finish());
-    Arc::new(DictionaryArray::<Int32Type>::new(keys, values))
+    let mut keys = Keys::new(rows);
+    keys.last = Some(0);
+    keys.repeat(rows);
+    keys.finish(Arc::new(StringArray::from(vec![text])))
 }

@@ -37,8 +37,6 @@ const LEVEL: i32 = 3;
 const DICTIONARY_BYTES_MAX: usize = 16 << 20;
 /// Columns in which each value differs a little from the one before, or not at all.
 const DELTAS: [&str; 8] = ["flow_id", "start", "end", "vlan", "inner_vlan", "client_port", "public_port", "icmp_code"];
-/// Columns of small numbers with many distinct ones.
-const PLAIN: [&str; 2] = ["packets_out", "packets_in"];
 /// Columns that hardly ever change from row to row: sharing the beginning with the value before costs less than looking it up.
 const REPEATED: [&str; 9] =
     ["site", "gateway", "interface", "auth_method", "ap_mac", "ssid", "nas", "hostname", "device_vendor"];
@@ -170,11 +168,7 @@ fn properties(class: Class, origin: &Origin, key: Option<&DataKey>) -> Result<Wr
 fn encodings(mut properties: WriterPropertiesBuilder) -> Result<WriterPropertiesBuilder, ParquetError> {
     // A wide value widens 32 others, not 64.
     properties = properties.set_delta_binary_packed_encoder_options(DeltaBinaryPackedEncoderOptions::try_new(128, 4)?);
-    let encoded = [
-        (&DELTAS[..], Encoding::DELTA_BINARY_PACKED),
-        (&PLAIN[..], Encoding::PLAIN),
-        (&REPEATED[..], Encoding::DELTA_BYTE_ARRAY),
-    ];
+    let encoded = [(&DELTAS[..], Encoding::DELTA_BINARY_PACKED), (&REPEATED[..], Encoding::DELTA_BYTE_ARRAY)];
     for (columns, encoding) in encoded {
         for column in columns {
             let column = ColumnPath::from(*column);
