@@ -55,6 +55,8 @@ struct Figures {
     seal_encrypted_flows_per_s_core: f64,
     /// From a journal to a manifest line, in a process of its own: replay, merge, join, segment, hash.
     journal_flows: u64,
+    /// Before compression.
+    journal_mib: f64,
     journal_flows_per_s_core: f64,
     rss_max_mib: f64,
 }
@@ -81,6 +83,7 @@ pub(crate) fn run(json: Option<&Path>, options: &Options) -> anyhow::Result<()> 
         seal_flows_per_s_core: speed(ours.cpu),
         seal_encrypted_flows_per_s_core: speed(ours.cpu_encrypted),
         journal_flows: ours.journal_flows,
+        journal_mib: ours.journal_bytes as f64 / f64::from(1 << 20),
         journal_flows_per_s_core: ours.journal_flows as f64 / ours.journal.cpu_s,
         rss_max_mib: ours.journal.rss_max_mib,
     };
@@ -100,6 +103,7 @@ pub(crate) fn run(json: Option<&Path>, options: &Options) -> anyhow::Result<()> 
     println!("sealed, flows per second of CPU  {:>10.0}", figures.seal_flows_per_s_core);
     println!("  encrypted                      {:>10.0}", figures.seal_encrypted_flows_per_s_core);
     println!("  from a journal of {:>8}     {:>10.0}", figures.journal_flows, figures.journal_flows_per_s_core);
+    println!("  written to that journal, MiB   {:>10.0}", figures.journal_mib);
     println!("  most memory, MiB               {:>10.0}", figures.rss_max_mib);
     write_json(json, &figures)
 }
@@ -112,6 +116,7 @@ struct Ours {
     cpu_encrypted: Duration,
     columns: BTreeMap<String, u64>,
     journal_flows: u64,
+    journal_bytes: u64,
     journal: journal::Cost,
 }
 
@@ -130,6 +135,7 @@ fn seal_all(dir: &Path, options: &Options) -> anyhow::Result<(Ours, Option<Colle
         cpu_encrypted: Duration::ZERO,
         columns: BTreeMap::new(),
         journal_flows: 0,
+        journal_bytes: 0,
         journal: journal::Cost { cpu_s: 0.0, rss_max_mib: 0.0 },
     };
     let mut of_journal = Vec::new();
@@ -158,7 +164,7 @@ fn seal_all(dir: &Path, options: &Options) -> anyhow::Result<(Ours, Option<Colle
             of_journal.push(rows.clone());
         } else if !of_journal.is_empty() {
             let data = DataDir(dir.join("data"));
-            journal::write(&data, &std::mem::take(&mut of_journal))?;
+            ours.journal_bytes = journal::write(&data, &std::mem::take(&mut of_journal))?;
             ours.journal = journal::seal_apart(&data)?;
         }
         if of_journal.len() == JOURNAL_SEGMENTS {

@@ -27,8 +27,8 @@ const TICK: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A generation is not ended sooner than this, whatever the pressure.
 const GENERATION_MIN: Duration = Duration::from_millis(500);
-/// A journal is rotated when it grows beyond this: sealing holds one in memory.
-const JOURNAL_BYTES_MAX: u64 = 512 << 20;
+/// A journal is rotated when more than this was written to it, before compression: sealing holds one in memory, which takes some 1.8 times as much.
+const JOURNAL_CONTENT_MAX: u64 = 512 << 20;
 /// Submissions put into one flush at most.
 const SUBMISSIONS_PER_COMMIT: usize = 4096;
 /// What those are told who wait for a flush that does not come.
@@ -143,7 +143,7 @@ impl Carrier {
         if self.journals.is_failing() {
             return Ok(());
         }
-        let too_large = self.journals.len() > JOURNAL_BYTES_MAX;
+        let too_large = self.journals.content() > JOURNAL_CONTENT_MAX;
         let rotate = self.journals.age() >= self.rotate || too_large || clock_is_set;
         if rotate || self.drained.elapsed() >= self.generation || self.is_under_pressure() {
             self.drain()?;

@@ -63,15 +63,10 @@ impl Journals {
         self.opened.elapsed()
     }
 
-    /// Bytes acknowledged.
+    /// See [`JournalWriter::content`].
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.writer.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.writer.is_empty()
+    pub fn content(&self) -> u64 {
+        self.writer.content()
     }
 
     /// Buffers entries: they are flushed with what is written next, also where that is another journal.

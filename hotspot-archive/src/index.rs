@@ -46,6 +46,8 @@ pub enum IndexError {
     Damaged,
     #[error("is of another segment")]
     OtherSegment,
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
 }
 
 /// An address as 16 bytes, IPv4 mapped into IPv6: one order for both.

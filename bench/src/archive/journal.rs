@@ -28,8 +28,8 @@ const BOOT_ID: &str = "bench";
 /// Deltas per part, as the agent makes them.
 const DELTAS_PER_PART: usize = 32_768;
 
-/// Writes the journal from which these rows would be sealed.
-pub(super) fn write(data: &DataDir, segments: &[Vec<FlowRecord>]) -> anyhow::Result<()> {
+/// Writes the journal from which these rows would be sealed; the bytes that went into it, before they were compressed.
+pub(super) fn write(data: &DataDir, segments: &[Vec<FlowRecord>]) -> anyhow::Result<u64> {
     std::fs::create_dir_all(data.journals())?;
     std::fs::create_dir_all(data.states())?;
     let header = JournalHeader {
@@ -68,7 +68,7 @@ pub(super) fn write(data: &DataDir, segments: &[Vec<FlowRecord>]) -> anyhow::Res
     let ends = segments.iter().flatten().map(|row| row.end_ns).max().unwrap_or(BEGIN_NS);
     writer.append(&Entry::Closed { at_ns: ends, shutdown: true })?;
     writer.commit()?;
-    Ok(())
+    Ok(writer.content())
 }
 
 fn octets(ip: IpAddr) -> [u8; 16] {

@@ -24,6 +24,11 @@ pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Bytes<'a> {
     pub(super) fn varint(&mut self) -> Result<u128, IndexError> {
+        // Nearly all of them.
+        if let [byte @ ..0x80, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(u128::from(*byte));
+        }
         let mut value = 0u128;
         for shift in (0..128).step_by(7) {
             let (&byte, rest) = self.0.split_first().ok_or(IndexError::Damaged)?;
@@ -38,6 +43,15 @@ impl<'a> Bytes<'a> {
 
     pub(super) fn number(&mut self) -> Result<u32, IndexError> {
         u32::try_from(self.varint()?).map_err(|_| IndexError::Damaged)
+    }
+
+    /// Passes over so many numbers.
+    pub(super) fn skip(&mut self, numbers: u64) -> Result<(), IndexError> {
+        for _ in 0..numbers {
+            let end = self.0.iter().position(|byte| byte & 0x80 == 0).ok_or(IndexError::Damaged)?;
+            self.0 = &self.0[end + 1..];
+        }
+        Ok(())
     }
 
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], IndexError> {

@@ -1,7 +1,11 @@
 //! Asking an index: which rows can hold a value.
 
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
 
 use hotspot_core::MacAddr;
 use ipnet::IpNet;
@@ -9,35 +13,73 @@ use ipnet::IpNet;
 use super::builder::{BITMAP_BYTES, BITMAP_FROM};
 use super::bytes::Bytes;
 use super::rows::united;
-use super::{FORMAT, IndexError, Kind, MAGIC, Rows, mapped};
+use super::{BYTES_MAX, FORMAT, IndexError, Kind, MAGIC, Rows, mapped};
 
 /// Bytes before the sections.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 32 + Kind::ALL.len() * 12 + 4;
 
-/// An index that was read. Sections are checked when they are asked.
+/// Where the bytes of an index are.
+#[derive(Debug)]
+enum Source {
+    Memory(Vec<u8>),
+    /// A file, of which sections are read when they are asked.
+    File(File),
+}
+
+impl Source {
+    fn read(&self, begin: usize, len: usize) -> Result<Cow<'_, [u8]>, IndexError> {
+        match self {
+            Self::Memory(bytes) => {
+                let end = begin.checked_add(len).ok_or(IndexError::Damaged)?;
+                bytes.get(begin..end).map(Cow::Borrowed).ok_or(IndexError::Damaged)
+            }
+            Self::File(file) => {
+                if len as u64 > BYTES_MAX {
+                    return Err(IndexError::Damaged);
+                }
+                let mut bytes = vec![0; len];
+                match file.read_exact_at(&mut bytes, begin as u64) {
+                    Ok(()) => Ok(Cow::Owned(bytes)),
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IndexError::Damaged),
+                    Err(error) => Err(IndexError::Unreadable(error.to_string())),
+                }
+            }
+        }
+    }
+}
+
+/// An index. Sections are checked when they are asked.
 #[derive(Debug)]
 pub struct Index {
-    file: Vec<u8>,
+    source: Source,
+    header: [u8; HEADER_BYTES],
     rows: u32,
 }
 
 impl Index {
     /// Takes the bytes of a file; `sha256` is what the manifest says of the segment it should belong to.
     pub fn new(file: Vec<u8>, sha256: &str) -> Result<Self, IndexError> {
-        if !file.starts_with(&MAGIC) {
+        Self::of(Source::Memory(file), sha256)
+    }
+
+    /// The same of a file, of which only what is asked for is read.
+    pub fn in_file(file: File, sha256: &str) -> Result<Self, IndexError> {
+        Self::of(Source::File(file), sha256)
+    }
+
+    fn of(source: Source, sha256: &str) -> Result<Self, IndexError> {
+        let header =
+            <[u8; HEADER_BYTES]>::try_from(&*source.read(0, HEADER_BYTES)?).map_err(|_| IndexError::Damaged)?;
+        if !header.starts_with(&MAGIC) || word(&header, 8) != FORMAT {
             return Err(IndexError::Format);
         }
-        let header = file.get(..HEADER_BYTES).ok_or(IndexError::Damaged)?;
-        if word(header, 8) != FORMAT {
-            return Err(IndexError::Format);
-        }
-        if crc32c::crc32c(&header[..HEADER_BYTES - 4]) != word(header, HEADER_BYTES - 4) {
+        if crc32c::crc32c(&header[..HEADER_BYTES - 4]) != word(&header, HEADER_BYTES - 4) {
             return Err(IndexError::Damaged);
         }
         if crate::manifest::from_hex(sha256).as_deref() != Some(&header[16..48]) {
             return Err(IndexError::OtherSegment);
         }
-        Ok(Self { rows: word(header, 12), file })
+        Ok(Self { source, rows: word(&header, 12), header })
     }
 
     /// How many rows the segment has.
@@ -80,7 +122,8 @@ impl Index {
     pub fn has_peer(&self, net: IpNet) -> Result<bool, IndexError> {
         let (least, greatest) = bounds(net);
         let (least, greatest) = (u128::from_be_bytes(least), u128::from_be_bytes(greatest));
-        let mut bytes = Bytes(self.section(Kind::Peer)?);
+        let section = self.section(Kind::Peer)?;
+        let mut bytes = Bytes(&section);
         let mut peer = 0u128;
         for _ in 0..bytes.varint()? {
             peer = peer.checked_add(bytes.varint()?).ok_or(IndexError::Damaged)?;
@@ -93,19 +136,24 @@ impl Index {
 
     /// Rows of the values in a range.
     fn places(&self, kind: Kind, asked: RangeInclusive<&[u8]>) -> Result<Rows, IndexError> {
-        let mut bytes = Bytes(self.section(kind)?);
+        let section = self.section(kind)?;
+        let mut bytes = Bytes(&section);
         let (mut value, mut found) = (Vec::new(), Vec::new());
         for _ in 0..bytes.varint()? {
             bytes.value(&mut value)?;
+            let ranges = bytes.number()?;
+            if value.as_slice() < *asked.start() {
+                bytes.skip(u64::from(ranges) * 2)?;
+                continue;
+            }
             if value.as_slice() > *asked.end() {
                 break;
             }
-            let is_asked = value.as_slice() >= *asked.start();
             let mut end = 0u32;
-            for _ in 0..bytes.number()? {
+            for _ in 0..ranges {
                 let start = end.checked_add(bytes.number()?).ok_or(IndexError::Damaged)?;
                 end = start.checked_add(bytes.number()?).filter(|end| *end <= self.rows).ok_or(IndexError::Damaged)?;
-                if is_asked && start < end {
+                if start < end {
                     found.push(start..end);
                 }
             }
@@ -114,7 +162,8 @@ impl Index {
     }
 
     fn endpoints(&self, mut each: impl FnMut([u8; 16], bool, Ports<'_>)) -> Result<(), IndexError> {
-        let mut bytes = Bytes(self.section(Kind::Public)?);
+        let section = self.section(Kind::Public)?;
+        let mut bytes = Bytes(&section);
         let mut value = Vec::new();
         for _ in 0..bytes.varint()? {
             bytes.value(&mut value)?;
@@ -135,18 +184,18 @@ impl Index {
         Ok(())
     }
 
-    fn section(&self, kind: Kind) -> Result<&[u8], IndexError> {
+    fn section(&self, kind: Kind) -> Result<Cow<'_, [u8]>, IndexError> {
         let mut begin = HEADER_BYTES;
         for (position, candidate) in Kind::ALL.into_iter().enumerate() {
             let entry = 48 + position * 12;
-            let end = begin.checked_add(word(&self.file, entry + 4) as usize).ok_or(IndexError::Damaged)?;
+            let len = word(&self.header, entry + 4) as usize;
             if candidate == kind {
-                let section = self.file.get(begin..end).ok_or(IndexError::Damaged)?;
-                let is_whole =
-                    word(&self.file, entry) == kind as u32 && crc32c::crc32c(section) == word(&self.file, entry + 8);
+                let section = self.source.read(begin, len)?;
+                let is_whole = word(&self.header, entry) == kind as u32
+                    && crc32c::crc32c(&section) == word(&self.header, entry + 8);
                 return if is_whole { Ok(section) } else { Err(IndexError::Damaged) };
             }
-            begin = end;
+            begin = begin.checked_add(len).ok_or(IndexError::Damaged)?;
         }
         Err(IndexError::Damaged)
     }
@@ -191,6 +240,7 @@ fn bounds(net: IpNet) -> ([u8; 16], [u8; 16]) {
 #[expect(clippy::cast_possible_truncation, reason = "random bytes and places in a small file")]
 mod tests {
     use std::collections::BTreeSet;
+    use std::io::Write;
     use std::sync::Arc;
 
     use hotspot_core::record::{FlowRecord, PublicEndpoint};
@@ -219,6 +269,13 @@ mod tests {
         let mut builder = Builder::default();
         flows.iter().for_each(|flow| builder.add(flow));
         Index::new(builder.finish(HASH), HASH).unwrap()
+    }
+
+    /// In memory, and in a file.
+    fn both(bytes: &[u8]) -> [Result<Index, IndexError>; 2] {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        [Index::new(bytes.to_vec(), HASH), Index::in_file(file, HASH)]
     }
 
     fn covered(rows: Rows) -> BTreeSet<usize> {
@@ -299,12 +356,16 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = file.clone();
                 changed[at] ^= 1 << bit;
-                match Index::new(changed, HASH).and_then(|index| answers(&index)) {
-                    Err(_) => {}
-                    Ok(answer) => assert_eq!(answer, right, "byte {at}, bit {bit}"),
+                for index in both(&changed) {
+                    match index.and_then(|index| answers(&index)) {
+                        Err(_) => {}
+                        Ok(answer) => assert_eq!(answer, right, "byte {at}, bit {bit}"),
+                    }
                 }
             }
-            assert!(Index::new(file[..at].to_vec(), HASH).and_then(|index| answers(&index)).is_err(), "cut at {at}");
+            for index in both(&file[..at]) {
+                assert!(index.and_then(|index| answers(&index)).is_err(), "cut at {at}");
+            }
         }
         let other = HASH.replace("00", "01");
         assert_eq!(Index::new(file, &other).unwrap_err(), IndexError::OtherSegment);

@@ -41,6 +41,8 @@ pub struct Replayed {
     pub tail: Tail,
     /// Number for the next frame.
     pub next_frame: u64,
+    /// Bytes of the entries before they were compressed.
+    pub content: u64,
     pub encrypted: bool,
 }
 
@@ -55,6 +57,7 @@ pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> R
         damage: Vec::new(),
         tail: Tail::Clean { end: position as u64 },
         next_frame: 0,
+        content: 0,
         encrypted: key.is_some(),
     };
     if !header_is_whole {
@@ -82,10 +85,12 @@ pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> R
             replayed.damage.push(Damage { from: position as u64, to: found as u64 });
         }
         let end = found + next.len();
-        match next.open(key.as_ref()).and_then(|payload| codec::decode(next.kind, &payload)) {
+        let payload = next.open(key.as_ref());
+        match payload.as_ref().and_then(|payload| codec::decode(next.kind, payload)) {
             Some(entry) => {
                 each(entry);
                 replayed.entries += 1;
+                replayed.content += payload.map_or(0, |payload| payload.len() as u64);
             }
             None => replayed.damage.push(Damage { from: found as u64, to: end as u64 }),
         }
@@ -103,7 +108,7 @@ pub fn replay_what_is_left(path: &Path, keys: &JournalKeys, each: impl FnMut(Ent
             let failed = |source| JournalError::Io { operation: "read", path: path.to_path_buf(), source };
             let end = fs::metadata(path).map_err(failed)?.len();
             let damage = vec![Damage { from: 0, to: end }];
-            Ok(Replayed { entries: 0, damage, tail: Tail::Clean { end }, next_frame: 0, encrypted: false })
+            Ok(Replayed { entries: 0, damage, tail: Tail::Clean { end }, next_frame: 0, content: 0, encrypted: false })
         }
         outcome => outcome,
     }

@@ -32,6 +32,8 @@ pub struct JournalWriter {
     /// Frames not yet acknowledged.
     pending: Vec<u8>,
     next_frame: u64,
+    /// Bytes of the entries before they were compressed.
+    content: u64,
     condemned: bool,
     keys: JournalKeys,
     /// Encrypts the frames, where the file is encrypted.
@@ -74,6 +76,7 @@ impl JournalWriter {
             reserved: 0,
             pending: frame::file_header(version).to_vec(),
             next_frame: 0,
+            content: 0,
             condemned: false,
             keys: keys.clone(),
             key,
@@ -98,6 +101,7 @@ impl JournalWriter {
             reserved: len,
             pending: Vec::new(),
             next_frame: replayed.next_frame,
+            content: replayed.content,
             condemned: false,
             keys: keys.clone(),
             key,
@@ -115,6 +119,7 @@ impl JournalWriter {
         frame::write(&mut self.pending, kind, number, &payload, self.key.as_ref())
             .map_err(|source| self.failed("compressed", source))?;
         self.next_frame = number + 1;
+        self.content += payload.len() as u64;
         Ok(())
     }
 
@@ -196,6 +201,7 @@ impl JournalWriter {
             let number = fresh.next_number();
             frame::write(&mut fresh.pending, found.kind, number, &payload, fresh.key.as_ref()).map_err(failed)?;
             fresh.next_frame = number + 1;
+            fresh.content += payload.len() as u64;
             at += found.len();
         }
         Ok(())
@@ -231,6 +237,12 @@ impl JournalWriter {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of what was appended, before it was compressed: what reading the journal takes is in proportion to this.
+    #[must_use]
+    pub fn content(&self) -> u64 {
+        self.content
     }
 
     #[must_use]

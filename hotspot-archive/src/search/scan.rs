@@ -1,7 +1,7 @@
 //! One segment: what its index rules out, then the columns that decide, then the rest.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -152,25 +152,39 @@ impl<'a> Scan<'a> {
             return Ok(Rows::All);
         }
         let (path, file) = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
-        let brought = self.place.bring(&file.path, Some(&file.sha256)).and_then(|()| read_index(path));
-        let mut bytes = brought.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let asked = self.place.bring(&file.path, Some(&file.sha256)).map_err(unreadable).and_then(|()| {
+            let index = self.index(named, path, file.key.is_some())?;
+            plan::rows(self.filter, &index).map_err(|error| error.to_string())
+        });
         self.place.release(&file.path);
-        if file.key.is_some() {
-            let key = self.keyring.data_key(&named.path).map_err(|error| error.to_string())?;
+        asked.map_err(|error| format!("{} {error}", path.display()))
+    }
+
+    /// Opens an index; what is encrypted is read whole, because it is sealed as one.
+    fn index(&self, named: &Named<'_>, path: &Path, is_encrypted: bool) -> Result<Index, String> {
+        let file = File::open(path).map_err(unreadable)?;
+        let index = if is_encrypted {
+            let bytes = read_whole(&file).map_err(unreadable)?;
+            let key = self.keyring.data_key(&named.path).map_err(|error| format!("cannot be opened: {error}"))?;
             let opened = key.open_bytes(&origin(named.line), INDEX, &bytes);
-            bytes = opened.ok_or_else(|| format!("{} is damaged or of another segment", path.display()))?;
-        }
-        let index = Index::new(bytes, &named.file.sha256).and_then(|index| plan::rows(self.filter, &index));
-        index.map_err(|error| format!("{} {error}", path.display()))
+            Index::new(opened.ok_or("is damaged or of another segment")?, &named.file.sha256)
+        } else {
+            Index::in_file(file, &named.file.sha256)
+        };
+        index.map_err(|error| error.to_string())
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "handed to `map_err`")]
+fn unreadable(error: io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
 /// Reads a whole index, which is small.
-fn read_index(path: &Path) -> std::io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+fn read_whole(file: &File) -> io::Result<Vec<u8>> {
     let len = file.metadata()?.len();
     if len > BYTES_MAX {
-        return Err(std::io::Error::other("it is too large for an index"));
+        return Err(io::Error::other("it is too large for an index"));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.take(BYTES_MAX).read_to_end(&mut bytes)?;
