@@ -9,7 +9,7 @@ use hotspot_core::WallNs;
 use hotspot_core::record::FlowRecord;
 
 use crate::durable;
-use crate::index;
+use crate::index::{self, IndexKey};
 use crate::keys::{DataKey, Recipients};
 use crate::layout::{Class, INDEX, index_path, segment_path};
 use crate::manifest::{FileEntry, ManifestError, file_entries, file_entry};
@@ -20,7 +20,8 @@ pub struct Draft {
     archive: PathBuf,
     origin: Origin,
     opened_ns: WallNs,
-    recipients: Option<Recipients>,
+    /// Where it will be encrypted: for whom, and the key of the index.
+    encryption: Option<(Recipients, IndexKey)>,
     /// From the first row on: a sequence without flows has no file of them.
     flows: Option<Flows>,
 }
@@ -28,14 +29,18 @@ pub struct Draft {
 /// The file of flows in the making, and the index of what is in it.
 struct Flows {
     writer: FlowWriter,
-    /// Serves the index too, so that whoever opens a segment unwraps one key.
     key: Option<DataKey>,
     index: index::Builder,
 }
 
 impl Draft {
-    pub(crate) fn new(archive: &Path, origin: &Origin, opened_ns: WallNs, recipients: Option<Recipients>) -> Self {
-        Self { archive: archive.to_path_buf(), origin: origin.clone(), opened_ns, recipients, flows: None }
+    pub(crate) fn new(
+        archive: &Path,
+        origin: &Origin,
+        opened_ns: WallNs,
+        encryption: Option<(Recipients, IndexKey)>,
+    ) -> Self {
+        Self { archive: archive.to_path_buf(), origin: origin.clone(), opened_ns, encryption, flows: None }
     }
 
     pub(crate) fn origin(&self) -> &Origin {
@@ -52,7 +57,7 @@ impl Draft {
             flows
         } else {
             let path = self.archive.join(self.relative());
-            let key = self.recipients.as_ref().map(|recipients| recipients.fresh_key(&path)).transpose()?;
+            let key = self.encryption.as_ref().map(|(recipients, _)| recipients.fresh_key(&path)).transpose()?;
             let writer = FlowWriter::create(&path, &self.origin, key.as_ref())?;
             self.flows.insert(Flows { writer, key, index: index::Builder::default() })
         };
@@ -71,18 +76,21 @@ impl Draft {
         let rows = writer.finish()?;
         let mut files = file_entries(Class::Flows, &self.archive, &self.relative(), rows, key.as_ref())?;
         let sha256 = files.first().map(|flows| flows.sha256.clone()).unwrap_or_default();
-        files.push(self.write_index(&index.finish(&sha256), rows, key.as_ref())?);
+        files.push(self.write_index(index.finish(&sha256), rows, key.as_ref())?);
         Ok(files)
     }
 
-    fn write_index(&self, bytes: &[u8], rows: u64, key: Option<&DataKey>) -> Result<FileEntry, ManifestError> {
+    fn write_index(&self, parts: index::Parts, rows: u64, key: Option<&DataKey>) -> Result<FileEntry, ManifestError> {
         let Origin { site, gateway, sequence } = &self.origin;
         let relative = index_path(site, gateway, *sequence, self.opened_ns);
         let path = self.archive.join(&relative);
-        let sealed = key.map(|key| key.seal_bytes(&self.origin, INDEX, bytes)).transpose()?;
+        let bytes = match (&self.encryption, key) {
+            (Some((_, index_key)), Some(key)) => index::seal(&parts, index_key, key, &self.origin)?,
+            (_, _) => parts.in_the_clear(),
+        };
         let failed = |source| ManifestError::Io { operation: "written", path: path.clone(), source };
         path.parent().map_or(Ok(()), durable::make_dir).map_err(failed)?;
-        durable::replace(&path, |file| file.write_all(sealed.as_deref().unwrap_or(bytes))).map_err(failed)?;
+        durable::replace(&path, |file| file.write_all(&bytes)).map_err(failed)?;
         let entry = file_entry(INDEX, &self.archive, &relative, rows)?;
         Ok(FileEntry { key: key.map(DataKey::commitment), ..entry })
     }

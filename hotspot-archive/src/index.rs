@@ -6,21 +6,25 @@
 
 mod builder;
 mod bytes;
+mod keys;
 mod lookup;
 mod rows;
+mod sealed;
 
 use std::net::IpAddr;
 
-pub use builder::Builder;
-pub use lookup::Index;
-pub use rows::Rows;
+pub(crate) use builder::{Builder, Parts};
+pub(crate) use keys::{IndexKey, KeyChain, KnownChains};
+pub(crate) use lookup::Index;
+pub(crate) use rows::Rows;
+pub(crate) use sealed::{Sealed, seal};
 
 /// What an index file begins with.
 const MAGIC: [u8; 8] = *b"HSINDEX\n";
 /// Version of the format.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// Longest index that is read.
-pub const BYTES_MAX: u64 = 256 << 20;
+pub(crate) const BYTES_MAX: u64 = 256 << 20;
 
 /// What a section is about; the numbers are in the file, the order is that of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ impl Kind {
 
 /// Why an index cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IndexError {
+pub(crate) enum IndexError {
     #[error("is no index of format {FORMAT}")]
     Format,
     #[error("is damaged")]

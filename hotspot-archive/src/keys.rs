@@ -18,6 +18,7 @@ use parquet::errors::ParquetError;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use crate::index::KnownChains;
 use crate::layout::Class;
 use crate::manifest::to_hex;
 use crate::segment::Origin;
@@ -60,7 +61,7 @@ pub enum KeyError {
     NoRandomness,
 }
 
-/// The key of one segment: its Parquet footer key, from which the keys of the small files beside it are derived.
+/// A key of 32 bytes: that of one segment, which is its Parquet footer key, or that of one index.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DataKey(Zeroizing<[u8; KEY_LEN]>);
 
@@ -114,17 +115,6 @@ impl DataKey {
     pub(crate) fn decryption(&self) -> Result<Arc<FileDecryptionProperties>, ParquetError> {
         FileDecryptionProperties::builder(self.0.to_vec()).build()
     }
-
-    /// Encrypts a small file that belongs to the segment. `kind` says which it is, and must be told again to open it.
-    pub fn seal_bytes(&self, origin: &Origin, kind: &str, plain: &[u8]) -> Result<Vec<u8>, KeyError> {
-        sealed::seal(&self.0, origin, kind, plain).ok_or(KeyError::NoRandomness)
-    }
-
-    /// Decrypts what [`Self::seal_bytes`] made; `None` where it is anything else, or was made for another segment or kind.
-    #[must_use]
-    pub fn open_bytes(&self, origin: &Origin, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        sealed::open(&self.0, origin, kind, sealed)
-    }
 }
 
 /// Those who can read what is sealed from now on.
@@ -169,8 +159,8 @@ impl Recipients {
         Ok(key)
     }
 
-    /// Writes a data key, readable for these recipients only, so that it is there whole or not at all.
-    pub fn wrap_to(&self, key: &DataKey, sidecar: &Path) -> Result<(), KeyError> {
+    /// A key as an age file that these recipients can read.
+    pub(crate) fn wrap(&self, key: &DataKey) -> Result<Vec<u8>, KeyError> {
         let failed = |why: String| KeyError::Wrap { why };
         let each = self.0.iter().map(|recipient| -> &dyn age::Recipient { recipient });
         let encryptor = age::Encryptor::with_recipients(each).map_err(|error| failed(error.to_string()))?;
@@ -178,6 +168,12 @@ impl Recipients {
         let mut writer = encryptor.wrap_output(&mut wrapped).map_err(|error| failed(error.to_string()))?;
         writer.write_all(key.expose()).map_err(|error| failed(error.to_string()))?;
         writer.finish().map_err(|error| failed(error.to_string()))?;
+        Ok(wrapped)
+    }
+
+    /// Writes a data key, readable for these recipients only, so that it is there whole or not at all.
+    pub fn wrap_to(&self, key: &DataKey, sidecar: &Path) -> Result<(), KeyError> {
+        let wrapped = self.wrap(key)?;
         let io = |source| KeyError::Io { operation: "written", path: sidecar.to_path_buf(), source };
         if let Some(dir) = sidecar.parent() {
             durable::make_dir(dir).map_err(io)?;
@@ -238,6 +234,7 @@ impl Identity {
 pub struct Keyring {
     identities: Vec<Identity>,
     remembered: Mutex<HashMap<PathBuf, DataKey>>,
+    chains: KnownChains,
 }
 
 impl fmt::Debug for Keyring {
@@ -255,7 +252,7 @@ impl Keyring {
 
     #[must_use]
     pub fn of(identities: Vec<Identity>) -> Self {
-        Self { identities, remembered: Mutex::default() }
+        Self { identities, ..Self::default() }
     }
 
     /// Reads identity files: lines that begin with `AGE-SECRET-KEY-1`, beside empty ones and comments.
@@ -324,23 +321,41 @@ impl Keyring {
     /// Unwraps the key a sidecar holds.
     pub fn unwrap(&self, sidecar: &Path) -> Result<DataKey, KeyError> {
         let failed = |source| KeyError::Io { operation: "read", path: sidecar.to_path_buf(), source };
-        let bad = |why: String| KeyError::BadSidecar { path: sidecar.to_path_buf(), why };
         let mut wrapped = Vec::new();
         let file = fs::File::open(sidecar).map_err(failed)?;
         file.take(SIDECAR_BYTES_MAX).read_to_end(&mut wrapped).map_err(failed)?;
-        let decryptor = age::Decryptor::new(&wrapped[..]).map_err(|error| bad(error.to_string()))?;
+        self.unwrap_bytes(&wrapped).map_err(|error| match error {
+            UnwrapError::NotForUs => KeyError::NotForUs { path: sidecar.to_path_buf() },
+            UnwrapError::Bad(why) => KeyError::BadSidecar { path: sidecar.to_path_buf(), why },
+        })
+    }
+
+    /// Unwraps the key an age file holds.
+    pub(crate) fn unwrap_bytes(&self, wrapped: &[u8]) -> Result<DataKey, UnwrapError> {
+        let bad = |why: String| UnwrapError::Bad(why);
+        let decryptor = age::Decryptor::new(wrapped).map_err(|error| bad(error.to_string()))?;
         let each = self.identities.iter().map(|identity| -> &dyn age::Identity { &identity.0 });
         let reader = match decryptor.decrypt(each) {
             Ok(reader) => reader,
-            Err(age::DecryptError::NoMatchingKeys) => {
-                return Err(KeyError::NotForUs { path: sidecar.to_path_buf() });
-            }
+            Err(age::DecryptError::NoMatchingKeys) => return Err(UnwrapError::NotForUs),
             Err(error) => return Err(bad(error.to_string())),
         };
         let mut key = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
         reader.take(KEY_LEN as u64 + 1).read_to_end(&mut key).map_err(|error| bad(error.to_string()))?;
         DataKey::from_bytes(&key).ok_or_else(|| bad("it does not hold 32 bytes".to_owned()))
     }
+
+    /// The keys of indexes, as far as they are known.
+    pub(crate) fn chains(&self) -> &KnownChains {
+        &self.chains
+    }
+}
+
+/// Why a wrapped key was not unwrapped.
+#[derive(Debug)]
+pub(crate) enum UnwrapError {
+    NotForUs,
+    Bad(String),
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ pub mod correction;
 pub mod draft;
 pub mod entry;
 pub mod filter;
-pub mod index;
 pub mod journal;
 pub mod keys;
 pub mod layout;
@@ -26,4 +25,5 @@ pub mod state;
 pub mod verify;
 
 mod durable;
+mod index;
 mod sealed;

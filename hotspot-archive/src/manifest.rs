@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::chain::{self, Record};
 use crate::draft::Draft;
 use crate::durable;
+use crate::index::{IndexKey, KeyChain};
 use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
 use crate::layout::{Class, segment_path};
 use crate::retention::{ClockEvidence, Elapsed, RetentionError};
@@ -165,6 +166,8 @@ pub struct Manifest {
     key: GatewayKey,
     /// Those who may read what is sealed from now on; nothing is encrypted where there are none.
     recipients: Option<Recipients>,
+    /// From the first index on that is encrypted.
+    index_keys: Option<KeyChain>,
     sequence: u64,
     /// Number of the last line, and its hash.
     line: u64,
@@ -207,6 +210,7 @@ impl Manifest {
             path: path.clone(),
             key,
             recipients: None,
+            index_keys: None,
             sequence: 0,
             line: 0,
             head: NO_LINE.to_owned(),
@@ -265,7 +269,17 @@ impl Manifest {
     #[must_use]
     pub fn encrypted_for(mut self, recipients: Option<Recipients>) -> Self {
         self.recipients = recipients;
+        self.index_keys = None;
         self
+    }
+
+    /// A key for the next index.
+    fn index_key(&mut self, recipients: &Recipients) -> Result<IndexKey, KeyError> {
+        if let Some(key) = self.index_keys.as_mut().and_then(KeyChain::take) {
+            return Ok(key);
+        }
+        let chain = self.index_keys.insert(KeyChain::begin(recipients)?);
+        chain.take().ok_or(KeyError::NoRandomness)
     }
 
     /// The last sequence that is sealed, 0 for none.
@@ -365,7 +379,11 @@ impl Manifest {
                 asked: origin.sequence,
             });
         }
-        Ok(Draft::new(&self.archive, origin, opened_ns, self.recipients.clone()))
+        let encryption = match self.recipients.clone() {
+            Some(recipients) => Some((recipients.clone(), self.index_key(&recipients)?)),
+            None => None,
+        };
+        Ok(Draft::new(&self.archive, origin, opened_ns, encryption))
     }
 
     /// Writes what else is in a sequence, then its line. Repeating it after a crash is harmless.

@@ -1,6 +1,6 @@
-//! Small files and frames under a key: AES-256-GCM, a random nonce each, bound to what they are.
+//! Frames under a key: AES-256-GCM, a random nonce each, bound to what they are.
 //!
-//! Owns the bytes of sealed files and the nonces. A nonce is drawn for each sealing and never counted, so that nothing has to
+//! Owns the bytes of sealed frames and the nonces. A nonce is drawn for each sealing and never counted, so that nothing has to
 //! be remembered across a crash; a key seals far fewer things than the 2³² for which that is safe.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -10,8 +10,6 @@ use zeroize::Zeroizing;
 
 use crate::segment::Origin;
 
-/// First bytes of a sealed file: what it is, then the version.
-const MAGIC: [u8; 8] = *b"HSSEAL\x00\x01";
 /// Bytes that sealing adds to a payload: nonce and tag.
 pub(crate) const OVERHEAD: usize = NONCE_LEN + 16;
 
@@ -25,16 +23,14 @@ pub(crate) fn binding(origin: &Origin, kind: &str) -> Vec<u8> {
     format!("hotspot 1 {} {} {kind}", origin.gateway, origin.sequence).into_bytes()
 }
 
-/// Seals a file under a key derived from `key` for this kind.
-pub(crate) fn seal(key: &[u8; 32], origin: &Origin, kind: &str, plain: &[u8]) -> Option<Vec<u8>> {
-    let mut sealed = MAGIC.to_vec();
-    FrameKey::derived(key, kind)?.seal(&binding(origin, kind), plain, &mut sealed)?;
-    Some(sealed)
-}
-
-/// Opens what [`seal`] made of the same origin and kind.
-pub(crate) fn open(key: &[u8; 32], origin: &Origin, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-    FrameKey::derived(key, kind)?.open(&binding(origin, kind), sealed.strip_prefix(&MAGIC)?)
+/// HKDF-SHA-256 of `key` without salt, info `hotspot 1 <kind>`.
+pub(crate) fn derived(key: &[u8; 32], kind: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key);
+    let info = format!("hotspot 1 {kind}");
+    let mut derived = Zeroizing::new([0; 32]);
+    let info = [info.as_bytes()];
+    secret.expand(&info, hkdf::HKDF_SHA256).ok()?.fill(&mut *derived).ok()?;
+    Some(derived)
 }
 
 /// A key ready to seal and open with.
@@ -45,14 +41,9 @@ impl FrameKey {
         UnboundKey::new(&AES_256_GCM, key).ok().map(|key| Self(LessSafeKey::new(key)))
     }
 
-    /// HKDF-SHA-256 of `key` without salt, info `hotspot 1 <kind>`.
-    fn derived(key: &[u8; 32], kind: &str) -> Option<Self> {
-        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key);
-        let info = format!("hotspot 1 {kind}");
-        let mut derived = Zeroizing::new([0; 32]);
-        let info = [info.as_bytes()];
-        secret.expand(&info, hkdf::HKDF_SHA256).ok()?.fill(&mut *derived).ok()?;
-        Self::new(&derived)
+    /// The key that is [`derived`] for a kind.
+    pub(crate) fn derived(key: &[u8; 32], kind: &str) -> Option<Self> {
+        Self::new(&*derived(key, kind)?)
     }
 
     /// Appends nonce, ciphertext and tag to `to`.
@@ -88,21 +79,31 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_file_opens_only_as_what_it_was_sealed_as() {
-        let key = [7; 32];
-        let sealed = seal(&key, &origin("g", 1), "index", b"who was it").unwrap();
-        assert_eq!(open(&key, &origin("g", 1), "index", &sealed).unwrap(), b"who was it");
+    fn a_frame_opens_only_as_what_it_was_sealed_as() {
+        let frames = FrameKey::derived(&[7; 32], "index").unwrap();
+        let seal = |bound: &[u8]| {
+            let mut sealed = Vec::new();
+            frames.seal(bound, b"who was it", &mut sealed).unwrap();
+            sealed
+        };
+        let bound = binding(&origin("g", 1), "index");
+        let sealed = seal(&bound);
+        assert_eq!(frames.open(&bound, &sealed).unwrap(), b"who was it");
         assert!(!sealed.windows(3).any(|window| window == b"who"));
-        assert_eq!(open(&[8; 32], &origin("g", 1), "index", &sealed), None);
-        assert_eq!(open(&key, &origin("h", 1), "index", &sealed), None);
-        assert_eq!(open(&key, &origin("g", 2), "index", &sealed), None);
-        assert_eq!(open(&key, &origin("g", 1), "other", &sealed), None);
+        for other in
+            [FrameKey::derived(&[8; 32], "index"), FrameKey::derived(&[7; 32], "other"), FrameKey::new(&[7; 32])]
+        {
+            assert_eq!(other.unwrap().open(&bound, &sealed), None);
+        }
+        for (gateway, sequence, kind) in [("h", 1, "index"), ("g", 2, "index"), ("g", 1, "other")] {
+            assert_eq!(frames.open(&binding(&origin(gateway, sequence), kind), &sealed), None);
+        }
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert_eq!(open(&key, &origin("g", 1), "index", &changed), None, "byte {at}");
-            assert_eq!(open(&key, &origin("g", 1), "index", &sealed[..at]), None, "cut to {at}");
+            assert_eq!(frames.open(&bound, &changed), None, "byte {at}");
+            assert_eq!(frames.open(&bound, &sealed[..at]), None, "cut to {at}");
         }
-        assert_ne!(sealed, seal(&key, &origin("g", 1), "index", b"who was it").unwrap(), "a nonce of its own");
+        assert_ne!(sealed, seal(&bound), "a nonce of its own");
     }
 }

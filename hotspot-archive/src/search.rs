@@ -22,18 +22,19 @@ use hotspot_core::WallNs;
 use hotspot_core::record::FlowRecord;
 
 pub use self::coverage::describe_gap;
-use self::in_order::{Flow, in_order};
-use self::scan::{Found, Scan};
+use self::in_order::{Flow, in_order, side_by_side};
+use self::scan::Scan;
 pub use self::totals::{By, Sums, Totals};
 use crate::chain::{self, Record};
 use crate::filter::Filter;
+use crate::index::Rows;
 use crate::keys::{Keyring, added_sidecar_path, sidecar_path};
 use crate::layout::{Class, INDEX};
 use crate::manifest::{Event, FileEntry, Line, hash_file};
 use crate::moved::Moved;
 use crate::pieces::chains;
 use crate::place::{Here, Place};
-use crate::segment::Origin;
+use crate::segment::{Origin, SegmentError, SegmentReader, Selection};
 use crate::verify::utf8;
 
 /// A half-open interval of time; a flow is in it if any of it is.
@@ -193,7 +194,7 @@ impl Archive {
         self.run(
             interval,
             &scan,
-            |scan, named, give| scan.flows(named, give),
+            scan::flows,
             |found, origin| found.into_iter().all(|flow| each(Hit { origin: origin.clone(), flow })),
             &mut progress,
         )
@@ -213,7 +214,7 @@ impl Archive {
         let mut seen = self.run(
             interval,
             &scan,
-            |scan, named, give| scan.sums(named, by, give),
+            |reader, selection, give| scan::sums(reader, selection, by, give),
             |part: Totals, _| {
                 is_full = !totals.add(part);
                 !is_full
@@ -231,7 +232,7 @@ impl Archive {
         &self,
         interval: Interval,
         scan: &Scan<'_>,
-        work: impl Fn(&Scan<'_>, &Named<'_>, &mut dyn FnMut(T) -> bool) -> Found + Sync,
+        work: impl Fn(&SegmentReader, Selection, &mut dyn FnMut(T) -> bool) -> Result<(), SegmentError> + Sync,
         mut each: impl FnMut(T, &Origin) -> bool,
         progress: &mut dyn FnMut(Progress),
     ) -> Seen {
@@ -241,28 +242,38 @@ impl Archive {
         let files: Vec<Named<'_>> = self.files(Class::Flows, asked).collect();
         seen.segments = files.len();
         self.place.expect(scan.first_needed(&files));
-        let origins: Vec<Origin> = files.iter().map(|named| origin(named.line)).collect();
+        let mut done = 0;
         let mut is_ended = false;
-        in_order(
-            &files,
-            |named, give| {
-                let found = work(scan, named, &mut |part| give(Flow::Part(part)));
-                give(Flow::End(found));
-            },
-            |position, flow| match flow {
-                Flow::Part(part) => {
-                    is_ended = !each(part, &origins[position]);
-                    !is_ended
-                }
-                Flow::End(found) => {
-                    seen.opened += usize::from(found.was_opened);
-                    seen.unindexed.extend(found.unindexed);
-                    seen.damage.extend(found.damage);
-                    progress(Progress { segments_done: position + 1, segments: files.len() });
-                    true
-                }
-            },
-        );
+        for block in files.chunks(BLOCK) {
+            let candidates = candidates(block, scan, &mut seen);
+            in_order(
+                &candidates,
+                |candidate, give| {
+                    let rows = candidate.rows.clone();
+                    let damage = scan.search(candidate.named, rows, |reader, selection| {
+                        work(reader, selection, &mut |part| give(Flow::Part(part)))
+                    });
+                    give(Flow::End(damage));
+                },
+                |position, flow| match flow {
+                    Flow::Part(part) => {
+                        is_ended = !each(part, &candidates[position].origin);
+                        !is_ended
+                    }
+                    Flow::End(damage) => {
+                        seen.damage.extend(damage);
+                        let segments_done = done + candidates[position].position + 1;
+                        progress(Progress { segments_done, segments: files.len() });
+                        true
+                    }
+                },
+            );
+            if is_ended {
+                break;
+            }
+            done += block.len();
+            progress(Progress { segments_done: done, segments: files.len() });
+        }
         if !is_ended {
             seen.gaps = self.gaps(if interval == Interval::ALWAYS { asked } else { interval }, &mut seen.damage);
         }
@@ -306,6 +317,36 @@ impl Archive {
     }
 }
 
+/// A segment that can hold what is asked for.
+struct Candidate<'a> {
+    named: &'a Named<'a>,
+    /// In its block.
+    position: usize,
+    rows: Rows,
+    origin: Origin,
+}
+
+/// Those of a block that their indexes do not rule out.
+fn candidates<'a>(block: &'a [Named<'a>], scan: &Scan<'_>, seen: &mut Seen) -> Vec<Candidate<'a>> {
+    let asked = if scan.is_indexed() {
+        side_by_side(block, |named| scan.rows(named))
+    } else {
+        block.iter().map(|_| Ok(Rows::All)).collect()
+    };
+    let mut candidates = Vec::new();
+    for (position, (named, rows)) in block.iter().zip(asked).enumerate() {
+        let rows = rows.unwrap_or_else(|why| {
+            seen.unindexed.push(why);
+            Rows::All
+        });
+        if !rows.is_none() {
+            candidates.push(Candidate { named, position, rows, origin: origin(named.line) });
+        }
+    }
+    seen.opened += candidates.len();
+    candidates
+}
+
 /// Takes the files out of lines that were moved and are not here; from when to when, and where to.
 fn leave_out_moved(root: &Path, lines: &mut [Line], moved: &Moved) -> Vec<(WallNs, WallNs, String)> {
     let mut away = Vec::new();
@@ -324,6 +365,8 @@ fn origin(line: &Line) -> Origin {
     Origin { site: line.site.clone(), gateway: line.gateway.clone(), sequence: line.sequence }
 }
 
+/// Segments whose indexes are asked before the first of them is read.
+const BLOCK: usize = 256;
 /// How much earlier than its segment a flow may begin.
 const EARLY_NS: WallNs = 120 * 1_000_000_000;
 

@@ -49,6 +49,7 @@ const HANDED_OVER: [usize; 2] = [28, 29];
 const HANDED_OVER_ELSEWHERE: [usize; 2] = [30, 31];
 const LEAVE_WITHOUT_STOP: [usize; 2] = [32, 33];
 const SHARE_A_PORT: [[usize; 2]; 2] = [[34, 35], [36, 37]];
+const SAME_PORT_AGAIN: usize = 38;
 const RENEW: std::ops::Range<usize> = 34..40;
 const REBOOTED_AP: usize = 1;
 
@@ -115,6 +116,7 @@ impl<W: Write> Story<'_, W> {
         self.lose_stops()?;
         self.reboot_an_access_point()?;
         self.share_a_port()?;
+        self.use_a_port_again()?;
         self.tell("all browse once more, from new privacy addresses, and leave")?;
         let still_there = (0..DEVICES).filter(|device| !LEAVE_WITHOUT_STOP.contains(device));
         let mut still_there = still_there.map(|device| &self.site.devices[device]);
@@ -373,6 +375,17 @@ impl<W: Write> Story<'_, W> {
                 .command("nft")
                 .arg("flush chain ip nat post; add rule ip nat post oifname wan masquerade"))?;
         }
+        Ok(())
+    }
+
+    /// Two connections, of which the second begins while the flow of the first is still open.
+    fn use_a_port_again(&mut self) -> Result<()> {
+        let Device { namespace, ap, .. } = &self.site.devices[SAME_PORT_AGAIN];
+        for _ in 0..2 {
+            let done = namespace.within(|| echo(&format!("0.0.0.0:{SHARED_PORT}")))?;
+            self.diary.note(done, SAME_PORT_AGAIN, *ap, None);
+        }
+        self.diary.happened("ports that a device used again", 1);
         Ok(())
     }
 

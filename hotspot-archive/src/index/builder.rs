@@ -16,7 +16,7 @@ pub(super) const BITMAP_BYTES: usize = 8_192;
 
 /// Collects the values of a segment's rows. Its memory is at most some 60 bytes per row, where no two rows share a value.
 #[derive(Default)]
-pub struct Builder {
+pub(crate) struct Builder {
     rows: u32,
     macs: Places,
     client_ips: Places,
@@ -27,7 +27,7 @@ pub struct Builder {
 
 impl Builder {
     /// Adds the next row.
-    pub fn add(&mut self, flow: &FlowRecord) {
+    pub(crate) fn add(&mut self, flow: &FlowRecord) {
         let row = self.rows;
         self.rows += 1;
         self.macs.add(&flow.client_mac.0, row);
@@ -42,9 +42,9 @@ impl Builder {
         }
     }
 
-    /// The index as it is in the file; `sha256` is that of the segment's file, 64 hexadecimal digits.
+    /// The parts of the index; `sha256` is that of the segment's file, 64 hexadecimal digits.
     #[must_use]
-    pub fn finish(self, sha256: &str) -> Vec<u8> {
+    pub(crate) fn finish(self, sha256: &str) -> Parts {
         let sections = [
             self.macs.into_section(),
             self.client_ips.into_section(),
@@ -52,20 +52,36 @@ impl Builder {
             public_section(self.public),
             peer_section(self.peers),
         ];
-        let mut file = MAGIC.to_vec();
-        file.extend(FORMAT.to_le_bytes());
-        file.extend(self.rows.to_le_bytes());
+        let mut header = MAGIC.to_vec();
+        header.extend(FORMAT.to_le_bytes());
+        header.extend(self.rows.to_le_bytes());
         let mut hash = crate::manifest::from_hex(sha256).unwrap_or_default();
         hash.resize(32, 0);
-        file.extend(hash);
+        header.extend(hash);
         for (kind, section) in Kind::ALL.into_iter().zip(&sections) {
-            file.extend((kind as u32).to_le_bytes());
+            header.extend((kind as u32).to_le_bytes());
             // A journal holds no more than 512 MiB, so no section comes near 4 GiB.
-            file.extend(u32::try_from(section.len()).unwrap_or(u32::MAX).to_le_bytes());
-            file.extend(crc32c::crc32c(section).to_le_bytes());
+            header.extend(u32::try_from(section.len()).unwrap_or(u32::MAX).to_le_bytes());
+            header.extend(crc32c::crc32c(section).to_le_bytes());
         }
-        file.extend(crc32c::crc32c(&file).to_le_bytes());
-        sections.iter().for_each(|section| file.extend_from_slice(section));
+        header.extend(crc32c::crc32c(&header).to_le_bytes());
+        Parts { header, sections }
+    }
+}
+
+/// An index, not yet in one piece.
+pub(crate) struct Parts {
+    pub(super) header: Vec<u8>,
+    /// In the order of [`Kind::ALL`].
+    pub(super) sections: [Vec<u8>; Kind::ALL.len()],
+}
+
+impl Parts {
+    /// The bytes of the file where nothing is encrypted.
+    #[must_use]
+    pub(crate) fn in_the_clear(self) -> Vec<u8> {
+        let mut file = self.header;
+        self.sections.iter().for_each(|section| file.extend_from_slice(section));
         file
     }
 }

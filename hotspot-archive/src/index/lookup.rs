@@ -1,11 +1,8 @@
 //! Asking an index: which rows can hold a value.
 
-use std::borrow::Cow;
 use std::fs::File;
-use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::FileExt;
 
 use hotspot_core::MacAddr;
 use ipnet::IpNet;
@@ -13,63 +10,69 @@ use ipnet::IpNet;
 use super::builder::{BITMAP_BYTES, BITMAP_FROM};
 use super::bytes::Bytes;
 use super::rows::united;
+use super::sealed::{Frames, read_at};
 use super::{BYTES_MAX, FORMAT, IndexError, Kind, MAGIC, Rows, mapped};
 
 /// Bytes before the sections.
-const HEADER_BYTES: usize = 8 + 4 + 4 + 32 + Kind::ALL.len() * 12 + 4;
+pub(super) const HEADER_BYTES: usize = 8 + 4 + 4 + 32 + Kind::ALL.len() * 12 + 4;
+
+/// Ranges of rows in an answer; with more, all rows are read instead of remembered.
+const RANGES_MAX: usize = 1 << 14;
 
 /// Where the bytes of an index are.
-#[derive(Debug)]
 enum Source {
-    Memory(Vec<u8>),
     /// A file, of which sections are read when they are asked.
     File(File),
+    /// The same, encrypted.
+    Sealed(Box<Frames>),
 }
 
 impl Source {
-    fn read(&self, begin: usize, len: usize) -> Result<Cow<'_, [u8]>, IndexError> {
+    fn header(&self) -> Result<Vec<u8>, IndexError> {
         match self {
-            Self::Memory(bytes) => {
-                let end = begin.checked_add(len).ok_or(IndexError::Damaged)?;
-                bytes.get(begin..end).map(Cow::Borrowed).ok_or(IndexError::Damaged)
-            }
-            Self::File(file) => {
-                if len as u64 > BYTES_MAX {
-                    return Err(IndexError::Damaged);
-                }
-                let mut bytes = vec![0; len];
-                match file.read_exact_at(&mut bytes, begin as u64) {
-                    Ok(()) => Ok(Cow::Owned(bytes)),
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IndexError::Damaged),
-                    Err(error) => Err(IndexError::Unreadable(error.to_string())),
-                }
-            }
+            Self::File(file) => read(file, 0, HEADER_BYTES),
+            Self::Sealed(frames) => frames.header(),
+        }
+    }
+
+    /// A section with the sections before it, in bytes.
+    fn section(&self, position: usize, kind: Kind, begin: usize, len: usize) -> Result<Vec<u8>, IndexError> {
+        if len as u64 > BYTES_MAX {
+            return Err(IndexError::Damaged);
+        }
+        match self {
+            Self::File(file) => read(file, begin, len),
+            Self::Sealed(frames) => frames.section(kind as u32, position, begin, len),
         }
     }
 }
 
+fn read(file: &File, begin: usize, len: usize) -> Result<Vec<u8>, IndexError> {
+    let mut bytes = vec![0; len];
+    read_at(file, begin as u64, &mut bytes)?;
+    Ok(bytes)
+}
+
 /// An index. Sections are checked when they are asked.
-#[derive(Debug)]
-pub struct Index {
+pub(crate) struct Index {
     source: Source,
     header: [u8; HEADER_BYTES],
     rows: u32,
 }
 
 impl Index {
-    /// Takes the bytes of a file; `sha256` is what the manifest says of the segment it should belong to.
-    pub fn new(file: Vec<u8>, sha256: &str) -> Result<Self, IndexError> {
-        Self::of(Source::Memory(file), sha256)
-    }
-
-    /// The same of a file, of which only what is asked for is read.
-    pub fn in_file(file: File, sha256: &str) -> Result<Self, IndexError> {
+    /// Takes a file; `sha256` is what the manifest says of the segment it should belong to.
+    pub(crate) fn in_file(file: File, sha256: &str) -> Result<Self, IndexError> {
         Self::of(Source::File(file), sha256)
     }
 
+    /// The same of an encrypted one.
+    pub(crate) fn sealed(frames: Frames, sha256: &str) -> Result<Self, IndexError> {
+        Self::of(Source::Sealed(Box::new(frames)), sha256)
+    }
+
     fn of(source: Source, sha256: &str) -> Result<Self, IndexError> {
-        let header =
-            <[u8; HEADER_BYTES]>::try_from(&*source.read(0, HEADER_BYTES)?).map_err(|_| IndexError::Damaged)?;
+        let header = <[u8; HEADER_BYTES]>::try_from(source.header()?).map_err(|_| IndexError::Damaged)?;
         if !header.starts_with(&MAGIC) || word(&header, 8) != FORMAT {
             return Err(IndexError::Format);
         }
@@ -82,28 +85,22 @@ impl Index {
         Ok(Self { source, rows: word(&header, 12), header })
     }
 
-    /// How many rows the segment has.
-    #[must_use]
-    pub fn rows(&self) -> u32 {
-        self.rows
-    }
-
-    pub fn mac(&self, mac: MacAddr) -> Result<Rows, IndexError> {
+    pub(crate) fn mac(&self, mac: MacAddr) -> Result<Rows, IndexError> {
         self.places(Kind::Mac, &mac.0..=&mac.0)
     }
 
-    pub fn user(&self, user: &str) -> Result<Rows, IndexError> {
+    pub(crate) fn user(&self, user: &str) -> Result<Rows, IndexError> {
         self.places(Kind::User, user.as_bytes()..=user.as_bytes())
     }
 
     /// Rows whose client has an address in a network.
-    pub fn client(&self, net: IpNet) -> Result<Rows, IndexError> {
+    pub(crate) fn client(&self, net: IpNet) -> Result<Rows, IndexError> {
         let (least, greatest) = bounds(net);
         self.places(Kind::ClientIp, &least..=&greatest)
     }
 
     /// Whether any row was translated to an address in a network.
-    pub fn has_translated(&self, net: IpNet) -> Result<bool, IndexError> {
+    pub(crate) fn has_translated(&self, net: IpNet) -> Result<bool, IndexError> {
         let (least, greatest) = bounds(net);
         let mut is_there = false;
         self.endpoints(|ip, is_translated, _| is_there |= is_translated && (least..=greatest).contains(&ip))?;
@@ -111,7 +108,7 @@ impl Index {
     }
 
     /// Whether the other side knew any row's client by this address, and port if one is given.
-    pub fn has_public(&self, ip: IpAddr, port: Option<u16>) -> Result<bool, IndexError> {
+    pub(crate) fn has_public(&self, ip: IpAddr, port: Option<u16>) -> Result<bool, IndexError> {
         let asked = mapped(ip);
         let mut is_there = false;
         self.endpoints(|ip, _, ports| is_there |= ip == asked && port.is_none_or(|port| ports.contains(port)))?;
@@ -119,7 +116,7 @@ impl Index {
     }
 
     /// Whether any row's peer is in a network.
-    pub fn has_peer(&self, net: IpNet) -> Result<bool, IndexError> {
+    pub(crate) fn has_peer(&self, net: IpNet) -> Result<bool, IndexError> {
         let (least, greatest) = bounds(net);
         let (least, greatest) = (u128::from_be_bytes(least), u128::from_be_bytes(greatest));
         let section = self.section(Kind::Peer)?;
@@ -156,6 +153,9 @@ impl Index {
                 if start < end {
                     found.push(start..end);
                 }
+                if found.len() > RANGES_MAX {
+                    return Ok(Rows::All);
+                }
             }
         }
         Ok(Rows::Some(united(found)))
@@ -184,13 +184,13 @@ impl Index {
         Ok(())
     }
 
-    fn section(&self, kind: Kind) -> Result<Cow<'_, [u8]>, IndexError> {
+    fn section(&self, kind: Kind) -> Result<Vec<u8>, IndexError> {
         let mut begin = HEADER_BYTES;
         for (position, candidate) in Kind::ALL.into_iter().enumerate() {
             let entry = 48 + position * 12;
             let len = word(&self.header, entry + 4) as usize;
             if candidate == kind {
-                let section = self.source.read(begin, len)?;
+                let section = self.source.section(position, kind, begin, len)?;
                 let is_whole = word(&self.header, entry) == kind as u32
                     && crc32c::crc32c(&section) == word(&self.header, entry + 8);
                 return if is_whole { Ok(section) } else { Err(IndexError::Damaged) };
@@ -246,8 +246,11 @@ mod tests {
     use hotspot_core::record::{FlowRecord, PublicEndpoint};
     use proptest::prelude::*;
 
-    use super::super::Builder;
+    use super::super::builder::{Builder, Parts};
+    use super::super::{KeyChain, Sealed, seal};
     use super::*;
+    use crate::keys::{DataKey, Identity, Keyring, Recipients};
+    use crate::segment::Origin;
 
     const HASH: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -265,17 +268,52 @@ mod tests {
         flow
     }
 
-    fn index(flows: &[FlowRecord]) -> Index {
+    fn parts(flows: &[FlowRecord]) -> Parts {
         let mut builder = Builder::default();
         flows.iter().for_each(|flow| builder.add(flow));
-        Index::new(builder.finish(HASH), HASH).unwrap()
+        builder.finish(HASH)
     }
 
-    /// In memory, and in a file.
-    fn both(bytes: &[u8]) -> [Result<Index, IndexError>; 2] {
+    fn file(bytes: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        [Index::new(bytes.to_vec(), HASH), Index::in_file(file, HASH)]
+        file
+    }
+
+    fn index(bytes: &[u8]) -> Result<Index, IndexError> {
+        Index::in_file(file(bytes), HASH)
+    }
+
+    fn origin() -> Origin {
+        Origin { site: "s".into(), gateway: "g".into(), sequence: 1 }
+    }
+
+    /// An encrypted index, and the keys that open it.
+    struct Encrypted {
+        bytes: Vec<u8>,
+        keyring: Keyring,
+        data_key: DataKey,
+    }
+
+    impl Encrypted {
+        fn new(parts: &Parts) -> Self {
+            let identity = Identity::generate();
+            let mut chain = KeyChain::begin(&Recipients::parse(&[identity.recipient()], true).unwrap()).unwrap();
+            let (_, data_key) = (chain.take(), DataKey::generate().unwrap());
+            let bytes = seal(parts, &chain.take().unwrap(), &data_key, &origin()).unwrap();
+            Self { bytes, keyring: Keyring::of(vec![identity]), data_key }
+        }
+
+        /// By the chain, and by the segment's key.
+        fn open(&self, bytes: &[u8], origin: &Origin) -> [Result<Index, IndexError>; 2] {
+            [true, false].map(|is_chained| {
+                let sealed = Sealed::read(file(bytes))?;
+                let key =
+                    if is_chained { sealed.chained_key(&self.keyring) } else { sealed.key_by(&self.data_key, origin) };
+                let frames = key.and_then(|key| sealed.open(&key, origin)).ok_or(IndexError::Damaged)?;
+                Index::sealed(frames, HASH)
+            })
+        }
     }
 
     fn covered(rows: Rows) -> BTreeSet<usize> {
@@ -294,7 +332,7 @@ mod tests {
             asked in (0u8..9, 0u8..21, any::<u16>(), 16u8..=32),
         ) {
             let flows: Vec<_> = rows.iter().map(|(client, other, port)| flow(*client, *other, *port)).collect();
-            let index = index(&flows);
+            let index = index(&parts(&flows).in_the_clear()).unwrap();
             let (client, other, port, prefix) = asked;
             let mac = MacAddr([2, 0, 0, 0, 0, client]);
             prop_assert_eq!(covered(index.mac(mac).unwrap()), naive(&flows, |flow| flow.client_mac == mac));
@@ -322,14 +360,21 @@ mod tests {
         }
     }
 
+    /// So that what an index says takes no more memory than it is worth.
+    #[test]
+    fn a_value_in_too_many_places_is_everywhere() {
+        let flows = |rows: usize| (0..rows).map(|row| flow((row % 2) as u8, 1, 1)).collect::<Vec<_>>();
+        let asked = |rows: usize| index(&parts(&flows(rows)).in_the_clear()).unwrap().mac(flow(1, 1, 1).client_mac);
+        assert_eq!(covered(asked(2 * RANGES_MAX).unwrap()).len(), RANGES_MAX);
+        assert_eq!(asked(2 * RANGES_MAX + 2).unwrap(), Rows::All);
+    }
+
     #[test]
     fn an_address_with_most_of_its_ports_is_a_bitmap() {
         let flows: Vec<_> = (0..60_000u16).step_by(2).map(|port| flow(1, 1, port)).collect();
-        let mut builder = Builder::default();
-        flows.iter().for_each(|flow| builder.add(flow));
-        let file = builder.finish(HASH);
-        assert!(file.len() < BITMAP_BYTES + 300, "{}", file.len());
-        let index = Index::new(file, HASH).unwrap();
+        let bytes = parts(&flows).in_the_clear();
+        assert!(bytes.len() < BITMAP_BYTES + 300, "{}", bytes.len());
+        let index = index(&bytes).unwrap();
         let ip = [203, 0, 113, 1].into();
         assert!(index.has_public(ip, Some(59_998)).unwrap() && !index.has_public(ip, Some(59_999)).unwrap());
     }
@@ -338,10 +383,7 @@ mod tests {
     #[test]
     fn a_changed_byte_or_a_cut_never_hides_a_row() {
         let flows: Vec<_> = (0..40u8).map(|number| flow(number / 8, number, 1000 + u16::from(number))).collect();
-        let mut builder = Builder::default();
-        flows.iter().for_each(|flow| builder.add(flow));
-        let file = builder.finish(HASH);
-        let whole = Index::new(file.clone(), HASH).unwrap();
+        let (bytes, encrypted) = (parts(&flows).in_the_clear(), Encrypted::new(&parts(&flows)));
         let answers = |index: &Index| {
             Ok::<_, IndexError>((
                 index.mac(MacAddr([2, 0, 0, 0, 0, 3]))?,
@@ -351,35 +393,45 @@ mod tests {
                 index.has_peer("198.51.100.7/32".parse().unwrap())?,
             ))
         };
-        let right = answers(&whole).unwrap();
-        for at in 0..file.len() {
-            for bit in 0..8 {
-                let mut changed = file.clone();
-                changed[at] ^= 1 << bit;
-                for index in both(&changed) {
-                    match index.and_then(|index| answers(&index)) {
-                        Err(_) => {}
-                        Ok(answer) => assert_eq!(answer, right, "byte {at}, bit {bit}"),
-                    }
-                }
+        let right = answers(&index(&bytes).unwrap()).unwrap();
+        for index in encrypted.open(&encrypted.bytes, &origin()) {
+            assert_eq!(answers(&index.unwrap()).unwrap(), right);
+        }
+        let check = |indexes: Vec<Result<Index, IndexError>>, what: &str| {
+            for answer in indexes.into_iter().filter_map(|index| answers(&index.ok()?).ok()) {
+                assert_eq!(answer, right, "{what}");
             }
-            for index in both(&file[..at]) {
-                assert!(index.and_then(|index| answers(&index)).is_err(), "cut at {at}");
+        };
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                check(vec![index(&changed)], &format!("byte {at}, bit {bit}"));
+            }
+            assert!(index(&bytes[..at]).and_then(|index| answers(&index)).is_err(), "cut at {at}");
+        }
+        for at in 0..encrypted.bytes.len() {
+            let mut changed = encrypted.bytes.clone();
+            changed[at] ^= 1;
+            check(encrypted.open(&changed, &origin()).into(), &format!("encrypted, byte {at}"));
+            for index in encrypted.open(&encrypted.bytes[..at], &origin()) {
+                assert!(index.and_then(|index| answers(&index)).is_err(), "encrypted, cut at {at}");
             }
         }
         let other = HASH.replace("00", "01");
-        assert_eq!(Index::new(file, &other).unwrap_err(), IndexError::OtherSegment);
+        assert_eq!(Index::in_file(file(&bytes), &other).err(), Some(IndexError::OtherSegment));
+        let other = Origin { sequence: 2, ..origin() };
+        assert!(encrypted.open(&encrypted.bytes, &other).iter().all(Result::is_err));
+        assert_eq!(Sealed::read(file(&bytes)).err(), Some(IndexError::Format));
     }
 
     /// A forged file with right check sums: lengths and counts that lie are errors, in no more memory than the file.
     #[test]
     fn lying_lengths_are_errors() {
-        let mut builder = Builder::default();
-        builder.add(&flow(1, 1, 1));
-        let file = builder.finish(HASH);
+        let bytes = parts(&[flow(1, 1, 1)]).in_the_clear();
         let mut state = 1u64;
         for _ in 0..20_000 {
-            let mut forged = file.clone();
+            let mut forged = bytes.clone();
             for _ in 0..3 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let at = HEADER_BYTES + (state >> 33) as usize % (forged.len() - HEADER_BYTES);
@@ -395,7 +447,7 @@ mod tests {
             }
             let sum = crc32c::crc32c(&forged[..HEADER_BYTES - 4]).to_le_bytes();
             forged[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum);
-            let index = Index::new(forged, HASH).unwrap();
+            let index = index(&forged).unwrap();
             // What they answer does not matter; that they come back does.
             let _ = (index.mac(MacAddr::default()), index.user("x"), index.client("::/0".parse().unwrap()));
             let _ = (index.has_translated("::/0".parse().unwrap()), index.has_public([1, 1, 1, 1].into(), Some(9)));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// Rows of a segment that can match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rows {
+pub(crate) enum Rows {
     /// Every row may match.
     All,
     /// Only these; none where it is empty.
@@ -12,16 +12,16 @@ pub enum Rows {
 }
 
 impl Rows {
-    pub const NONE: Self = Self::Some(Vec::new());
+    pub(crate) const NONE: Self = Self::Some(Vec::new());
 
     #[must_use]
-    pub fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         matches!(self, Self::Some(ranges) if ranges.is_empty())
     }
 
     /// Rows in both.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         let (left, right) = match (self, other) {
             (Self::All, rows) | (rows, Self::All) => return rows,
             (Self::Some(left), Self::Some(right)) => (left, right),
@@ -44,7 +44,7 @@ impl Rows {
 
     /// Rows in either.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::All, _) | (_, Self::All) => Self::All,
             (Self::Some(mut left), Self::Some(right)) => {

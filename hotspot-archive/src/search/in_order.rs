@@ -3,6 +3,7 @@
 //! A job gives parts through a channel that holds few of them, and no job begins far ahead of the one that is being taken from:
 //! so what is in memory is bounded, however many jobs there are and however much each gives.
 
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -14,6 +15,31 @@ const PARTS_MAX: usize = 2;
 const AHEAD_PER_THREAD: usize = 4;
 /// Threads, however many processors there are: memory is bounded by them.
 pub(super) const THREADS_MAX: usize = 16;
+
+/// Does all jobs side by side; what each gives, in the order of the jobs.
+pub(super) fn side_by_side<J: Sync, T: Send>(jobs: &[J], work: impl Fn(&J) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut done = Vec::new();
+        while let Some((position, job)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, jobs.get(at)?)))
+        {
+            done.push((position, work(job)));
+        }
+        done
+    };
+    let mut done = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads_for(jobs.len())).map(|_| scope.spawn(some)).collect();
+        let each = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        each.flatten().collect::<Vec<_>>()
+    });
+    done.sort_unstable_by_key(|(position, _)| *position);
+    done.into_iter().map(|(_, given)| given).collect()
+}
+
+fn threads_for(jobs: usize) -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(jobs)
+}
 
 /// What a job gives: parts, then its end.
 pub(super) enum Flow<T, E> {
@@ -47,7 +73,7 @@ pub(super) fn in_order<J: Sync, T: Send>(
     work: impl Fn(&J, &mut dyn FnMut(T) -> bool) + Sync,
     mut take: impl FnMut(usize, T) -> bool,
 ) {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(jobs.len());
+    let threads = threads_for(jobs.len());
     let (senders, receivers): (Vec<_>, Vec<_>) = jobs.iter().map(|_| sync_channel(PARTS_MAX)).unzip();
     let senders: Vec<Mutex<Option<SyncSender<T>>>> =
         senders.into_iter().map(|sender| Mutex::new(Some(sender))).collect();

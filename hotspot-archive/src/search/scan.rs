@@ -1,7 +1,7 @@
 //! One segment: what its index rules out, then the columns that decide, then the rest.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use super::mask::Mask;
 use super::totals::{By, Totals};
 use super::{Interval, Named, origin, plan};
 use crate::filter::Filter;
-use crate::index::{BYTES_MAX, Index, Rows};
-use crate::keys::{Keyring, sidecar_path};
-use crate::layout::{Class, INDEX};
+use crate::index::{Index, IndexError, Rows, Sealed};
+use crate::keys::{DataKey, Keyring, sidecar_path};
+use crate::layout::Class;
 use crate::manifest::FileEntry;
 use crate::place::{Expected, Place};
-use crate::segment::{Predicate, SegmentError, SegmentReader, Selection};
+use crate::segment::{Origin, Predicate, SegmentError, SegmentReader, Selection};
 
 /// What is asked of every segment.
 pub(super) struct Scan<'a> {
@@ -29,14 +29,6 @@ pub(super) struct Scan<'a> {
     is_indexed: bool,
 }
 
-/// How a segment was searched.
-#[derive(Default)]
-pub(super) struct Found {
-    pub(super) was_opened: bool,
-    pub(super) unindexed: Option<String>,
-    pub(super) damage: Option<String>,
-}
-
 impl<'a> Scan<'a> {
     pub(super) fn new(interval: Interval, filter: &'a Filter, keyring: &'a Keyring, place: &'a dyn Place) -> Self {
         let (from_ns, to_ns) = filter.times();
@@ -44,16 +36,17 @@ impl<'a> Scan<'a> {
         Self { interval, filter, keyring, place, is_indexed: plan::can_help(filter) }
     }
 
-    /// What is read of each segment before it is known whether the segment is: its index, and the key of both.
+    /// What is read of each segment first: its index, or, where all are searched, the key.
     pub(super) fn first_needed(&self, files: &[Named<'_>]) -> Vec<Expected> {
         let expected = |file: &FileEntry| Expected { path: file.path.clone(), sha256: file.sha256.clone() };
         let mut first = Vec::new();
         for named in files {
-            let key = sidecar_path(Path::new(&named.file.path));
-            let is_key = |file: &&FileEntry| !self.keyring.is_empty() && Path::new(&file.path) == key;
-            first.extend(named.line.files.iter().filter(is_key).map(expected));
-            let index = named.index.as_ref().filter(|_| self.is_indexed);
-            first.extend(index.map(|(_, file)| expected(file)));
+            if self.is_indexed {
+                first.extend(named.index.as_ref().map(|(_, file)| expected(file)));
+            } else if !self.keyring.is_empty() {
+                let key = sidecar_path(Path::new(&named.file.path));
+                first.extend(named.line.files.iter().filter(|file| Path::new(&file.path) == key).map(expected));
+            }
         }
         first
     }
@@ -63,53 +56,22 @@ impl<'a> Scan<'a> {
         self.interval
     }
 
-    /// Gives the flows of a segment that match.
-    pub(super) fn flows(&self, named: &Named<'_>, give: &mut dyn FnMut(Vec<FlowRecord>) -> bool) -> Found {
-        self.search(named, |reader, selection| {
-            for batch in reader.select(selection) {
-                let batch = batch?;
-                if batch.num_rows() > 0 && !give(reader.flows(&batch)?) {
-                    break;
-                }
-            }
-            Ok(())
-        })
+    /// Whether indexes can say anything about what is asked.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.is_indexed
     }
 
-    /// Gives the sums of a segment.
-    pub(super) fn sums(&self, named: &Named<'_>, by: By, give: &mut dyn FnMut(Totals) -> bool) -> Found {
-        self.search(named, |reader, mut selection| {
-            selection.columns = Some(by.columns());
-            let mut totals = Totals::new(by);
-            for batch in reader.select(selection) {
-                totals.add_batch(&batch?, reader.origin()).map_err(|source| reader.damaged(source))?;
-            }
-            give(totals);
-            Ok(())
-        })
-    }
-
-    fn search(
+    /// Reads a segment, of which these rows can match; what was wrong with it.
+    pub(super) fn search(
         &self,
         named: &Named<'_>,
+        rows: Rows,
         read: impl FnOnce(&SegmentReader, Selection) -> Result<(), SegmentError>,
-    ) -> Found {
-        let mut found = Found::default();
+    ) -> Option<String> {
         named.bring_keys(self.place, self.keyring);
-        let rows = match self.rows(named) {
-            Ok(rows) => rows,
-            Err(why) => {
-                found.unindexed = Some(why);
-                Rows::All
-            }
-        };
-        if rows.is_none() {
-            return found;
-        }
-        found.was_opened = true;
-        found.damage = named.check(self.place).and_then(|()| self.read(named, rows, read)).err();
+        let damage = named.check(self.place).and_then(|()| self.read(named, rows, read)).err();
         self.place.release(&named.file.path);
-        found
+        damage
     }
 
     fn read(
@@ -147,10 +109,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The rows an index says can match; an error says why it cannot.
-    fn rows(&self, named: &Named<'_>) -> Result<Rows, String> {
-        if !self.is_indexed {
-            return Ok(Rows::All);
-        }
+    pub(super) fn rows(&self, named: &Named<'_>) -> Result<Rows, String> {
         let (path, file) = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
         let asked = self.place.bring(&file.path, Some(&file.sha256)).map_err(unreadable).and_then(|()| {
             let index = self.index(named, path, file.key.is_some())?;
@@ -160,35 +119,66 @@ impl<'a> Scan<'a> {
         asked.map_err(|error| format!("{} {error}", path.display()))
     }
 
-    /// Opens an index; what is encrypted is read whole, because it is sealed as one.
+    /// Opens an index.
     fn index(&self, named: &Named<'_>, path: &Path, is_encrypted: bool) -> Result<Index, String> {
         let file = File::open(path).map_err(unreadable)?;
-        let index = if is_encrypted {
-            let bytes = read_whole(&file).map_err(unreadable)?;
-            let key = self.keyring.data_key(&named.path).map_err(|error| format!("cannot be opened: {error}"))?;
-            let opened = key.open_bytes(&origin(named.line), INDEX, &bytes);
-            Index::new(opened.ok_or("is damaged or of another segment")?, &named.file.sha256)
-        } else {
-            Index::in_file(file, &named.file.sha256)
+        let sha256 = &named.file.sha256;
+        if !is_encrypted {
+            return Index::in_file(file, sha256).map_err(|error| error.to_string());
+        }
+        let sealed = Sealed::read(file).map_err(|error| error.to_string())?;
+        let origin = origin(named.line);
+        let key = match sealed.chained_key(self.keyring) {
+            Some(key) => key,
+            None => self.index_key(named, &sealed, &origin)?,
         };
-        index.map_err(|error| error.to_string())
+        let opened =
+            sealed.open(&key, &origin).ok_or(IndexError::Damaged).and_then(|frames| Index::sealed(frames, sha256));
+        opened.map_err(|error| error.to_string())
     }
+
+    /// The key of an index by that of its segment, for whoever was not among the recipients at the time.
+    fn index_key(&self, named: &Named<'_>, sealed: &Sealed, origin: &Origin) -> Result<DataKey, String> {
+        named.bring_keys(self.place, self.keyring);
+        let data_key = self.keyring.data_key(&named.path).map_err(|error| format!("cannot be opened: {error}"))?;
+        sealed.key_by(&data_key, origin).ok_or_else(|| IndexError::OtherSegment.to_string())
+    }
+}
+
+/// Gives the flows of a segment that match.
+pub(super) fn flows(
+    reader: &SegmentReader,
+    selection: Selection,
+    give: &mut dyn FnMut(Vec<FlowRecord>) -> bool,
+) -> Result<(), SegmentError> {
+    for batch in reader.select(selection) {
+        let batch = batch?;
+        if batch.num_rows() > 0 && !give(reader.flows(&batch)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the sums of a segment.
+pub(super) fn sums(
+    reader: &SegmentReader,
+    mut selection: Selection,
+    by: By,
+    give: &mut dyn FnMut(Totals) -> bool,
+) -> Result<(), SegmentError> {
+    selection.columns = Some(by.columns());
+    let mut totals = Totals::new(by);
+    for batch in reader.select(selection) {
+        totals.add_batch(&batch?, reader.origin()).map_err(|source| reader.damaged(source))?;
+    }
+    give(totals);
+    Ok(())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to `map_err`")]
 fn unreadable(error: io::Error) -> String {
     format!("cannot be read: {error}")
-}
-
-/// Reads a whole index, which is small.
-fn read_whole(file: &File) -> io::Result<Vec<u8>> {
-    let len = file.metadata()?.len();
-    if len > BYTES_MAX {
-        return Err(io::Error::other("it is too large for an index"));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-    file.take(BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// First start and last end of a row group, by its statistics.

@@ -93,9 +93,10 @@ impl Judge<'_> {
                 }
                 continue;
             };
-            let connection = self.connection(row, start_ns);
-            let truth = match connection.map(|position| &diary.connections[position]) {
-                Some(connection) => diary.user(connection.device, connection.from_ns),
+            let connections = self.connections(row, start_ns, time(row, "end")?);
+            let truth_of = |connection: &Connection| diary.user(connection.device, connection.from_ns);
+            let truth = match connections.first().map(|position| &diary.connections[*position]) {
+                Some(connection) => truth_of(connection),
                 None => diary.user(device, start_ns),
             };
             let verdict = self.verdict(row, truth, device, start_ns);
@@ -109,9 +110,10 @@ impl Judge<'_> {
                     self.complain(verdict, truth.unwrap_or("nobody"), row);
                 }
             }
-            if let Some(position) = connection {
-                let is_own = diary.connections[position].device == device;
-                let is_sure = is_own && verdict == Verdict::Right;
+            for position in connections {
+                let connection = &diary.connections[position];
+                let is_same = connection.device == device && truth_of(connection) == truth;
+                let is_sure = is_same && verdict == Verdict::Right;
                 let (is_found, unsure) = found.entry(position).or_default();
                 *is_found |= is_sure;
                 if !is_sure {
@@ -126,7 +128,10 @@ impl Judge<'_> {
             match found.get(&position) {
                 None => {
                     self.findings.not_found += 1;
-                    self.findings.complaints.push(format!("no row: {connection:?}"));
+                    let port = connection.local.port();
+                    let near: Vec<&Value> = rows.iter().filter(|row| row["client_port"] == port).collect();
+                    let complaint = format!("no row: {connection:?}; of any with this port: {near:?}");
+                    self.findings.complaints.push(complaint);
                 }
                 Some((false, unsure)) if connection.doubt.is_none() => self.hidden(connection, unsure),
                 Some(_) => {}
@@ -167,18 +172,16 @@ impl Judge<'_> {
         judged(is_right, Verdict::Uncertain)
     }
 
-    /// Whose connection a row is about.
-    fn connection(&self, row: &Value, start_ns: i64) -> Option<usize> {
-        let end = |ip: &str, port: &str| -> Option<SocketAddr> {
-            let port = u16::try_from(row[port].as_u64()?).ok()?;
-            Some(SocketAddr::new(row[ip].as_str()?.parse::<IpAddr>().ok()?, port))
+    /// The connections a row is about, first to last: a device may come upon a port again while its flow is still open.
+    fn connections(&self, row: &Value, start_ns: i64, end_ns: i64) -> Vec<usize> {
+        let Some(tuple) = tuple(row) else { return Vec::new() };
+        let is_within = |connection: &Connection| {
+            connection.from_ns - SECOND <= end_ns && start_ns <= connection.to_ns + 3 * SECOND
         };
-        let protocol = u8::try_from(row["protocol"].as_u64()?).ok()?;
-        let tuple = (end("client_ip", "client_port")?, protocol, end("peer_ip", "peer_port")?);
-        let near = |connection: &Connection| {
-            connection.from_ns - SECOND <= start_ns && start_ns <= connection.to_ns + 3 * SECOND
-        };
-        self.by_tuple.get(&tuple)?.iter().copied().find(|position| near(&self.diary.connections[*position]))
+        let same = self.by_tuple.get(&tuple).into_iter().flatten().copied();
+        let mut found: Vec<usize> = same.filter(|position| is_within(&self.diary.connections[*position])).collect();
+        found.sort_by_key(|position| self.diary.connections[*position].from_ns);
+        found
     }
 
     /// Asks for every request that the web server logged; two at a time, because there are many.
@@ -252,6 +255,15 @@ fn answer(archive: &Path, request: &WebRequest) -> Result<Vec<Value>> {
     let then = candidates.iter().take_while(|candidate| candidate["at_that_moment"] == true).count();
     candidates.truncate(then.max(1));
     Ok(candidates)
+}
+
+fn tuple(row: &Value) -> Option<Tuple> {
+    let end = |ip: &str, port: &str| -> Option<SocketAddr> {
+        let port = u16::try_from(row[port].as_u64()?).ok()?;
+        Some(SocketAddr::new(row[ip].as_str()?.parse::<IpAddr>().ok()?, port))
+    };
+    let protocol = u8::try_from(row["protocol"].as_u64()?).ok()?;
+    Some((end("client_ip", "client_port")?, protocol, end("peer_ip", "peer_port")?))
 }
 
 fn text<'a>(row: &'a Value, name: &str) -> &'a str {

@@ -1,0 +1,136 @@
+//! An encrypted index: header and sections sealed each on its own, so that one question opens one section.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::builder::Parts;
+use super::keys::IndexKey;
+use super::lookup::HEADER_BYTES;
+use super::{IndexError, Kind};
+use crate::keys::{DataKey, KeyError, Keyring};
+use crate::layout::INDEX;
+use crate::sealed::{FrameKey, OVERHEAD, binding};
+use crate::segment::Origin;
+
+/// What an encrypted index begins with: what it is, then the version.
+const MAGIC: [u8; 8] = *b"HSINSEA\x02";
+/// The magic, the number of the key in its chain, the length of the wrapped key.
+const PROLOGUE_BYTES: usize = MAGIC.len() + 4 + 4;
+/// Longest wrapped key that is read; every recipient takes some 150 bytes of it.
+const WRAPPED_MAX: usize = 64 << 10;
+/// The index's key, sealed under the segment's.
+const KEY_BYTES: usize = 32 + OVERHEAD;
+/// What of a file is read at once: the prologue and a few recipients' wrapped key.
+const FIRST_READ: usize = 1024;
+
+/// What is bound to the key that is sealed under the segment's.
+fn key_binding(origin: &Origin) -> Vec<u8> {
+    binding(origin, "index key")
+}
+
+/// What is bound to a part: the header is 0, a section its kind.
+fn part_binding(origin: &Origin, part: u32) -> Vec<u8> {
+    binding(origin, &format!("{INDEX} {part}"))
+}
+
+/// The bytes of an encrypted index.
+pub(crate) fn seal(parts: &Parts, key: &IndexKey, data_key: &DataKey, origin: &Origin) -> Result<Vec<u8>, KeyError> {
+    let mut file = MAGIC.to_vec();
+    file.extend(key.number.to_le_bytes());
+    let len = u32::try_from(key.wrapped.len()).ok().filter(|len| *len as usize <= WRAPPED_MAX);
+    let len = len.ok_or_else(|| KeyError::Wrap { why: "there are too many recipients".to_owned() })?;
+    file.extend(len.to_le_bytes());
+    file.extend_from_slice(&key.wrapped);
+    let seal_into = |mut file: Vec<u8>| {
+        FrameKey::derived(data_key.expose(), "index key")?.seal(&key_binding(origin), key.key.expose(), &mut file)?;
+        let frames = FrameKey::new(key.key.expose())?;
+        frames.seal(&part_binding(origin, 0), &parts.header, &mut file)?;
+        for (kind, section) in Kind::ALL.into_iter().zip(&parts.sections) {
+            frames.seal(&part_binding(origin, kind as u32), section, &mut file)?;
+        }
+        Some(file)
+    };
+    seal_into(file).ok_or(KeyError::NoRandomness)
+}
+
+/// An encrypted index of which only what is in the clear was read.
+pub(crate) struct Sealed {
+    file: File,
+    wrapped: Vec<u8>,
+    number: u32,
+    key: Vec<u8>,
+}
+
+impl Sealed {
+    /// Reads what is in the clear.
+    pub(crate) fn read(file: File) -> Result<Self, IndexError> {
+        let len = file.metadata().map_err(|error| IndexError::Unreadable(error.to_string()))?.len();
+        let mut first = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(FIRST_READ)];
+        read_at(&file, 0, &mut first)?;
+        if !first.starts_with(&MAGIC) {
+            return Err(IndexError::Format);
+        }
+        let word = |at: usize| first.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        let (number, len) = word(8).zip(word(12)).ok_or(IndexError::Damaged)?;
+        let len = usize::try_from(len).ok().filter(|len| *len <= WRAPPED_MAX).ok_or(IndexError::Damaged)?;
+        let needed = PROLOGUE_BYTES + len + KEY_BYTES;
+        if first.len() < needed {
+            first.resize(needed, 0);
+            read_at(&file, 0, &mut first)?;
+        }
+        let (wrapped, key) = (&first[PROLOGUE_BYTES..PROLOGUE_BYTES + len], &first[PROLOGUE_BYTES + len..needed]);
+        Ok(Self { file, number, wrapped: wrapped.to_vec(), key: key.to_vec() })
+    }
+
+    /// The index's key for whoever the chain was wrapped for.
+    pub(crate) fn chained_key(&self, keyring: &Keyring) -> Option<DataKey> {
+        keyring.chains().key(keyring, &self.wrapped, self.number)
+    }
+
+    /// The same for whoever has the key of the segment, as those have who were added later.
+    pub(crate) fn key_by(&self, data_key: &DataKey, origin: &Origin) -> Option<DataKey> {
+        let frames = FrameKey::derived(data_key.expose(), "index key")?;
+        frames.open(&key_binding(origin), &self.key).and_then(|key| DataKey::from_bytes(&key))
+    }
+
+    /// Goes on with the key.
+    pub(crate) fn open(self, key: &DataKey, origin: &Origin) -> Option<Frames> {
+        let begin = (PROLOGUE_BYTES + self.wrapped.len() + KEY_BYTES) as u64;
+        Some(Frames { file: self.file, begin, key: FrameKey::new(key.expose())?, origin: origin.clone() })
+    }
+}
+
+/// Header and sections, opened one by one.
+pub(crate) struct Frames {
+    file: File,
+    begin: u64,
+    key: FrameKey,
+    origin: Origin,
+}
+
+impl Frames {
+    pub(super) fn header(&self) -> Result<Vec<u8>, IndexError> {
+        self.frame(0, self.begin, HEADER_BYTES)
+    }
+
+    /// A section of a kind; `position` frames lie before it, and the header, `begin` bytes long without their seals.
+    pub(super) fn section(&self, kind: u32, position: usize, begin: usize, len: usize) -> Result<Vec<u8>, IndexError> {
+        self.frame(kind, self.begin + (begin + (position + 1) * OVERHEAD) as u64, len)
+    }
+
+    fn frame(&self, part: u32, at: u64, len: usize) -> Result<Vec<u8>, IndexError> {
+        let mut sealed = vec![0; len + OVERHEAD];
+        read_at(&self.file, at, &mut sealed)?;
+        self.key.open(&part_binding(&self.origin, part), &sealed).ok_or(IndexError::Damaged)
+    }
+}
+
+/// Fills `bytes` from a place in a file.
+pub(super) fn read_at(file: &File, at: u64, bytes: &mut [u8]) -> Result<(), IndexError> {
+    match file.read_exact_at(bytes, at) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IndexError::Damaged),
+        Err(error) => Err(IndexError::Unreadable(error.to_string())),
+    }
+}
