@@ -91,7 +91,7 @@ impl Sealed {
     /// The same for whoever has the key of the segment, as those have who were added later.
     pub(crate) fn key_by(&self, data_key: &DataKey, origin: &Origin) -> Option<DataKey> {
         let frames = FrameKey::derived(data_key.expose(), "index key")?;
-        frames.open(&key_binding(origin), &self.key).and_then(|key| DataKey::from_bytes(&key))
+        frames.open(&key_binding(origin), self.key.clone()).and_then(|key| DataKey::from_bytes(&key))
     }
 
     /// Goes on with the key.
@@ -122,7 +122,7 @@ impl Frames {
     fn frame(&self, part: u32, at: u64, len: usize) -> Result<Vec<u8>, IndexError> {
         let mut sealed = vec![0; len + OVERHEAD];
         read_at(&self.file, at, &mut sealed)?;
-        self.key.open(&part_binding(&self.origin, part), &sealed).ok_or(IndexError::Damaged)
+        self.key.open(&part_binding(&self.origin, part), sealed).ok_or(IndexError::Damaged)
     }
 }
 

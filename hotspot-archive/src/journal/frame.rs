@@ -132,7 +132,7 @@ impl Frame<'_> {
     pub(super) fn open(&self, key: Option<&FrameKey>) -> Option<Vec<u8>> {
         let raw = match key {
             None => zstd::bulk::decompress(self.payload, self.raw_len).ok()?,
-            Some(key) => zstd::bulk::decompress(&key.open(self.bound, self.payload)?, self.raw_len).ok()?,
+            Some(key) => zstd::bulk::decompress(&key.open(self.bound, self.payload.to_vec())?, self.raw_len).ok()?,
         };
         (raw.len() == self.raw_len).then_some(raw)
     }
