@@ -159,9 +159,10 @@ impl Totals {
     }
 
     /// Adds another's groups; false where there are too many.
-    pub(super) fn add(&mut self, mut other: Self) -> bool {
-        other.close();
+    pub(super) fn add(&mut self, other: Self) -> bool {
         self.unknown.add(&other.unknown);
+        // Most segments have one dictionary, and are done with this.
+        other.open.iter().for_each(|numbered| self.add_numbered(numbered));
         for (group, sums) in other.groups {
             self.groups.entry(group).or_default().add(&sums);
         }
@@ -178,7 +179,12 @@ impl Totals {
 
     /// Gives what was summed by number to the groups.
     fn close(&mut self) {
-        let Some(Numbered { values, sums }) = self.open.take() else { return };
+        if let Some(numbered) = self.open.take() {
+            self.add_numbered(&numbered);
+        }
+    }
+
+    fn add_numbered(&mut self, Numbered { values, sums }: &Numbered) {
         for (number, sums) in sums.iter().enumerate().filter(|(_, sums)| sums.flows > 0) {
             let is_known = number < values.len() && values.is_valid(number);
             self.add_to(is_known.then(|| values.value(number)), sums);
