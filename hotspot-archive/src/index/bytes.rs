@@ -60,15 +60,77 @@ impl<'a> Bytes<'a> {
         Ok(taken)
     }
 
-    /// Reads a value into the place of the one before it.
-    pub(super) fn value(&mut self, value: &mut Vec<u8>) -> Result<(), IndexError> {
+    /// Reads the value behind another.
+    pub(super) fn value_after(&mut self, mut previous: Vec<u8>) -> Result<Vec<u8>, IndexError> {
         let shared = self.number()? as usize;
-        if shared > value.len() {
+        if shared > previous.len() {
             return Err(IndexError::Damaged);
         }
         let len = self.number()? as usize;
-        value.truncate(shared);
-        value.extend_from_slice(self.take(len)?);
-        Ok(())
+        previous.truncate(shared);
+        previous.extend_from_slice(self.take(len)?);
+        Ok(previous)
+    }
+
+    /// Passes over values that are less than `least`, and the ranges behind each; the first that is not, if there is one. Takes those that
+    /// were read off `left`.
+    ///
+    /// Values in order need not be put together for that. One that shares more with the value before than that one shares
+    /// with `least` is less, because it differs from `least` in the same byte; one that shares less differs in an earlier byte, and is greater.
+    pub(super) fn first_from(&mut self, least: &[u8], left: &mut u128) -> Result<Option<Vec<u8>>, IndexError> {
+        let mut matched = 0;
+        while *left > 0 {
+            *left -= 1;
+            let shared = self.number()? as usize;
+            let len = self.number()? as usize;
+            let rest = self.take(len)?;
+            if shared <= matched {
+                let asked = &least[shared..];
+                if shared < matched || rest >= asked {
+                    return Ok(Some([&least[..shared], rest].concat()));
+                }
+                matched += rest.iter().zip(asked).take_while(|(one, other)| one == other).count();
+            }
+            let ranges = self.number()?;
+            self.skip(u64::from(ranges) * 2)?;
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_first_from_a_value_on_is_that_of_a_sorted_set(
+            values in prop::collection::btree_set(prop::collection::vec(0u8..3, 0..6), 0..40),
+            least in prop::collection::vec(0u8..3, 0..6),
+        ) {
+            let mut section = Vec::new();
+            let mut previous: &[u8] = &[];
+            for value in &values {
+                put_value(&mut section, previous, value);
+                // One range, of numbers that take several bytes.
+                [1, 300, 70_000].into_iter().for_each(|number| put_varint(&mut section, number));
+                previous = value;
+            }
+            let (mut bytes, mut left) = (Bytes(&section), values.len() as u128);
+            let mut read = Vec::new();
+            let mut value = bytes.first_from(&least, &mut left).unwrap();
+            while let Some(reached) = value {
+                read.push(reached.clone());
+                prop_assert_eq!((bytes.number(), bytes.number(), bytes.number()), (Ok(1), Ok(300), Ok(70_000)));
+                value = (left > 0).then(|| bytes.value_after(reached).unwrap());
+                left = left.saturating_sub(1);
+            }
+            let naive: BTreeSet<Vec<u8>> = values.range(least..).cloned().collect();
+            prop_assert_eq!(read, naive.into_iter().collect::<Vec<_>>());
+        }
     }
 }

@@ -135,19 +135,12 @@ impl Index {
     fn places(&self, kind: Kind, asked: RangeInclusive<&[u8]>) -> Result<Rows, IndexError> {
         let section = self.section(kind)?;
         let mut bytes = Bytes(&section);
-        let (mut value, mut found) = (Vec::new(), Vec::new());
-        for _ in 0..bytes.varint()? {
-            bytes.value(&mut value)?;
-            let ranges = bytes.number()?;
-            if value.as_slice() < *asked.start() {
-                bytes.skip(u64::from(ranges) * 2)?;
-                continue;
-            }
-            if value.as_slice() > *asked.end() {
-                break;
-            }
+        let mut left = bytes.varint()?;
+        let mut found = Vec::new();
+        let mut value = bytes.first_from(asked.start(), &mut left)?;
+        while let Some(reached) = value.take_if(|value| value.as_slice() <= *asked.end()) {
             let mut end = 0u32;
-            for _ in 0..ranges {
+            for _ in 0..bytes.number()? {
                 let start = end.checked_add(bytes.number()?).ok_or(IndexError::Damaged)?;
                 end = start.checked_add(bytes.number()?).filter(|end| *end <= self.rows).ok_or(IndexError::Damaged)?;
                 if start < end {
@@ -156,6 +149,10 @@ impl Index {
                 if found.len() > RANGES_MAX {
                     return Ok(Rows::All);
                 }
+            }
+            if left > 0 {
+                left -= 1;
+                value = Some(bytes.value_after(reached)?);
             }
         }
         Ok(Rows::Some(united(found)))
@@ -166,7 +163,7 @@ impl Index {
         let mut bytes = Bytes(&section);
         let mut value = Vec::new();
         for _ in 0..bytes.varint()? {
-            bytes.value(&mut value)?;
+            value = bytes.value_after(value)?;
             let ip = <[u8; 16]>::try_from(value.as_slice()).map_err(|_| IndexError::Damaged)?;
             let number = bytes.number()?;
             let count = (number >> 1) as usize;

@@ -73,8 +73,9 @@ pub(super) fn judge(site: &Site, diary: &Diary, archive: &Path) -> Result<Findin
     }
     let by_mac = site.devices.iter().enumerate().map(|(position, device)| (&*device.mac, position)).collect();
     let mut judge = Judge { site, diary, by_mac, by_tuple, findings: Findings::default() };
-    judge.rows(&ask("find", archive, &[])?)?;
-    judge.answers(archive)?;
+    let rows = ask("find", archive, &[])?;
+    judge.rows(&rows)?;
+    judge.answers(archive, &rows)?;
     judge.findings.disturbances = diary.happened.iter().map(|(what, times)| ((*what).to_owned(), *times)).collect();
     Ok(judge.findings)
 }
@@ -128,10 +129,8 @@ impl Judge<'_> {
             match found.get(&position) {
                 None => {
                     self.findings.not_found += 1;
-                    let port = connection.local.port();
-                    let near: Vec<&Value> = rows.iter().filter(|row| row["client_port"] == port).collect();
-                    let complaint = format!("no row: {connection:?}; of any with this port: {near:?}");
-                    self.findings.complaints.push(complaint);
+                    let near = with_port(rows, connection.local.port());
+                    self.findings.complaints.push(format!("no row: {connection:?}; with this port: {near:?}"));
                 }
                 Some((false, unsure)) if connection.doubt.is_none() => self.hidden(connection, unsure),
                 Some(_) => {}
@@ -185,7 +184,7 @@ impl Judge<'_> {
     }
 
     /// Asks for every request that the web server logged; two at a time, because there are many.
-    fn answers(&mut self, archive: &Path) -> Result<()> {
+    fn answers(&mut self, archive: &Path, rows: &[Value]) -> Result<()> {
         let by_path: HashMap<&str, usize> = (self.diary.connections.iter().enumerate())
             .filter_map(|(position, connection)| Some((connection.path.as_deref()?, position)))
             .collect();
@@ -204,13 +203,13 @@ impl Judge<'_> {
         })?;
         ensure!(answers.len() == requests.len());
         for ((request, position), answer) in requests.into_iter().zip(answers) {
-            self.answer(&request, position, &answer);
+            self.answer(&request, position, &answer, rows);
         }
         Ok(())
     }
 
     /// Judges the candidates that were going on at that moment, the first of which is the answer.
-    fn answer(&mut self, request: &WebRequest, position: usize, candidates: &[Value]) {
+    fn answer(&mut self, request: &WebRequest, position: usize, candidates: &[Value], rows: &[Value]) {
         let connection = &self.diary.connections[position];
         let truth = self.diary.user(connection.device, connection.from_ns);
         let verdict = |row: &Value| self.verdict(row, truth, connection.device, connection.from_ns);
@@ -231,7 +230,11 @@ impl Judge<'_> {
             }
             Verdict::Wrong => {
                 self.findings.who_wrong += 1;
-                let asked = format!("{request:?} was {}", truth.unwrap_or("nobody"));
+                let asked = format!(
+                    "{request:?} was {}; it was {connection:?}; with this port: {:?}; said was",
+                    truth.unwrap_or("nobody"),
+                    with_port(rows, request.port)
+                );
                 self.complain(first, &asked, candidates.first().unwrap_or(&Value::Null));
             }
         }
@@ -255,6 +258,11 @@ fn answer(archive: &Path, request: &WebRequest) -> Result<Vec<Value>> {
     let then = candidates.iter().take_while(|candidate| candidate["at_that_moment"] == true).count();
     candidates.truncate(then.max(1));
     Ok(candidates)
+}
+
+/// Rows that could be taken for one with this port, inside or outside.
+fn with_port(rows: &[Value], port: u16) -> Vec<&Value> {
+    rows.iter().filter(|row| row["client_port"] == port || row["public_port"] == port).collect()
 }
 
 fn tuple(row: &Value) -> Option<Tuple> {
