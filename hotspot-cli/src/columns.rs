@@ -1,19 +1,50 @@
 //! Flows and sessions as named values, in the archive's order: for JSON and CSV.
 
+use std::borrow::Cow;
+
 use hotspot_archive::search::Hit;
 use hotspot_archive::segment::Origin;
 use hotspot_core::fact::{DeviceSource, IdentitySource};
 use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, NatState, SessionRecord};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::time::utc;
 
+/// Values with names, in order. A map would look up each of them, for every row of an answer.
+pub(crate) struct Columns(Vec<(Cow<'static, str>, Value)>);
+
+impl Columns {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// Adds one behind the others, of a name that none has.
+    pub(crate) fn push(&mut self, name: &'static str, value: Value) {
+        self.0.push((name.into(), value));
+    }
+}
+
+impl From<Map<String, Value>> for Columns {
+    fn from(map: Map<String, Value>) -> Self {
+        Self(map.into_iter().map(|(name, value)| (name.into(), value)).collect())
+    }
+}
+
+impl Serialize for Columns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        self.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+        map.end()
+    }
+}
+
 /// A flow with the archive's column names.
-pub(crate) fn of_hit(hit: &Hit) -> Map<String, Value> {
+pub(crate) fn of_hit(hit: &Hit) -> Columns {
     of_flow(&hit.origin, &hit.flow)
 }
 
-pub(crate) fn of_flow(origin: &Origin, flow: &FlowRecord) -> Map<String, Value> {
+pub(crate) fn of_flow(origin: &Origin, flow: &FlowRecord) -> Columns {
     let who = flow.identity.as_deref();
     let public = flow.public;
     object([
@@ -56,7 +87,7 @@ pub(crate) fn of_flow(origin: &Origin, flow: &FlowRecord) -> Map<String, Value> 
     ])
 }
 
-pub(crate) fn of_session(origin: &Origin, session: &SessionRecord) -> Map<String, Value> {
+pub(crate) fn of_session(origin: &Origin, session: &SessionRecord) -> Columns {
     let details = session.details.as_deref().cloned().unwrap_or_default();
     let prefixes: Vec<String> =
         session.client_prefixes.iter().map(|(address, len)| format!("{address}/{len}")).collect();
@@ -92,7 +123,7 @@ pub(crate) fn of_session(origin: &Origin, session: &SessionRecord) -> Map<String
     ])
 }
 
-pub(crate) fn of_device(origin: &Origin, device: &DeviceRecord) -> Map<String, Value> {
+pub(crate) fn of_device(origin: &Origin, device: &DeviceRecord) -> Columns {
     let sources: Vec<&str> = device.sources.iter().map(|source: &DeviceSource| source.label()).collect();
     object([
         ("client_mac", json!(device.client_mac)),
@@ -111,7 +142,7 @@ pub(crate) fn of_device(origin: &Origin, device: &DeviceRecord) -> Map<String, V
     ])
 }
 
-pub(crate) fn of_coverage(row: &CoverageRecord) -> Map<String, Value> {
+pub(crate) fn of_coverage(row: &CoverageRecord) -> Columns {
     let outcomes: Map<String, Value> =
         row.outcomes.iter().map(|(label, count)| (label.clone(), json!([count.packets, count.bytes]))).collect();
     let happenings: Map<String, Value> =
@@ -136,8 +167,8 @@ pub(crate) fn of_coverage(row: &CoverageRecord) -> Map<String, Value> {
     ])
 }
 
-fn object<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+fn object<const N: usize>(pairs: [(&'static str, Value); N]) -> Columns {
+    Columns(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect())
 }
 
 fn source(source: IdentitySource) -> Value {

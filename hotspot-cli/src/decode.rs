@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::DecodeArguments;
 use crate::ask::Query;
+use crate::columns::Columns;
 use crate::find::keyring;
 use crate::output::{cell, json_line, stdout};
 use crate::time::utc;
@@ -63,9 +64,10 @@ struct Printer<W> {
 }
 
 impl<W: Write> Printer<W> {
-    fn print(&mut self, kind: &str, mut values: Map<String, Value>) -> io::Result<()> {
+    fn print(&mut self, kind: &str, values: impl Into<Columns>) -> io::Result<()> {
+        let mut values = values.into();
         if self.json {
-            values.insert("record".to_owned(), json!(kind));
+            values.push("record", json!(kind));
             return json_line(&mut self.to, &values);
         }
         write!(self.to, "{kind}")?;

@@ -251,10 +251,10 @@ fn parse_filter(words: &[String]) -> Result<Filter, Failure> {
 fn write_csv(to: &mut impl Write, hit: &Hit, header_written: &mut bool) -> std::io::Result<()> {
     let object = columns::of_hit(hit);
     if !*header_written {
-        csv_line(to, object.keys().cloned())?;
+        csv_line(to, object.iter().map(|(name, _)| name.to_owned()))?;
         *header_written = true;
     }
-    csv_line(to, object.values().map(cell))
+    csv_line(to, object.iter().map(|(_, value)| cell(value)))
 }
 
 fn new_table() -> Table {

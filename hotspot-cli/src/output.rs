@@ -2,14 +2,15 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
 
 /// Standard output, buffered.
 pub(crate) fn stdout() -> io::BufWriter<io::StdoutLock<'static>> {
     io::BufWriter::new(io::stdout().lock())
 }
 
-pub(crate) fn json_line(to: &mut impl Write, object: &Map<String, Value>) -> io::Result<()> {
+pub(crate) fn json_line(to: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *to, object)?;
     writeln!(to)
 }

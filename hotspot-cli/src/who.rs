@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
     if arguments.json {
         for hit in &candidates {
             let mut object = columns::of_hit(hit);
-            object.insert("at_that_moment".to_owned(), (moment.away_ns(&hit.flow) == 0).into());
+            object.push("at_that_moment", (moment.away_ns(&hit.flow) == 0).into());
             json_line(&mut to, &object)?;
         }
     } else if !candidates.is_empty() {
