@@ -29,7 +29,8 @@ pub struct Findings {
     pub who_right: usize,
     pub who_uncertain: usize,
     pub who_wrong: usize,
-    /// Of the uncertain: the port changed hands within the millisecond of the server's log, and both were told.
+    /// Of the uncertain: the port changed hands within the millisecond of the server's log or the tick of the kernel's clock, and both
+    /// were told.
     pub who_both: usize,
     /// Connections of which it was clear whose they were.
     pub clear: usize,
@@ -214,7 +215,7 @@ impl Judge<'_> {
         let truth = self.diary.user(connection.device, connection.from_ns);
         let verdict = |row: &Value| self.verdict(row, truth, connection.device, connection.from_ns);
         let first = candidates.first().map_or(Verdict::Wrong, verdict);
-        let is_told = candidates.iter().skip(1).any(|other| verdict(other) == Verdict::Right);
+        let is_told = candidates.iter().skip(1).any(|other| verdict(other) != Verdict::Wrong);
         self.findings.who_asked += 1;
         match first {
             Verdict::Right => self.findings.who_right += 1,
