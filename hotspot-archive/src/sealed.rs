@@ -23,13 +23,15 @@ pub(crate) fn binding(origin: &Origin, kind: &str) -> Vec<u8> {
     format!("hotspot 1 {} {} {kind}", origin.gateway, origin.sequence).into_bytes()
 }
 
-/// HKDF-SHA-256 of `key` without salt, info `hotspot 1 <kind>`.
-pub(crate) fn derived(key: &[u8; 32], kind: &str) -> Option<Zeroizing<[u8; 32]>> {
+/// HKDF-SHA-256 of `key` without salt, for each info `hotspot 1 <kind>`.
+pub(crate) fn derived<const N: usize>(key: &[u8; 32], kinds: [&str; N]) -> Option<[Zeroizing<[u8; 32]>; N]> {
     let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key);
-    let info = format!("hotspot 1 {kind}");
-    let mut derived = Zeroizing::new([0; 32]);
-    let info = [info.as_bytes()];
-    secret.expand(&info, hkdf::HKDF_SHA256).ok()?.fill(&mut *derived).ok()?;
+    let mut derived = [(); N].map(|()| Zeroizing::new([0; 32]));
+    for (key, kind) in derived.iter_mut().zip(kinds) {
+        let info = format!("hotspot 1 {kind}");
+        let info = [info.as_bytes()];
+        secret.expand(&info, hkdf::HKDF_SHA256).ok()?.fill(&mut **key).ok()?;
+    }
     Some(derived)
 }
 
@@ -43,7 +45,8 @@ impl FrameKey {
 
     /// The key that is [`derived`] for a kind.
     pub(crate) fn derived(key: &[u8; 32], kind: &str) -> Option<Self> {
-        Self::new(&*derived(key, kind)?)
+        let [key] = derived(key, [kind])?;
+        Self::new(&key)
     }
 
     /// Appends nonce, ciphertext and tag to `to`.

@@ -4,7 +4,7 @@
 //! chain for its recipients, seals one index with each key, and forgets the key once it has made the next. Whoever unwraps the
 //! first has all of them; whoever takes the gateway away has only those that are still to come. Format: `docs/formats/encryption.md`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
@@ -12,22 +12,20 @@ use zeroize::Zeroizing;
 use crate::keys::{DataKey, KeyError, Keyring, Recipients};
 use crate::sealed;
 
-/// Keys of a chain. With more, one forged index could keep a reader busy.
-const KEYS_MAX: u32 = 1 << 16;
-/// Chains a reader remembers: one per start of a gateway.
-const CHAINS_MAX: usize = 1024;
+/// Keys of a chain: two weeks of indexes of five minutes. With more, one forged index could keep a reader busy.
+const KEYS_MAX: u32 = 1 << 12;
+/// Chains a reader remembers, and keys of each: those of the indexes that were asked last.
+const CHAINS_MAX: usize = 1 << 14;
+const LAST_MAX: usize = 32;
 
 /// A place in a chain: from it follow the key of one index and the next place.
 #[derive(Clone)]
 struct Link(Zeroizing<[u8; 32]>);
 
 impl Link {
-    fn next(&self) -> Option<Self> {
-        sealed::derived(&self.0, "index chain").map(Self)
-    }
-
-    fn key(&self) -> Option<DataKey> {
-        sealed::derived(&self.0, "index key").and_then(|key| DataKey::from_bytes(&*key))
+    fn follow(&self) -> Option<(DataKey, Self)> {
+        let [key, next] = sealed::derived(&self.0, ["index key", "index chain"])?;
+        Some((DataKey::from_bytes(&*key)?, Self(next)))
     }
 }
 
@@ -57,16 +55,16 @@ impl KeyChain {
     /// A key nobody has had before; `None` at the end of the chain.
     pub(crate) fn take(&mut self) -> Option<IndexKey> {
         let number = Some(self.number).filter(|number| *number < KEYS_MAX)?;
-        let key = IndexKey { key: self.next.key()?, wrapped: Arc::clone(&self.wrapped), number };
-        self.next = self.next.next()?;
+        let (key, next) = self.next.follow()?;
+        self.next = next;
         self.number += 1;
-        Some(key)
+        Some(IndexKey { key, wrapped: Arc::clone(&self.wrapped), number })
     }
 }
 
-/// The chains a reader has unwrapped, by their wrapped first keys, as far as they were followed; without links, those that are not for it.
+/// The chains a reader has unwrapped, by their wrapped first keys; nothing of those that are not for it.
 #[derive(Default)]
-pub(crate) struct KnownChains(Mutex<HashMap<Box<[u8]>, Vec<Link>>>);
+pub(crate) struct KnownChains(Mutex<HashMap<Box<[u8]>, Option<Followed>>>);
 
 impl KnownChains {
     /// The key with a number; `None` where the chain is not for the keyring.
@@ -76,16 +74,45 @@ impl KnownChains {
             if chains.len() >= CHAINS_MAX {
                 chains.clear();
             }
-            let first = keyring.unwrap_bytes(wrapped).ok().map(|first| Link(Zeroizing::new(*first.expose())));
-            chains.insert(wrapped.into(), first.into_iter().collect());
+            let first = keyring.unwrap_bytes(wrapped).ok();
+            chains.insert(wrapped.into(), first.map(|first| Followed::new(Link(Zeroizing::new(*first.expose())))));
         }
-        let links = chains.get_mut(wrapped)?;
-        let number = usize::try_from(Some(number).filter(|number| *number < KEYS_MAX)?).ok()?;
-        while links.len() <= number {
-            let next = links.last()?.next()?;
-            links.push(next);
+        chains.get_mut(wrapped)?.as_mut()?.key(number)
+    }
+}
+
+/// A chain as far as it was followed. Indexes are asked about in the order in which they were sealed.
+struct Followed {
+    first: Link,
+    next: Link,
+    /// How many keys lie before `next`, and the last of them.
+    reached: u32,
+    last: VecDeque<DataKey>,
+}
+
+impl Followed {
+    fn new(first: Link) -> Self {
+        Self { next: first.clone(), first, reached: 0, last: VecDeque::new() }
+    }
+
+    fn key(&mut self, number: u32) -> Option<DataKey> {
+        if number >= KEYS_MAX {
+            return None;
         }
-        links.get(number)?.key()
+        if (number as usize) + self.last.len() < self.reached as usize {
+            *self = Self::new(self.first.clone());
+        }
+        while self.reached <= number {
+            let (key, next) = self.next.follow()?;
+            self.next = next;
+            self.reached += 1;
+            self.last.push_back(key);
+            if self.last.len() > LAST_MAX {
+                self.last.pop_front();
+            }
+        }
+        let back = (self.reached - number) as usize;
+        self.last.get(self.last.len().checked_sub(back)?).cloned()
     }
 }
 
@@ -102,10 +129,10 @@ mod tests {
     fn who_has_the_first_key_has_all_in_any_order() {
         let (reader, other) = (Identity::generate(), Identity::generate());
         let mut chain = KeyChain::begin(&recipients(&[&reader])).unwrap();
-        let keys: Vec<IndexKey> = (0..5).map(|_| chain.take().unwrap()).collect();
+        let keys: Vec<IndexKey> = (0..100).map(|_| chain.take().unwrap()).collect();
         let (keyring, stranger) = (Keyring::of(vec![reader]), Keyring::of(vec![other]));
         let known = KnownChains::default();
-        for number in [3, 0, 4, 1, 2] {
+        for number in [3, 0, 4, 1, 2, 99, 98, 68, 67, 66, 0, 99].into_iter().chain(0..100) {
             let IndexKey { key, wrapped, number } = &keys[number];
             assert!(known.key(&keyring, wrapped, *number).as_ref() == Some(key), "number {number}");
             assert!(KnownChains::default().key(&stranger, wrapped, *number).is_none());
@@ -116,8 +143,9 @@ mod tests {
         // What the gateway holds now gives what comes later, and nothing that was.
         let mut later = chain.next.clone();
         for _ in 0..100 {
-            assert!(keys.iter().all(|before| later.key().unwrap() != before.key));
-            later = later.next().unwrap();
+            let (key, next) = later.follow().unwrap();
+            assert!(keys.iter().all(|before| key != before.key));
+            later = next;
         }
     }
 

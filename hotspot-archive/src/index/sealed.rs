@@ -21,7 +21,7 @@ const PROLOGUE_BYTES: usize = MAGIC.len() + 4 + 4;
 const WRAPPED_MAX: usize = 64 << 10;
 /// The index's key, sealed under the segment's.
 const KEY_BYTES: usize = 32 + OVERHEAD;
-/// What of a file is read at once: the prologue and a few recipients' wrapped key.
+/// What of a file is read at once: with up to four recipients, all up to the header.
 const FIRST_READ: usize = 1024;
 
 /// What is bound to the key that is sealed under the segment's.
@@ -57,54 +57,65 @@ pub(crate) fn seal(parts: &Parts, key: &IndexKey, data_key: &DataKey, origin: &O
 /// An encrypted index of which only what is in the clear was read.
 pub(crate) struct Sealed {
     file: File,
-    wrapped: Vec<u8>,
+    /// The beginning of the file: as far as the index's key, and more where one read gives it.
+    first: Vec<u8>,
     number: u32,
-    key: Vec<u8>,
+    /// Where the index's key begins, behind the wrapped one.
+    key_at: usize,
 }
 
 impl Sealed {
     /// Reads what is in the clear.
     pub(crate) fn read(file: File) -> Result<Self, IndexError> {
-        let len = file.metadata().map_err(|error| IndexError::Unreadable(error.to_string()))?.len();
-        let mut first = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(FIRST_READ)];
-        read_at(&file, 0, &mut first)?;
+        let mut first = vec![0; FIRST_READ];
+        let len = file.read_at(&mut first, 0).map_err(|error| IndexError::Unreadable(error.to_string()))?;
+        first.truncate(len);
         if !first.starts_with(&MAGIC) {
             return Err(IndexError::Format);
         }
         let word = |at: usize| first.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
         let (number, len) = word(8).zip(word(12)).ok_or(IndexError::Damaged)?;
         let len = usize::try_from(len).ok().filter(|len| *len <= WRAPPED_MAX).ok_or(IndexError::Damaged)?;
-        let needed = PROLOGUE_BYTES + len + KEY_BYTES;
-        if first.len() < needed {
-            first.resize(needed, 0);
+        let key_at = PROLOGUE_BYTES + len;
+        if first.len() < key_at + KEY_BYTES {
+            first.resize(key_at + KEY_BYTES, 0);
             read_at(&file, 0, &mut first)?;
         }
-        let (wrapped, key) = (&first[PROLOGUE_BYTES..PROLOGUE_BYTES + len], &first[PROLOGUE_BYTES + len..needed]);
-        Ok(Self { file, number, wrapped: wrapped.to_vec(), key: key.to_vec() })
+        Ok(Self { file, first, number, key_at })
     }
 
     /// The index's key for whoever the chain was wrapped for.
     pub(crate) fn chained_key(&self, keyring: &Keyring) -> Option<DataKey> {
-        keyring.chains().key(keyring, &self.wrapped, self.number)
+        keyring.chains().key(keyring, &self.first[PROLOGUE_BYTES..self.key_at], self.number)
     }
 
     /// The same for whoever has the key of the segment, as those have who were added later.
     pub(crate) fn key_by(&self, data_key: &DataKey, origin: &Origin) -> Option<DataKey> {
         let frames = FrameKey::derived(data_key.expose(), "index key")?;
-        frames.open(&key_binding(origin), self.key.clone()).and_then(|key| DataKey::from_bytes(&key))
+        let sealed = self.first[self.key_at..self.key_at + KEY_BYTES].to_vec();
+        frames.open(&key_binding(origin), sealed).and_then(|key| DataKey::from_bytes(&key))
     }
 
     /// Goes on with the key.
     pub(crate) fn open(self, key: &DataKey, origin: &Origin) -> Option<Frames> {
-        let begin = (PROLOGUE_BYTES + self.wrapped.len() + KEY_BYTES) as u64;
-        Some(Frames { file: self.file, begin, key: FrameKey::new(key.expose())?, origin: origin.clone() })
+        let begin = self.key_at + KEY_BYTES;
+        Some(Frames {
+            file: self.file,
+            first: self.first,
+            begin,
+            key: FrameKey::new(key.expose())?,
+            origin: origin.clone(),
+        })
     }
 }
 
 /// Header and sections, opened one by one.
 pub(crate) struct Frames {
     file: File,
-    begin: u64,
+    /// The beginning of the file, as far as it was read.
+    first: Vec<u8>,
+    /// Where the header begins.
+    begin: usize,
     key: FrameKey,
     origin: Origin,
 }
@@ -116,12 +127,18 @@ impl Frames {
 
     /// A section of a kind; `position` frames lie before it, and the header, `begin` bytes long without their seals.
     pub(super) fn section(&self, kind: u32, position: usize, begin: usize, len: usize) -> Result<Vec<u8>, IndexError> {
-        self.frame(kind, self.begin + (begin + (position + 1) * OVERHEAD) as u64, len)
+        self.frame(kind, self.begin + begin + (position + 1) * OVERHEAD, len)
     }
 
-    fn frame(&self, part: u32, at: u64, len: usize) -> Result<Vec<u8>, IndexError> {
-        let mut sealed = vec![0; len + OVERHEAD];
-        read_at(&self.file, at, &mut sealed)?;
+    fn frame(&self, part: u32, at: usize, len: usize) -> Result<Vec<u8>, IndexError> {
+        let len = len + OVERHEAD;
+        let sealed = if let Some(sealed) = self.first.get(at..at + len) {
+            sealed.to_vec()
+        } else {
+            let mut sealed = vec![0; len];
+            read_at(&self.file, at as u64, &mut sealed)?;
+            sealed
+        };
         self.key.open(&part_binding(&self.origin, part), sealed).ok_or(IndexError::Damaged)
     }
 }
