@@ -4,6 +4,8 @@
 //! ranges, so that memory is bounded by [`PART_BYTES`] per file. Nothing is believed to be there because a store said so: whoever needs
 //! to know reads it back ([`Store::hash`]).
 
+mod connector;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
+use self::connector::Connector;
 use crate::Failure;
 
 /// How much of a file is in memory at once: a part that is sent, a range that is read.
@@ -71,7 +74,10 @@ impl Store {
         // TLS needs to be told whose cryptography to use; that it is told twice does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, max_retries: RETRIES_MAX, ..RetryConfig::default() };
-        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_retry(retry)
+            .with_http_connector(Connector::default());
         if is_loopback(std::env::vars()) {
             builder = builder.with_allow_http(true);
         }

@@ -119,7 +119,7 @@ fn any<S: notice::Source>(
     // SAFETY: as above.
     unsafe { (&raw mut (*packet).hash).write(hash) };
     // SAFETY: all of it was written.
-    notice::of_flow(ctx, frame, unsafe { &*packet }, tally);
+    notice::of_flow(ctx, frame, hook, unsafe { &*packet }, tally);
     true
 }
 

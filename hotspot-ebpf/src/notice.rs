@@ -99,12 +99,16 @@ impl Source for TcContext {
     }
 }
 
-/// Copies the packet of a flow where it is one that devices are known by.
+/// Copies the packet of a flow where it is one that devices are known by. In a tunnel only what clients send, and not on a mirror port: looking
+/// for more would take the verifier beyond half of its limit.
 #[inline(always)]
-pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, packet: &Packet, tally: Counters) {
+pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, hook: Hook, packet: &Packet, tally: Counters) {
+    if settings::decapsulate() != 0 && (matches!(hook, Hook::Egress) || settings::sides_by_address() != 0) {
+        return;
+    }
     // Nearly all packets leave here.
     let protocol = packet.place.forget(packet.parsed.key.protocol as u64) as u8;
-    if (protocol == UDP || protocol == ICMPV6) && settings::decapsulate() == 0 {
+    if protocol == UDP || protocol == ICMPV6 {
         tell(of_packet(ctx, frame, packet), tally);
     }
 }
@@ -190,7 +194,7 @@ fn message(frame: &Frame, offset: usize, stated: u32, min: u32) -> Option<Messag
 #[inline(always)]
 pub fn of_arp<S: Source>(ctx: &S, frame: &Frame, hook: Hook, place: Place, tally: Counters) {
     // What goes to the clients is the gateway's own.
-    if matches!(hook, Hook::Egress) || settings::decapsulate() != 0 {
+    if matches!(hook, Hook::Egress) {
         return;
     }
     tell(of_arp_packet(ctx, frame, &place), tally);

@@ -20,24 +20,18 @@ const HMAC_KEY: &str = "0123456789abcdef-hmac-key";
 struct Portal {
     lab: Lab,
     agent: Option<Agent>,
-    options: &'static [&'static str],
     data: PathBuf,
     socket: PathBuf,
 }
 
 impl Portal {
     fn new(clients: usize) -> Self {
-        Self::with(clients, &[])
-    }
-
-    /// The same, with options of the agent.
-    fn with(clients: usize, options: &'static [&'static str]) -> Self {
         let lab = Lab::new(clients).unwrap();
         let secrets = lab.dir().join("portal.secrets");
         fs::write(&secrets, format!("token {TOKEN}\nhmac {HMAC_KEY}\n")).unwrap();
         fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).unwrap();
         let (data, socket) = (lab.dir().join("data"), lab.dir().join("portal.sock"));
-        let mut portal = Self { lab, agent: None, options, data, socket };
+        let mut portal = Self { lab, agent: None, data, socket };
         portal.start();
         portal
     }
@@ -47,7 +41,7 @@ impl Portal {
         let (socket, address) = (self.socket.display().to_string(), format!("{GATEWAY_V4}:8017"));
         let options =
             ["--portal-listen", &socket, "--portal-listen", &address, "--portal-secret-file", &secrets, "--grace", "0"];
-        self.agent = Some(Agent::start(&self.lab.gateway, &self.data, &[&options[..], self.options].concat()).unwrap());
+        self.agent = Some(Agent::start(&self.lab.gateway, &self.data, &options).unwrap());
     }
 
     fn stop(&mut self) {
@@ -235,8 +229,7 @@ fn release(client: &Client) {
 
 #[test]
 fn leases_that_dnsmasq_reports_name_the_devices() {
-    // As of a gateway that does not see its clients' DHCP.
-    let mut portal = Portal::with(2, &["--decapsulate"]);
+    let mut portal = Portal::new(2);
     portal.lab.stop_dhcp().unwrap();
     let script = format!("--dhcp-script={}", hook("dnsmasq-dhcp-script").display());
     portal
@@ -266,6 +259,11 @@ fn leases_that_dnsmasq_reports_name_the_devices() {
     let leased: Vec<Value> = of(phone).into_iter().filter(|fact| fact["event"]["leased"]["ip"] == ip).collect();
     let lease_s = leased[0]["event"]["leased"]["lease_s"].as_u64().unwrap();
     assert!((3500..=3600).contains(&lease_s), "{leased:?}");
+    // The agent sees the requests too, so what the reports name is looked for in the reports.
+    let named = |client: &Client| -> Value {
+        of(client).into_iter().find_map(|fact| fact["event"].get("named").cloned()).unwrap_or_default()
+    };
+    let (phone_named, odd_named) = (named(phone), named(odd));
     wait_until("the spool is empty", Duration::from_secs(10), || {
         fs::read_to_string(portal.spool()).is_ok_and(|waits| waits.is_empty())
     })
@@ -275,6 +273,10 @@ fn leases_that_dnsmasq_reports_name_the_devices() {
 
     let archive = portal.data.join("archive");
     let devices = rows(&archive, "devices").unwrap();
+    for (column, value) in [("hostname", "c1-phone"), ("client_id", "01020000000101")] {
+        assert_eq!(phone_named[column], value, "{phone_named}");
+    }
+    assert_eq!((&odd_named["hostname"], &odd_named["vendor_class"]), (&"od\\xff\\\\!".into(), &"MSFT 5.0".into()));
     let [phone, odd] = macs.map(|mac| {
         devices.iter().find(|row| row["client_mac"] == mac).unwrap_or_else(|| panic!("{devices:?}")).clone()
     });

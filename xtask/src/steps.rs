@@ -64,16 +64,8 @@ pub(crate) fn soak() -> Result<()> {
 pub(crate) fn lint() -> Result<()> {
     run_command(&mut cargo(&["fmt", "--all", "--check"]))?;
     run_command(cargo(&["fmt", "--check"]).current_dir(workspace().join("hotspot-ebpf")))?;
-    run_command(&mut cargo(&[
-        "clippy",
-        "--quiet",
-        "--locked",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    let clippy = &mut cargo(&["clippy", "--quiet", "--locked", "--workspace", "--all-targets"]);
+    run_command(clippy.args(["--", "-D", "warnings"]))?;
     // A workspace of its own, which nothing else builds.
     run_command(cargo(&["check", "--quiet", "--locked"]).current_dir(workspace().join("fuzz")))
 }

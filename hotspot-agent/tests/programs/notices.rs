@@ -12,7 +12,7 @@ use crate::rig::{Drained, Rig};
 
 const ANYBODY: [u8; 4] = [255; 4];
 
-fn facts(drained: &Drained) -> Vec<DeviceFact> {
+pub(crate) fn facts(drained: &Drained) -> Vec<DeviceFact> {
     let batches = drained
         .read
         .rings
@@ -21,22 +21,22 @@ fn facts(drained: &Drained) -> Vec<DeviceFact> {
     batches.flatten().collect()
 }
 
-fn happened(drained: &Drained, label: &str) -> u64 {
+pub(crate) fn happened(drained: &Drained, label: &str) -> u64 {
     let happenings = &drained.read.done.coverage[0].happenings;
     happenings.iter().find(|(name, _)| name == label).map_or(0, |(_, count)| *count)
 }
 
-fn arp(sender: [u8; 6], ip: [u8; 4]) -> Vec<u8> {
+pub(crate) fn arp(sender: [u8; 6], ip: [u8; 4]) -> Vec<u8> {
     [&[0, 1, 8, 0, 6, 4, 0, 1][..], &sender, &ip, &[0; 6], &[10, 20, 0, 1], &[0; 18]].concat()
 }
 
-fn request(options: &[u8]) -> Vec<u8> {
+pub(crate) fn request(options: &[u8]) -> Vec<u8> {
     let payload = dhcp_message(3, CLIENT, [0; 4], options);
     ethernet(&[], 0x0800, &ipv4_between([0; 4], ANYBODY, 17, &udp_with(68, 67, &payload)))
 }
 
 /// A neighbour advertisement of the client for its own address.
-fn advertisement(hop_limit: u8) -> Vec<u8> {
+pub(crate) fn advertisement(hop_limit: u8) -> Vec<u8> {
     let message = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &CLIENT_V6, &[2, 1], &CLIENT].concat();
     let mut packet = ipv6_between(CLIENT_V6, SERVER_V6, 58, &message);
     packet[7] = hop_limit;

@@ -1,9 +1,14 @@
 //! Frames in frames: `PPPoE` always, VXLAN and Ethernet in GRE where `--decapsulate` asks for the clients inside.
 
-use hotspot_common::FlowKey;
+use std::net::IpAddr;
 
+use hotspot_common::FlowKey;
+use hotspot_core::MacAddr;
+use hotspot_core::fact::{DeviceEvent, DeviceFact};
+use hotspot_tests::frames::{CLIENT, CLIENT_V6, GATEWAY, ethernet, ethernet_between, ipv4, ipv6, udp};
+
+use crate::notices::{advertisement, arp, facts, happened, request};
 use crate::rig::{Rig, flow, outcome};
-use hotspot_tests::frames::{CLIENT, GATEWAY, ethernet, ethernet_between, ipv4, ipv6, udp};
 
 const ACCESS_POINT: [u8; 6] = [0x02, 0, 0, 0, 1, 1];
 const CONTROLLER: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
@@ -118,6 +123,42 @@ fn ethernet_in_gre_is_opened() {
     for flags in [0, 0x2000, 0x3000, 0xb000] {
         assert_inner(flow(&mut rig, &outer(&[], &ipv4(GRE, &[], 0, &gre(flags, 0x6558, &inner())))).key);
         assert_inner(flow(&mut rig, &outer(&[], &ipv6(GRE, &gre(flags, 0x6558, &inner())))).key);
+    }
+}
+
+#[test]
+fn devices_say_who_they_are_in_a_tunnel_too() {
+    let said = [
+        request(&[12, 5, b'p', b'h', b'o', b'n', b'e']),
+        ethernet(&[], 0x0806, &arp(CLIENT, [10, 20, 0, 14])),
+        advertisement(255),
+    ];
+    for hook in ["hotspot_xdp", "hotspot_ingress"] {
+        for is_gre in [false, true] {
+            let mut rig = decapsulating();
+            for inner in &said {
+                let (protocol, tunnel) =
+                    if is_gre { (GRE, gre(0x2000, 0x6558, inner)) } else { (UDP, vxlan(VXLAN, inner)) };
+                let frame = outer(&[100], &ipv4(protocol, &[], 0, &tunnel));
+                if hook == "hotspot_xdp" {
+                    rig.xdp(&frame);
+                } else {
+                    rig.tc(hook, &frame);
+                }
+            }
+            let drained = rig.drain();
+            drained.assert_balanced();
+            assert_eq!(happened(&drained, "noticed"), 3, "{hook}, GRE {is_gre}");
+            let found = facts(&drained);
+            assert!(found.iter().all(|fact| (fact.client_mac, fact.vlan) == (MacAddr(CLIENT), 0)), "{found:?}");
+            let [DeviceFact { event: DeviceEvent::Named(names), .. }, uses @ ..] = &found[..] else {
+                panic!("{found:?}")
+            };
+            assert_eq!(names.hostname.as_deref(), Some("phone"));
+            let uses: Vec<_> = uses.iter().map(|fact| fact.event.clone()).collect();
+            let ips = [IpAddr::from([10, 20, 0, 14]), IpAddr::from(CLIENT_V6)];
+            assert_eq!(uses, ips.map(|ip| DeviceEvent::Uses { ip }));
+        }
     }
 }
 
