@@ -21,12 +21,11 @@ pub(super) fn side_by_side<J: Sync, T: Send>(jobs: &[J], work: impl Fn(&J) -> T 
     let next = AtomicUsize::new(0);
     let some = || {
         let mut done = Vec::new();
-        while let Some((position, job)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, jobs.get(at)?)))
-        {
+        loop {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(position) else { return done };
             done.push((position, work(job)));
         }
-        done
     };
     let mut done = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads_for(jobs.len())).map(|_| scope.spawn(some)).collect();
