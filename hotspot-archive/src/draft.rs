@@ -84,9 +84,9 @@ impl Draft {
         let Origin { site, gateway, sequence } = &self.origin;
         let relative = index_path(site, gateway, *sequence, self.opened_ns);
         let path = self.archive.join(&relative);
-        let bytes = match (&self.encryption, key) {
-            (Some((_, index_key)), Some(key)) => index::seal(&parts, index_key, key, &self.origin)?,
-            (_, _) => parts.in_the_clear(),
+        let bytes = match self.encryption.as_ref().zip(key) {
+            Some(((_, index_key), key)) => index::seal(&parts, index_key, key, &self.origin)?,
+            None => parts.in_the_clear(),
         };
         let failed = |source| ManifestError::Io { operation: "written", path: path.clone(), source };
         path.parent().map_or(Ok(()), durable::make_dir).map_err(failed)?;

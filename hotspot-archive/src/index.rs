@@ -11,7 +11,10 @@ mod lookup;
 mod rows;
 mod sealed;
 
+use std::fs::File;
+use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
 
 pub(crate) use builder::{Builder, Parts};
 pub(crate) use keys::{IndexKey, KeyChain, KnownChains};
@@ -22,9 +25,9 @@ pub(crate) use sealed::{Sealed, seal};
 /// What an index file begins with.
 const MAGIC: [u8; 8] = *b"HSINDEX\n";
 /// Version of the format.
-pub(crate) const FORMAT: u32 = 1;
-/// Longest index that is read.
-pub(crate) const BYTES_MAX: u64 = 256 << 20;
+const FORMAT: u32 = 1;
+/// Longest section that is read.
+const BYTES_MAX: u64 = 256 << 20;
 
 /// What a section is about; the numbers are in the file, the order is that of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,16 @@ pub(crate) enum IndexError {
     OtherSegment,
     #[error("cannot be read: {0}")]
     Unreadable(String),
+}
+
+/// So many bytes at a place in a file.
+fn read_at(file: &File, at: usize, len: usize) -> Result<Vec<u8>, IndexError> {
+    let mut bytes = vec![0; len];
+    match file.read_exact_at(&mut bytes, at as u64) {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IndexError::Damaged),
+        Err(error) => Err(IndexError::Unreadable(error.to_string())),
+    }
 }
 
 /// An address as 16 bytes, IPv4 mapped into IPv6: one order for both.

@@ -380,7 +380,10 @@ impl Manifest {
             });
         }
         let encryption = match self.recipients.clone() {
-            Some(recipients) => Some((recipients.clone(), self.index_key(&recipients)?)),
+            Some(recipients) => {
+                let key = self.index_key(&recipients)?;
+                Some((recipients, key))
+            }
             None => None,
         };
         Ok(Draft::new(&self.archive, origin, opened_ns, encryption))

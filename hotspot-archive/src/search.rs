@@ -328,11 +328,7 @@ struct Candidate<'a> {
 
 /// Those of a block that their indexes do not rule out.
 fn candidates<'a>(block: &'a [Named<'a>], scan: &Scan<'_>, seen: &mut Seen) -> Vec<Candidate<'a>> {
-    let asked = if scan.is_indexed() {
-        side_by_side(block, |named| scan.rows(named))
-    } else {
-        block.iter().map(|_| Ok(Rows::All)).collect()
-    };
+    let asked = side_by_side(block, |named| scan.rows(named));
     let mut candidates = Vec::new();
     for (position, (named, rows)) in block.iter().zip(asked).enumerate() {
         let rows = rows.unwrap_or_else(|why| {

@@ -48,11 +48,7 @@ fn a_request_is_a_flow_and_a_notice() {
     let mut rig = Rig::new(10, 1 << 16);
     let frame = request(&[12, 5, b'p', b'h', b'o', b'n', b'e']);
     for hook in ["hotspot_xdp", "hotspot_ingress"] {
-        if hook == "hotspot_xdp" {
-            rig.xdp(&frame);
-        } else {
-            rig.tc(hook, &frame);
-        }
+        rig.at(hook, &frame);
         let drained = rig.drain();
         drained.assert_balanced();
         assert_eq!(drained.deltas().len(), 1, "{hook}");

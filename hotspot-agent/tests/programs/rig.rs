@@ -70,6 +70,11 @@ impl Rig {
         }
     }
 
+    /// A frame at the hook of a program.
+    pub(crate) fn at(&mut self, program: &str, frame: &[u8]) {
+        if program == "hotspot_xdp" { self.xdp(frame) } else { self.tc(program, frame) }
+    }
+
     pub(crate) fn xdp(&mut self, frame: &[u8]) {
         self.xdp_repeat(frame, 1);
     }

@@ -139,12 +139,7 @@ fn devices_say_who_they_are_in_a_tunnel_too() {
             for inner in &said {
                 let (protocol, tunnel) =
                     if is_gre { (GRE, gre(0x2000, 0x6558, inner)) } else { (UDP, vxlan(VXLAN, inner)) };
-                let frame = outer(&[100], &ipv4(protocol, &[], 0, &tunnel));
-                if hook == "hotspot_xdp" {
-                    rig.xdp(&frame);
-                } else {
-                    rig.tc(hook, &frame);
-                }
+                rig.at(hook, &outer(&[100], &ipv4(protocol, &[], 0, &tunnel)));
             }
             let drained = rig.drain();
             drained.assert_balanced();

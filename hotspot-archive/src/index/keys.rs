@@ -7,8 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use zeroize::Zeroizing;
-
 use crate::keys::{DataKey, KeyError, Keyring, Recipients};
 use crate::sealed;
 
@@ -20,12 +18,12 @@ const LAST_MAX: usize = 32;
 
 /// A place in a chain: from it follow the key of one index and the next place.
 #[derive(Clone)]
-struct Link(Zeroizing<[u8; 32]>);
+struct Link(DataKey);
 
 impl Link {
     fn follow(&self) -> Option<(DataKey, Self)> {
-        let [key, next] = sealed::derived(&self.0, ["index key", "index chain"])?;
-        Some((DataKey::from_bytes(&*key)?, Self(next)))
+        let [key, next] = sealed::derived(self.0.expose(), ["index key", "index chain"])?;
+        Some((DataKey::from_bytes(&*key)?, Self(DataKey::from_bytes(&*next)?)))
     }
 }
 
@@ -49,7 +47,7 @@ impl KeyChain {
     pub(crate) fn begin(recipients: &Recipients) -> Result<Self, KeyError> {
         let first = DataKey::generate()?;
         let wrapped = recipients.wrap(&first)?.into();
-        Ok(Self { wrapped, next: Link(Zeroizing::new(*first.expose())), number: 0 })
+        Ok(Self { wrapped, next: Link(first), number: 0 })
     }
 
     /// A key nobody has had before; `None` at the end of the chain.
@@ -75,7 +73,7 @@ impl KnownChains {
                 chains.clear();
             }
             let first = keyring.unwrap_bytes(wrapped).ok();
-            chains.insert(wrapped.into(), first.map(|first| Followed::new(Link(Zeroizing::new(*first.expose())))));
+            chains.insert(wrapped.into(), first.map(|first| Followed::new(Link(first))));
         }
         chains.get_mut(wrapped)?.as_mut()?.key(number)
     }

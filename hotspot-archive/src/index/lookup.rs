@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::builder::{BITMAP_BYTES, BITMAP_FROM};
 use super::bytes::Bytes;
 use super::rows::united;
-use super::sealed::{Frames, read_at};
-use super::{BYTES_MAX, FORMAT, IndexError, Kind, MAGIC, Rows, mapped};
+use super::sealed::Frames;
+use super::{BYTES_MAX, FORMAT, IndexError, Kind, MAGIC, Rows, mapped, read_at};
 
 /// Bytes before the sections.
 pub(super) const HEADER_BYTES: usize = 8 + 4 + 4 + 32 + Kind::ALL.len() * 12 + 4;
@@ -30,7 +30,7 @@ enum Source {
 impl Source {
     fn header(&self) -> Result<Vec<u8>, IndexError> {
         match self {
-            Self::File(file) => read(file, 0, HEADER_BYTES),
+            Self::File(file) => read_at(file, 0, HEADER_BYTES),
             Self::Sealed(frames) => frames.header(),
         }
     }
@@ -41,16 +41,10 @@ impl Source {
             return Err(IndexError::Damaged);
         }
         match self {
-            Self::File(file) => read(file, begin, len),
+            Self::File(file) => read_at(file, begin, len),
             Self::Sealed(frames) => frames.section(kind as u32, position, begin, len),
         }
     }
-}
-
-fn read(file: &File, begin: usize, len: usize) -> Result<Vec<u8>, IndexError> {
-    let mut bytes = vec![0; len];
-    read_at(file, begin as u64, &mut bytes)?;
-    Ok(bytes)
 }
 
 /// An index. Sections are checked when they are asked.

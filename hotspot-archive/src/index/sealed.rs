@@ -1,13 +1,12 @@
 //! An encrypted index: header and sections sealed each on its own, so that one question opens one section.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::builder::Parts;
 use super::keys::IndexKey;
 use super::lookup::HEADER_BYTES;
-use super::{IndexError, Kind};
+use super::{IndexError, Kind, read_at};
 use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::INDEX;
 use crate::sealed::{FrameKey, OVERHEAD, binding};
@@ -78,8 +77,7 @@ impl Sealed {
         let len = usize::try_from(len).ok().filter(|len| *len <= WRAPPED_MAX).ok_or(IndexError::Damaged)?;
         let key_at = PROLOGUE_BYTES + len;
         if first.len() < key_at + KEY_BYTES {
-            first.resize(key_at + KEY_BYTES, 0);
-            read_at(&file, 0, &mut first)?;
+            first = read_at(&file, 0, key_at + KEY_BYTES)?;
         }
         Ok(Self { file, first, number, key_at })
     }
@@ -132,22 +130,10 @@ impl Frames {
 
     fn frame(&self, part: u32, at: usize, len: usize) -> Result<Vec<u8>, IndexError> {
         let len = len + OVERHEAD;
-        let sealed = if let Some(sealed) = self.first.get(at..at + len) {
-            sealed.to_vec()
-        } else {
-            let mut sealed = vec![0; len];
-            read_at(&self.file, at as u64, &mut sealed)?;
-            sealed
+        let sealed = match self.first.get(at..at + len) {
+            Some(sealed) => sealed.to_vec(),
+            None => read_at(&self.file, at, len)?,
         };
         self.key.open(&part_binding(&self.origin, part), sealed).ok_or(IndexError::Damaged)
-    }
-}
-
-/// Fills `bytes` from a place in a file.
-pub(super) fn read_at(file: &File, at: u64, bytes: &mut [u8]) -> Result<(), IndexError> {
-    match file.read_exact_at(bytes, at) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IndexError::Damaged),
-        Err(error) => Err(IndexError::Unreadable(error.to_string())),
     }
 }

@@ -56,11 +56,6 @@ impl<'a> Scan<'a> {
         self.interval
     }
 
-    /// Whether indexes can say anything about what is asked.
-    pub(super) fn is_indexed(&self) -> bool {
-        self.is_indexed
-    }
-
     /// Reads a segment, of which these rows can match; what was wrong with it.
     pub(super) fn search(
         &self,
@@ -110,6 +105,9 @@ impl<'a> Scan<'a> {
 
     /// The rows an index says can match; an error says why it cannot.
     pub(super) fn rows(&self, named: &Named<'_>) -> Result<Rows, String> {
+        if !self.is_indexed {
+            return Ok(Rows::All);
+        }
         let (path, file) = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
         let asked = self.place.bring(&file.path, Some(&file.sha256)).map_err(unreadable).and_then(|()| {
             let index = self.index(named, path, file.key.is_some())?;
