@@ -16,6 +16,7 @@ mod sessions;
 mod shared_columns;
 mod text_column;
 mod thrift;
+mod validity;
 mod writer;
 
 use std::fs::File;

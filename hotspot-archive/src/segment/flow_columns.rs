@@ -5,37 +5,38 @@ use std::sync::Arc;
 
 use arrow_array::types::{ArrowPrimitiveType, Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type};
 use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch};
-use arrow_buffer::{NullBufferBuilder, ScalarBuffer};
+use arrow_buffer::ScalarBuffer;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use hotspot_core::record::{Attribution, EndReason, FlowRecord, NatState};
 use hotspot_core::{MacAddr, WallNs};
 
 use super::shared_columns::SharedColumns;
 use super::text_column::{LabelColumn, TextColumn, constant};
+use super::validity::Validity;
 use super::{Origin, schema};
 use crate::layout::Class;
 
 /// Numbers of one column.
 struct Numbers<P: ArrowPrimitiveType> {
     values: Vec<P::Native>,
-    nulls: NullBufferBuilder,
+    validity: Validity,
 }
 
 impl<P: ArrowPrimitiveType> Numbers<P> {
     fn new(rows: usize) -> Self {
-        Self { values: Vec::with_capacity(rows), nulls: NullBufferBuilder::new(rows) }
+        Self { values: Vec::with_capacity(rows), validity: Validity::new(rows) }
     }
 
     #[inline]
     fn push(&mut self, value: Option<P::Native>) {
         self.values.push(value.unwrap_or_default());
-        self.nulls.append(value.is_some());
+        self.validity.push(value.is_some());
     }
 
     fn take(&mut self) -> PrimitiveArray<P> {
         let capacity = self.values.capacity();
         let values = std::mem::replace(&mut self.values, Vec::with_capacity(capacity));
-        PrimitiveArray::new(ScalarBuffer::from(values), self.nulls.finish())
+        PrimitiveArray::new(ScalarBuffer::from(values), self.validity.finish())
     }
 
     fn finish(&mut self) -> ArrayRef {

@@ -2,14 +2,18 @@
 //!
 //! Rows of one client lie together, so most rows repeat the value before, which costs one comparison.
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, Int32Array, StringArray};
-use arrow_buffer::{Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use foldhash::fast::RandomState;
 use hotspot_core::MacAddr;
+
+use super::validity::Validity;
 
 /// The distinct values of a batch, one behind the other.
 #[derive(Debug)]
@@ -41,46 +45,53 @@ impl Values {
 #[derive(Debug)]
 struct Keys {
     numbers: Vec<i32>,
-    nulls: NullBufferBuilder,
+    validity: Validity,
     /// That of the row before.
     last: Option<i32>,
 }
 
 impl Keys {
     fn new(rows: usize) -> Self {
-        Self { numbers: Vec::with_capacity(rows), nulls: NullBufferBuilder::new(rows), last: None }
+        Self { numbers: Vec::with_capacity(rows), validity: Validity::new(rows), last: None }
     }
 
     #[inline]
     fn push(&mut self, key: Option<i32>) {
         self.numbers.push(key.unwrap_or(0));
-        self.nulls.append(key.is_some());
+        self.validity.push(key.is_some());
         self.last = key;
     }
 
     fn repeat(&mut self, rows: usize) {
         self.numbers.resize(self.numbers.len() + rows, self.last.unwrap_or(0));
-        match self.last {
-            Some(_) => self.nulls.append_n_non_nulls(rows),
-            None => self.nulls.append_n_nulls(rows),
-        }
+        self.validity.repeat(self.last.is_some(), rows);
     }
 
     /// The column of what was pushed; begins anew.
     fn finish(&mut self, values: ArrayRef) -> ArrayRef {
         let capacity = self.numbers.capacity();
         let numbers = std::mem::replace(&mut self.numbers, Vec::with_capacity(capacity));
-        let keys = Int32Array::new(ScalarBuffer::from(numbers), self.nulls.finish());
+        let keys = Int32Array::new(ScalarBuffer::from(numbers), self.validity.finish());
         Arc::new(DictionaryArray::<Int32Type>::new(keys, values))
     }
 }
 
 /// Something that is written as text.
 pub(super) trait AsText {
+    /// The same value, of a type that is hashed fast.
+    type Key: Eq + Hash;
+
+    fn key(&self) -> Self::Key;
     fn append_to(&self, text: &mut Vec<u8>);
 }
 
 impl AsText for MacAddr {
+    type Key = Self;
+
+    fn key(&self) -> Self {
+        *self
+    }
+
     fn append_to(&self, text: &mut Vec<u8>) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for (position, byte) in self.0.into_iter().enumerate() {
@@ -94,6 +105,16 @@ impl AsText for MacAddr {
 }
 
 impl AsText for IpAddr {
+    /// `::ffff:192.0.2.1` is not `192.0.2.1`.
+    type Key = (bool, u128);
+
+    fn key(&self) -> (bool, u128) {
+        match self {
+            Self::V4(ip) => (false, ip.to_bits().into()),
+            Self::V6(ip) => (true, ip.to_bits()),
+        }
+    }
+
     fn append_to(&self, text: &mut Vec<u8>) {
         match self {
             Self::V4(ip) => {
@@ -122,26 +143,26 @@ impl AsText for IpAddr {
 
 /// Text made from values of a type that is compared faster than its text.
 #[derive(Debug)]
-pub(super) struct TextColumn<K> {
+pub(super) struct TextColumn<T: AsText> {
     values: Values,
-    known: std::collections::HashMap<K, i32, foldhash::fast::RandomState>,
-    last: Option<(K, i32)>,
+    known: HashMap<T::Key, i32, RandomState>,
+    last: Option<(T, i32)>,
     keys: Keys,
 }
 
-impl<K: Copy + Eq + Hash + AsText> TextColumn<K> {
+impl<T: Copy + Eq + AsText> TextColumn<T> {
     pub(super) fn new(rows: usize) -> Self {
-        Self { values: Values::new(), known: std::collections::HashMap::default(), last: None, keys: Keys::new(rows) }
+        Self { values: Values::new(), known: HashMap::default(), last: None, keys: Keys::new(rows) }
     }
 
     #[inline]
-    pub(super) fn push(&mut self, value: Option<K>) {
+    pub(super) fn push(&mut self, value: Option<T>) {
         let Some(value) = value else { return self.keys.push(None) };
         let key = match self.last {
             Some((last, key)) if last == value => key,
             _ => {
                 let values = &mut self.values;
-                let key = *self.known.entry(value).or_insert_with(|| {
+                let key = *self.known.entry(value.key()).or_insert_with(|| {
                     value.append_to(&mut values.text);
                     values.end()
                 });
@@ -169,14 +190,14 @@ impl<K: Copy + Eq + Hash + AsText> TextColumn<K> {
 #[derive(Debug)]
 pub(super) struct StrColumn {
     values: Values,
-    known: std::collections::HashMap<Arc<str>, i32, foldhash::fast::RandomState>,
+    known: HashMap<Arc<str>, i32, RandomState>,
     last: Option<i32>,
     keys: Keys,
 }
 
 impl StrColumn {
     pub(super) fn new(rows: usize) -> Self {
-        Self { values: Values::new(), known: std::collections::HashMap::default(), last: None, keys: Keys::new(rows) }
+        Self { values: Values::new(), known: HashMap::default(), last: None, keys: Keys::new(rows) }
     }
 
     #[inline]
