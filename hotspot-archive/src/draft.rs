@@ -2,12 +2,14 @@
 //!
 //! Guarantees that rows are written as they come, so that no number of them fills the memory; a draft that is dropped leaves nothing.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hotspot_core::WallNs;
 use hotspot_core::record::FlowRecord;
 
+use crate::blocks::hash_blocks;
 use crate::durable;
 use crate::index::{self, IndexKey};
 use crate::keys::{DataKey, Recipients};
@@ -76,7 +78,10 @@ impl Draft {
         let rows = writer.finish()?;
         let mut files = file_entries(Class::Flows, &self.archive, &self.relative(), rows, key.as_ref())?;
         let sha256 = files.first().map(|flows| flows.sha256.clone()).unwrap_or_default();
-        files.push(self.write_index(index.finish(&sha256), rows, key.as_ref())?);
+        let path = self.archive.join(self.relative());
+        let blocks = File::open(&path).and_then(hash_blocks);
+        let blocks = blocks.map_err(|source| ManifestError::Io { operation: "read", path, source })?;
+        files.push(self.write_index(index.finish(&sha256, blocks), rows, key.as_ref())?);
         Ok(files)
     }
 
@@ -84,14 +89,14 @@ impl Draft {
         let Origin { site, gateway, sequence } = &self.origin;
         let relative = index_path(site, gateway, *sequence, self.opened_ns);
         let path = self.archive.join(&relative);
-        let bytes = match self.encryption.as_ref().zip(key) {
+        let index = match self.encryption.as_ref().zip(key) {
             Some(((_, index_key), key)) => index::seal(&parts, index_key, key, &self.origin)?,
             None => parts.in_the_clear(),
         };
         let failed = |source| ManifestError::Io { operation: "written", path: path.clone(), source };
         path.parent().map_or(Ok(()), durable::make_dir).map_err(failed)?;
-        durable::replace(&path, |file| file.write_all(&bytes)).map_err(failed)?;
+        durable::replace(&path, |file| file.write_all(&index.bytes)).map_err(failed)?;
         let entry = file_entry(INDEX, &self.archive, &relative, rows)?;
-        Ok(FileEntry { key: key.map(DataKey::commitment), ..entry })
+        Ok(FileEntry { key: key.map(DataKey::commitment), head: Some(index.head()), ..entry })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! One small file per segment, written once beside it and never changed. It is exact: sorted values, no fingerprints, so an address
 //! or a whole network that is not in it is not in the segment. It is a help only: a search without it reads more and finds the
-//! same. Bytes are checked before they are believed, because a wrong index would hide a flow. Format: `docs/formats/index.md`.
+//! same. Bytes are checked before they are believed, because a wrong index would hide a flow: the manifest line vouches for the header, the
+//! header for the sections, and the last section for the blocks of the segment. Format: `docs/formats/index.md`.
 
 mod builder;
 mod bytes;
@@ -18,14 +19,14 @@ use std::os::unix::fs::FileExt;
 
 pub(crate) use builder::{Builder, Parts};
 pub(crate) use keys::{IndexKey, KeyChain, KnownChains};
-pub(crate) use lookup::Index;
+pub(crate) use lookup::{Index, Said};
 pub(crate) use rows::Rows;
 pub(crate) use sealed::{Sealed, seal};
 
 /// What an index file begins with.
 const MAGIC: [u8; 8] = *b"HSINDEX\n";
 /// Version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest section that is read.
 const BYTES_MAX: u64 = 256 << 20;
 
@@ -38,10 +39,11 @@ enum Kind {
     User = 3,
     Public = 4,
     Peer = 5,
+    Blocks = 6,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Mac, Self::ClientIp, Self::User, Self::Public, Self::Peer];
+    const ALL: [Self; 6] = [Self::Mac, Self::ClientIp, Self::User, Self::Public, Self::Peer, Self::Blocks];
 }
 
 /// Why an index cannot be used.

@@ -24,6 +24,7 @@ pub mod signing;
 pub mod state;
 pub mod verify;
 
+mod blocks;
 mod durable;
 mod index;
 mod sealed;

@@ -70,6 +70,9 @@ pub struct FileEntry {
     /// [`DataKey::commitment`] of the key an encrypted file is under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Of an index: SHA-256 of the file as far as its header goes, which vouches for the rest of it, and for the segment block by block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
 }
 
 /// What was seen on all interfaces in a sequence, and whether it is accounted for.
@@ -537,6 +540,7 @@ pub(crate) fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64
         bytes,
         sha256,
         key: None,
+        head: None,
     })
 }
 

@@ -19,6 +19,11 @@ pub trait Place: Send + Sync {
     /// Makes a file readable below the root. With `sha256` it is that file or an error.
     fn bring(&self, path: &str, sha256: Option<&str>) -> io::Result<()>;
 
+    /// Whether files lie here already, so that reading a piece of one costs no more than the piece.
+    fn is_here(&self) -> bool {
+        false
+    }
+
     /// A file that was brought is no longer needed.
     fn release(&self, path: &str);
 
@@ -51,6 +56,10 @@ impl Place for Here {
 
     fn bring(&self, path: &str, _: Option<&str>) -> io::Result<()> {
         if self.0.join(path).try_exists()? { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn is_here(&self) -> bool {
+        true
     }
 
     fn release(&self, _: &str) {}

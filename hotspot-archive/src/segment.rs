@@ -35,6 +35,7 @@ use self::guard::Guarded;
 pub(crate) use self::select::{Predicate, Selection};
 pub use self::writer::FlowWriter;
 use self::writer::SegmentWriter;
+use crate::blocks::BlockFile;
 use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::Class;
 
@@ -157,12 +158,18 @@ pub struct SegmentReader {
 impl SegmentReader {
     /// Opens a file, with a key of the keyring where it is encrypted, and checks that it is a segment of this format.
     pub fn open(path: &Path, keyring: &Keyring) -> Result<Self, SegmentError> {
+        Self::open_comparing(path, keyring, None)
+    }
+
+    /// The same; what is read of the file is compared with what its blocks were.
+    pub(crate) fn open_comparing(
+        path: &Path,
+        keyring: &Keyring,
+        blocks: Option<Vec<u8>>,
+    ) -> Result<Self, SegmentError> {
         let damaged = |source| SegmentError::Damaged { path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(|source| SegmentError::Io {
-            operation: "opened",
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let io_failed = |source| SegmentError::Io { operation: "opened", path: path.to_path_buf(), source };
+        let file = File::open(path).and_then(|file| BlockFile::new(file, blocks)).map_err(io_failed)?;
         let file = Guarded::new(file).map_err(damaged)?;
         let key = file.is_sealed().then(|| keyring.data_key(path)).transpose()?;
         let (file, metadata) = load(file, key.as_ref()).map_err(damaged)?;

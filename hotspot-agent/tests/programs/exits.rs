@@ -416,7 +416,8 @@ fn a_restart_without_room() -> Change {
 /// More than half of the ring is full: then a client that claimed an eighth of the slots makes room for others.
 fn a_client_that_had_its_share() -> Change {
     let mut watched = Watched::new(6, 4096);
-    for port in 0..200 {
+    // So many that no set has a free slot, whatever the hash.
+    for port in 0..900 {
         watched.rig.run(Hook::Xdp, &udp_of(1, port));
     }
     let frame = udp_of(1, 999);

@@ -5,10 +5,12 @@ use std::ops::Range;
 
 use foldhash::fast::FixedState;
 use hotspot_core::record::FlowRecord;
+use sha2::{Digest, Sha256};
 
 use super::bytes::{put_value, put_varint};
 use super::{FORMAT, Kind, MAGIC, mapped};
 use crate::filter::{public_endpoint, users};
+use crate::manifest::{from_hex, to_hex};
 
 /// Ports of one address are a bitmap from so many on: 8 KiB are smaller than their list then.
 pub(super) const BITMAP_FROM: usize = 6_000;
@@ -42,29 +44,29 @@ impl Builder {
         }
     }
 
-    /// The parts of the index; `sha256` is that of the segment's file, 64 hexadecimal digits.
+    /// The parts of the index; `sha256` is that of the segment's file, 64 hexadecimal digits, `blocks` are those of its blocks.
     #[must_use]
-    pub(crate) fn finish(self, sha256: &str) -> Parts {
+    pub(crate) fn finish(self, sha256: &str, blocks: Vec<u8>) -> Parts {
         let sections = [
             self.macs.into_section(),
             self.client_ips.into_section(),
             self.users.into_section(),
             public_section(self.public),
             peer_section(self.peers),
+            blocks,
         ];
         let mut header = MAGIC.to_vec();
         header.extend(FORMAT.to_le_bytes());
         header.extend(self.rows.to_le_bytes());
-        let mut hash = crate::manifest::from_hex(sha256).unwrap_or_default();
+        let mut hash = from_hex(sha256).unwrap_or_default();
         hash.resize(32, 0);
         header.extend(hash);
         for (kind, section) in Kind::ALL.into_iter().zip(&sections) {
             header.extend((kind as u32).to_le_bytes());
             // A journal holds no more than 512 MiB, so no section comes near 4 GiB.
             header.extend(u32::try_from(section.len()).unwrap_or(u32::MAX).to_le_bytes());
-            header.extend(crc32c::crc32c(section).to_le_bytes());
+            header.extend_from_slice(&Sha256::digest(section));
         }
-        header.extend(crc32c::crc32c(&header).to_le_bytes());
         Parts { header, sections }
     }
 }
@@ -77,12 +79,28 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The bytes of the file where nothing is encrypted.
+    /// The file where nothing is encrypted.
     #[must_use]
-    pub(crate) fn in_the_clear(self) -> Vec<u8> {
-        let mut file = self.header;
-        self.sections.iter().for_each(|section| file.extend_from_slice(section));
-        file
+    pub(crate) fn in_the_clear(self) -> IndexFile {
+        let head_len = self.header.len();
+        let mut bytes = self.header;
+        self.sections.iter().for_each(|section| bytes.extend_from_slice(section));
+        IndexFile { bytes, head_len }
+    }
+}
+
+/// An index as it lies in a file.
+pub(crate) struct IndexFile {
+    pub(crate) bytes: Vec<u8>,
+    /// As far as the header goes.
+    pub(super) head_len: usize,
+}
+
+impl IndexFile {
+    /// What the manifest line says of it beside the hash of all.
+    #[must_use]
+    pub(crate) fn head(&self) -> String {
+        to_hex(&Sha256::digest(&self.bytes[..self.head_len]))
     }
 }
 

@@ -6,15 +6,21 @@ use std::ops::RangeInclusive;
 
 use hotspot_core::MacAddr;
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 
 use super::builder::{BITMAP_BYTES, BITMAP_FROM};
 use super::bytes::Bytes;
 use super::rows::united;
 use super::sealed::Frames;
 use super::{BYTES_MAX, FORMAT, IndexError, Kind, MAGIC, Rows, mapped, read_at};
+use crate::manifest::from_hex;
 
 /// Bytes before the sections.
-pub(super) const HEADER_BYTES: usize = 8 + 4 + 4 + 32 + Kind::ALL.len() * 12 + 4;
+pub(super) const HEADER_BYTES: usize = ENTRIES_AT + Kind::ALL.len() * ENTRY_BYTES;
+/// Where the header says what sections there are.
+const ENTRIES_AT: usize = 8 + 4 + 4 + 32;
+/// A section's kind, length, and SHA-256.
+const ENTRY_BYTES: usize = 4 + 4 + 32;
 
 /// Ranges of rows in an answer; with more, all rows are read instead of remembered.
 const RANGES_MAX: usize = 1 << 14;
@@ -28,10 +34,11 @@ enum Source {
 }
 
 impl Source {
-    fn header(&self) -> Result<Vec<u8>, IndexError> {
+    /// The header, and the beginning of the file as far as it goes.
+    fn header(&self) -> Result<(Vec<u8>, Vec<u8>), IndexError> {
         match self {
-            Self::File(file) => read_at(file, 0, HEADER_BYTES),
-            Self::Sealed(frames) => frames.header(),
+            Self::File(file) => read_at(file, 0, HEADER_BYTES).map(|header| (header.clone(), header)),
+            Self::Sealed(frames) => Ok((frames.header()?, frames.head()?)),
         }
     }
 
@@ -47,6 +54,15 @@ impl Source {
     }
 }
 
+/// What a manifest line says of an index, in hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said<'a> {
+    /// SHA-256 of the file as far as the header goes.
+    pub(crate) head: &'a str,
+    /// SHA-256 of the segment it is of.
+    pub(crate) segment: &'a str,
+}
+
 /// An index. Sections are checked when they are asked.
 pub(crate) struct Index {
     source: Source,
@@ -55,28 +71,34 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Takes a file; `sha256` is what the manifest says of the segment it should belong to.
-    pub(crate) fn in_file(file: File, sha256: &str) -> Result<Self, IndexError> {
-        Self::of(Source::File(file), sha256)
+    /// Takes a file; `said` is what the manifest says of it.
+    pub(crate) fn in_file(file: File, said: Said<'_>) -> Result<Self, IndexError> {
+        Self::of(Source::File(file), said)
     }
 
     /// The same of an encrypted one.
-    pub(crate) fn sealed(frames: Frames, sha256: &str) -> Result<Self, IndexError> {
-        Self::of(Source::Sealed(Box::new(frames)), sha256)
+    pub(crate) fn sealed(frames: Frames, said: Said<'_>) -> Result<Self, IndexError> {
+        Self::of(Source::Sealed(Box::new(frames)), said)
     }
 
-    fn of(source: Source, sha256: &str) -> Result<Self, IndexError> {
-        let header = <[u8; HEADER_BYTES]>::try_from(source.header()?).map_err(|_| IndexError::Damaged)?;
+    fn of(source: Source, said: Said<'_>) -> Result<Self, IndexError> {
+        let (header, head) = source.header()?;
+        let header = <[u8; HEADER_BYTES]>::try_from(header).map_err(|_| IndexError::Damaged)?;
         if !header.starts_with(&MAGIC) || word(&header, 8) != FORMAT {
             return Err(IndexError::Format);
         }
-        if crc32c::crc32c(&header[..HEADER_BYTES - 4]) != word(&header, HEADER_BYTES - 4) {
+        if from_hex(said.head).as_deref() != Some(&Sha256::digest(&head)[..]) {
             return Err(IndexError::Damaged);
         }
-        if crate::manifest::from_hex(sha256).as_deref() != Some(&header[16..48]) {
+        if from_hex(said.segment).as_deref() != Some(&header[16..48]) {
             return Err(IndexError::OtherSegment);
         }
         Ok(Self { source, rows: word(&header, 12), header })
+    }
+
+    /// The hashes of the segment's blocks.
+    pub(crate) fn blocks(&self) -> Result<Vec<u8>, IndexError> {
+        self.section(Kind::Blocks)
     }
 
     pub(crate) fn mac(&self, mac: MacAddr) -> Result<Rows, IndexError> {
@@ -178,12 +200,12 @@ impl Index {
     fn section(&self, kind: Kind) -> Result<Vec<u8>, IndexError> {
         let mut begin = HEADER_BYTES;
         for (position, candidate) in Kind::ALL.into_iter().enumerate() {
-            let entry = 48 + position * 12;
+            let entry = ENTRIES_AT + position * ENTRY_BYTES;
             let len = word(&self.header, entry + 4) as usize;
             if candidate == kind {
                 let section = self.source.section(position, kind, begin, len)?;
                 let is_whole = word(&self.header, entry) == kind as u32
-                    && crc32c::crc32c(&section) == word(&self.header, entry + 8);
+                    && Sha256::digest(&section)[..] == self.header[entry + 8..entry + ENTRY_BYTES];
                 return if is_whole { Ok(section) } else { Err(IndexError::Damaged) };
             }
             begin = begin.checked_add(len).ok_or(IndexError::Damaged)?;
@@ -237,10 +259,11 @@ mod tests {
     use hotspot_core::record::{FlowRecord, PublicEndpoint};
     use proptest::prelude::*;
 
-    use super::super::builder::{Builder, Parts};
+    use super::super::builder::{Builder, IndexFile, Parts};
     use super::super::{KeyChain, Sealed, seal};
     use super::*;
     use crate::keys::{DataKey, Identity, Keyring, Recipients};
+    use crate::manifest::to_hex;
     use crate::segment::Origin;
 
     const HASH: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -262,7 +285,7 @@ mod tests {
     fn parts(flows: &[FlowRecord]) -> Parts {
         let mut builder = Builder::default();
         flows.iter().for_each(|flow| builder.add(flow));
-        builder.finish(HASH)
+        builder.finish(HASH, vec![7; 64])
     }
 
     fn file(bytes: &[u8]) -> File {
@@ -271,8 +294,12 @@ mod tests {
         file
     }
 
-    fn index(bytes: &[u8]) -> Result<Index, IndexError> {
-        Index::in_file(file(bytes), HASH)
+    fn read(bytes: &[u8], head: &str) -> Result<Index, IndexError> {
+        Index::in_file(file(bytes), Said { head, segment: HASH })
+    }
+
+    fn index(file: &IndexFile) -> Result<Index, IndexError> {
+        read(&file.bytes, &file.head())
     }
 
     fn origin() -> Origin {
@@ -281,7 +308,7 @@ mod tests {
 
     /// An encrypted index, and the keys that open it.
     struct Encrypted {
-        bytes: Vec<u8>,
+        file: IndexFile,
         keyring: Keyring,
         data_key: DataKey,
     }
@@ -291,8 +318,8 @@ mod tests {
             let identity = Identity::generate();
             let mut chain = KeyChain::begin(&Recipients::parse(&[identity.recipient()], true).unwrap()).unwrap();
             let (_, data_key) = (chain.take(), DataKey::generate().unwrap());
-            let bytes = seal(parts, &chain.take().unwrap(), &data_key, &origin()).unwrap();
-            Self { bytes, keyring: Keyring::of(vec![identity]), data_key }
+            let file = seal(parts, &chain.take().unwrap(), &data_key, &origin()).unwrap();
+            Self { file, keyring: Keyring::of(vec![identity]), data_key }
         }
 
         /// By the chain, and by the segment's key.
@@ -302,7 +329,7 @@ mod tests {
                 let key =
                     if is_chained { sealed.chained_key(&self.keyring) } else { sealed.key_by(&self.data_key, origin) };
                 let frames = key.and_then(|key| sealed.open(&key, origin)).ok_or(IndexError::Damaged)?;
-                Index::sealed(frames, HASH)
+                Index::sealed(frames, Said { head: &self.file.head(), segment: HASH })
             })
         }
     }
@@ -363,9 +390,9 @@ mod tests {
     #[test]
     fn an_address_with_most_of_its_ports_is_a_bitmap() {
         let flows: Vec<_> = (0..60_000u16).step_by(2).map(|port| flow(1, 1, port)).collect();
-        let bytes = parts(&flows).in_the_clear();
-        assert!(bytes.len() < BITMAP_BYTES + 300, "{}", bytes.len());
-        let index = index(&bytes).unwrap();
+        let file = parts(&flows).in_the_clear();
+        assert!(file.bytes.len() < BITMAP_BYTES + 500, "{}", file.bytes.len());
+        let index = index(&file).unwrap();
         let ip = [203, 0, 113, 1].into();
         assert!(index.has_public(ip, Some(59_998)).unwrap() && !index.has_public(ip, Some(59_999)).unwrap());
     }
@@ -374,7 +401,8 @@ mod tests {
     #[test]
     fn a_changed_byte_or_a_cut_never_hides_a_row() {
         let flows: Vec<_> = (0..40u8).map(|number| flow(number / 8, number, 1000 + u16::from(number))).collect();
-        let (bytes, encrypted) = (parts(&flows).in_the_clear(), Encrypted::new(&parts(&flows)));
+        let (plain, encrypted) = (parts(&flows).in_the_clear(), Encrypted::new(&parts(&flows)));
+        let (bytes, head) = (&plain.bytes, plain.head());
         let answers = |index: &Index| {
             Ok::<_, IndexError>((
                 index.mac(MacAddr([2, 0, 0, 0, 0, 3]))?,
@@ -382,10 +410,11 @@ mod tests {
                 index.client("10.20.2.0/24".parse().unwrap())?,
                 index.has_public([203, 0, 113, 1].into(), Some(1001))?,
                 index.has_peer("198.51.100.7/32".parse().unwrap())?,
+                index.blocks()?,
             ))
         };
-        let right = answers(&index(&bytes).unwrap()).unwrap();
-        for index in encrypted.open(&encrypted.bytes, &origin()) {
+        let right = answers(&index(&plain).unwrap()).unwrap();
+        for index in encrypted.open(&encrypted.file.bytes, &origin()) {
             assert_eq!(answers(&index.unwrap()).unwrap(), right);
         }
         let check = |indexes: Vec<Result<Index, IndexError>>, what: &str| {
@@ -397,29 +426,30 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << bit;
-                check(vec![index(&changed)], &format!("byte {at}, bit {bit}"));
+                check(vec![read(&changed, &head)], &format!("byte {at}, bit {bit}"));
             }
-            assert!(index(&bytes[..at]).and_then(|index| answers(&index)).is_err(), "cut at {at}");
+            assert!(read(&bytes[..at], &head).and_then(|index| answers(&index)).is_err(), "cut at {at}");
         }
-        for at in 0..encrypted.bytes.len() {
-            let mut changed = encrypted.bytes.clone();
+        for at in 0..encrypted.file.bytes.len() {
+            let mut changed = encrypted.file.bytes.clone();
             changed[at] ^= 1;
             check(encrypted.open(&changed, &origin()).into(), &format!("encrypted, byte {at}"));
-            for index in encrypted.open(&encrypted.bytes[..at], &origin()) {
+            for index in encrypted.open(&encrypted.file.bytes[..at], &origin()) {
                 assert!(index.and_then(|index| answers(&index)).is_err(), "encrypted, cut at {at}");
             }
         }
         let other = HASH.replace("00", "01");
-        assert_eq!(Index::in_file(file(&bytes), &other).err(), Some(IndexError::OtherSegment));
+        let said = Said { head: &head, segment: &other };
+        assert_eq!(Index::in_file(file(bytes), said).err(), Some(IndexError::OtherSegment));
         let other = Origin { sequence: 2, ..origin() };
-        assert!(encrypted.open(&encrypted.bytes, &other).iter().all(Result::is_err));
-        assert_eq!(Sealed::read(file(&bytes)).err(), Some(IndexError::Format));
+        assert!(encrypted.open(&encrypted.file.bytes, &other).iter().all(Result::is_err));
+        assert_eq!(Sealed::read(file(bytes)).err(), Some(IndexError::Format));
     }
 
-    /// A forged file with right check sums: lengths and counts that lie are errors, in no more memory than the file.
+    /// A forged file with right hashes: lengths and counts that lie are errors, in no more memory than the file.
     #[test]
     fn lying_lengths_are_errors() {
-        let bytes = parts(&[flow(1, 1, 1)]).in_the_clear();
+        let bytes = parts(&[flow(1, 1, 1)]).in_the_clear().bytes;
         let mut state = 1u64;
         for _ in 0..20_000 {
             let mut forged = bytes.clone();
@@ -430,15 +460,13 @@ mod tests {
             }
             let mut begin = HEADER_BYTES;
             for position in 0..Kind::ALL.len() {
-                let entry = 48 + position * 12;
+                let entry = ENTRIES_AT + position * ENTRY_BYTES;
                 let end = begin + word(&forged, entry + 4) as usize;
-                let sum = crc32c::crc32c(&forged[begin..end]).to_le_bytes();
-                forged[entry + 8..entry + 12].copy_from_slice(&sum);
+                let hash = Sha256::digest(&forged[begin..end]);
+                forged[entry + 8..entry + ENTRY_BYTES].copy_from_slice(&hash);
                 begin = end;
             }
-            let sum = crc32c::crc32c(&forged[..HEADER_BYTES - 4]).to_le_bytes();
-            forged[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum);
-            let index = index(&forged).unwrap();
+            let index = read(&forged, &to_hex(&Sha256::digest(&forged[..HEADER_BYTES]))).unwrap();
             // What they answer does not matter; that they come back does.
             let _ = (index.mac(MacAddr::default()), index.user("x"), index.client("::/0".parse().unwrap()));
             let _ = (index.has_translated("::/0".parse().unwrap()), index.has_public([1, 1, 1, 1].into(), Some(9)));

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::builder::Parts;
+use super::builder::{IndexFile, Parts};
 use super::keys::IndexKey;
 use super::lookup::HEADER_BYTES;
 use super::{IndexError, Kind, read_at};
@@ -13,7 +13,7 @@ use crate::sealed::{FrameKey, OVERHEAD, binding};
 use crate::segment::Origin;
 
 /// What an encrypted index begins with: what it is, then the version.
-const MAGIC: [u8; 8] = *b"HSINSEA\x02";
+const MAGIC: [u8; 8] = *b"HSINSEA\x03";
 /// The magic, the number of the key in its chain, the length of the wrapped key.
 const PROLOGUE_BYTES: usize = MAGIC.len() + 4 + 4;
 /// Longest wrapped key that is read; every recipient takes some 150 bytes of it.
@@ -21,7 +21,7 @@ const WRAPPED_MAX: usize = 64 << 10;
 /// The index's key, sealed under the segment's.
 const KEY_BYTES: usize = 32 + OVERHEAD;
 /// What of a file is read at once: with up to four recipients, all up to the header.
-const FIRST_READ: usize = 1024;
+const FIRST_READ: usize = 1200;
 
 /// What is bound to the key that is sealed under the segment's.
 fn key_binding(origin: &Origin) -> Vec<u8> {
@@ -33,8 +33,8 @@ fn part_binding(origin: &Origin, part: u32) -> Vec<u8> {
     binding(origin, &format!("{INDEX} {part}"))
 }
 
-/// The bytes of an encrypted index.
-pub(crate) fn seal(parts: &Parts, key: &IndexKey, data_key: &DataKey, origin: &Origin) -> Result<Vec<u8>, KeyError> {
+/// The file of an encrypted index.
+pub(crate) fn seal(parts: &Parts, key: &IndexKey, data_key: &DataKey, origin: &Origin) -> Result<IndexFile, KeyError> {
     let mut file = MAGIC.to_vec();
     file.extend(key.number.to_le_bytes());
     let len = u32::try_from(key.wrapped.len()).ok().filter(|len| *len as usize <= WRAPPED_MAX);
@@ -45,10 +45,11 @@ pub(crate) fn seal(parts: &Parts, key: &IndexKey, data_key: &DataKey, origin: &O
         FrameKey::derived(data_key.expose(), "index key")?.seal(&key_binding(origin), key.key.expose(), &mut file)?;
         let frames = FrameKey::new(key.key.expose())?;
         frames.seal(&part_binding(origin, 0), &parts.header, &mut file)?;
+        let head_len = file.len();
         for (kind, section) in Kind::ALL.into_iter().zip(&parts.sections) {
             frames.seal(&part_binding(origin, kind as u32), section, &mut file)?;
         }
-        Some(file)
+        Some(IndexFile { bytes: file, head_len })
     };
     seal_into(file).ok_or(KeyError::NoRandomness)
 }
@@ -121,6 +122,12 @@ pub(crate) struct Frames {
 impl Frames {
     pub(super) fn header(&self) -> Result<Vec<u8>, IndexError> {
         self.frame(0, self.begin, HEADER_BYTES)
+    }
+
+    /// All as far as the header goes, as it lies in the file.
+    pub(super) fn head(&self) -> Result<Vec<u8>, IndexError> {
+        let len = self.begin + HEADER_BYTES + OVERHEAD;
+        self.first.get(..len).map_or_else(|| read_at(&self.file, 0, len), |head| Ok(head.to_vec()))
     }
 
     /// A section of a kind; `position` frames lie before it, and the header, `begin` bytes long without their seals.

@@ -1,6 +1,5 @@
 //! A filter over columns: which rows of a batch match, many at a time. Says the same as [`Filter::matches`] row by row.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use arrow_array::cast::AsArray;
@@ -8,7 +7,7 @@ use arrow_array::types::{
     ArrowPrimitiveType, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt64Type,
 };
 use arrow_array::{Array, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
-use arrow_buffer::BooleanBuffer;
+use arrow_buffer::{BooleanBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use hotspot_core::WallNs;
 use hotspot_core::record::Attribution;
@@ -273,13 +272,17 @@ pub(super) fn number_column<'a, P: ArrowPrimitiveType>(
 }
 
 /// A column of counts, which never holds null. Files have them with a sign or without, for engines that know none.
-pub(super) fn count_column<'a>(batch: &'a RecordBatch, column: &str) -> Result<Cow<'a, [u64]>, ArrowError> {
+pub(super) fn count_column(batch: &RecordBatch, column: &str) -> Result<ScalarBuffer<u64>, ArrowError> {
     let array = batch.column_by_name(column).filter(|array| array.null_count() == 0).ok_or_else(|| wrong(column))?;
     if let Some(counts) = array.as_primitive_opt::<UInt64Type>() {
-        return Ok(Cow::Borrowed(counts.values()));
+        return Ok(counts.values().clone());
     }
-    let counts = array.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(column))?;
-    Ok(counts.values().iter().map(|count| u64::try_from(*count).unwrap_or(0)).collect())
+    let counts = array.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(column))?.values();
+    if counts.iter().all(|count| *count >= 0) {
+        // The same bits.
+        return Ok(ScalarBuffer::new(counts.inner().clone(), 0, counts.len()));
+    }
+    Ok(counts.iter().map(|count| u64::try_from(*count).unwrap_or(0)).collect())
 }
 
 #[cfg(test)]

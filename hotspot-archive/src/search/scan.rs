@@ -13,7 +13,7 @@ use super::mask::Mask;
 use super::totals::{By, Totals};
 use super::{Interval, Named, origin, plan};
 use crate::filter::Filter;
-use crate::index::{Index, IndexError, Rows, Sealed};
+use crate::index::{Index, IndexError, Rows, Said, Sealed};
 use crate::keys::{DataKey, Keyring, sidecar_path};
 use crate::layout::Class;
 use crate::manifest::FileEntry;
@@ -64,18 +64,29 @@ impl<'a> Scan<'a> {
         read: impl FnOnce(&SegmentReader, Selection) -> Result<(), SegmentError>,
     ) -> Option<String> {
         named.bring_keys(self.place, self.keyring);
-        let damage = named.check(self.place).and_then(|()| self.read(named, rows, read)).err();
+        let damage = self.blocks(named).and_then(|blocks| self.read(named, blocks, rows, read)).err();
         self.place.release(&named.file.path);
         damage
+    }
+
+    /// Brings a segment here, and says what its blocks must be; `None` where it was compared as a whole, for want of an index that says it.
+    fn blocks(&self, named: &Named<'_>) -> Result<Option<Vec<u8>>, String> {
+        let is_here = self.place.is_here() && self.place.bring(&named.file.path, None).is_ok();
+        let blocks = if is_here { self.ask(named, Index::blocks).ok() } else { None };
+        if blocks.is_none() {
+            named.check(self.place)?;
+        }
+        Ok(blocks)
     }
 
     fn read(
         &self,
         named: &Named<'_>,
+        blocks: Option<Vec<u8>>,
         rows: Rows,
         read: impl FnOnce(&SegmentReader, Selection) -> Result<(), SegmentError>,
     ) -> Result<(), String> {
-        let opened = SegmentReader::open(&named.path, self.keyring).and_then(|reader| {
+        let opened = SegmentReader::open_comparing(&named.path, self.keyring, blocks).and_then(|reader| {
             if reader.class() != Class::Flows {
                 return Err(reader.another_class());
             }
@@ -108,21 +119,26 @@ impl<'a> Scan<'a> {
         if !self.is_indexed {
             return Ok(Rows::All);
         }
+        self.ask(named, |index| plan::rows(self.filter, index))
+    }
+
+    /// Asks the index of a segment; an error says why it cannot be asked.
+    fn ask<T>(&self, named: &Named<'_>, question: impl FnOnce(&Index) -> Result<T, IndexError>) -> Result<T, String> {
         let (path, file) = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
         let asked = self.place.bring(&file.path, Some(&file.sha256)).map_err(unreadable).and_then(|()| {
-            let index = self.index(named, path, file.key.is_some())?;
-            plan::rows(self.filter, &index).map_err(|error| error.to_string())
+            let index = self.index(named, path, file)?;
+            question(&index).map_err(|error| error.to_string())
         });
         self.place.release(&file.path);
         asked.map_err(|error| format!("{} {error}", path.display()))
     }
 
     /// Opens an index.
-    fn index(&self, named: &Named<'_>, path: &Path, is_encrypted: bool) -> Result<Index, String> {
+    fn index(&self, named: &Named<'_>, path: &Path, entry: &FileEntry) -> Result<Index, String> {
         let file = File::open(path).map_err(unreadable)?;
-        let sha256 = &named.file.sha256;
-        if !is_encrypted {
-            return Index::in_file(file, sha256).map_err(|error| error.to_string());
+        let said = Said { head: entry.head.as_deref().unwrap_or_default(), segment: &named.file.sha256 };
+        if entry.key.is_none() {
+            return Index::in_file(file, said).map_err(|error| error.to_string());
         }
         let sealed = Sealed::read(file).map_err(|error| error.to_string())?;
         let origin = origin(named.line);
@@ -131,7 +147,7 @@ impl<'a> Scan<'a> {
             None => self.index_key(named, &sealed, &origin)?,
         };
         let opened =
-            sealed.open(&key, &origin).ok_or(IndexError::Damaged).and_then(|frames| Index::sealed(frames, sha256));
+            sealed.open(&key, &origin).ok_or(IndexError::Damaged).and_then(|frames| Index::sealed(frames, said));
         opened.map_err(|error| error.to_string())
     }
 

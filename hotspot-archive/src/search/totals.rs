@@ -1,10 +1,10 @@
 //! Sums of what matches, by the values of a column: flows, packets, bytes.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use arrow_array::types::{TimestampMicrosecondType, UInt8Type, UInt16Type};
 use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_buffer::ScalarBuffer;
 use arrow_schema::ArrowError;
 use foldhash::fast::FixedState;
 
@@ -237,13 +237,13 @@ impl Totals {
         Ok(())
     }
 
-    fn add_all(&mut self, counts: &Counts<'_>, group: &str) {
+    fn add_all(&mut self, counts: &Counts, group: &str) {
         let mut sums = Sums::default();
         (0..counts.rows).for_each(|row| counts.add_to(&mut sums, row));
         self.add_to(Some(group), &sums);
     }
 
-    fn add_numbers(&mut self, counts: &Counts<'_>, key: impl Fn(usize) -> Option<i64>, show: impl Fn(i64) -> String) {
+    fn add_numbers(&mut self, counts: &Counts, key: impl Fn(usize) -> Option<i64>, show: impl Fn(i64) -> String) {
         let mut parts: HashMap<Option<i64>, Sums, FixedState> = HashMap::default();
         (0..counts.rows).for_each(|row| counts.add_to(parts.entry(key(row)).or_default(), row));
         for (key, sums) in parts {
@@ -252,7 +252,7 @@ impl Totals {
     }
 
     /// Sums by the numbers of the values first, so that no text is looked at twice.
-    fn add_text(&mut self, batch: &RecordBatch, counts: &Counts<'_>) -> Result<(), ArrowError> {
+    fn add_text(&mut self, batch: &RecordBatch, counts: &Counts) -> Result<(), ArrowError> {
         let (keys, values) = text_column(batch, self.by.column())?;
         if values.len() > NUMBERED_MAX {
             let text =
@@ -275,14 +275,14 @@ impl Totals {
 }
 
 /// The columns that are summed.
-struct Counts<'a> {
+struct Counts {
     rows: usize,
-    columns: [Cow<'a, [u64]>; 4],
+    columns: [ScalarBuffer<u64>; 4],
 }
 
-impl<'a> Counts<'a> {
-    fn of(batch: &'a RecordBatch) -> Result<Self, ArrowError> {
-        let mut columns = COUNTS.map(|_| Cow::Borrowed([].as_slice()));
+impl Counts {
+    fn of(batch: &RecordBatch) -> Result<Self, ArrowError> {
+        let mut columns = COUNTS.map(|_| ScalarBuffer::default());
         for (column, name) in columns.iter_mut().zip(COUNTS) {
             *column = count_column(batch, name)?;
         }

@@ -5,9 +5,7 @@
 //! unpacked. Of encrypted files only the lengths outside can be checked here; what is inside can only have been written by
 //! somebody who has the segment's key.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +17,7 @@ use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::thrift::{self, Walk};
+use crate::blocks::BlockFile;
 
 /// Longest footer.
 const FOOTER_BYTES_MAX: u64 = 16 << 20;
@@ -40,8 +39,7 @@ fn refuse(what: impl Into<String>) -> ParquetError {
 /// A file of which the reader gets only what was checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Guarded {
-    file: Arc<File>,
-    len: u64,
+    file: Arc<BlockFile>,
     /// The footer, and so the pages, are encrypted.
     is_sealed: bool,
     pages: Pages,
@@ -62,9 +60,9 @@ enum Pages {
 
 impl Guarded {
     /// Checks the end of the file, and of a file in the clear its footer.
-    pub(crate) fn new(file: File) -> Result<Self, ParquetError> {
-        let len = file.metadata()?.len();
-        let mut guarded = Self { file: Arc::new(file), len, is_sealed: false, pages: Pages::Unread };
+    pub(crate) fn new(file: BlockFile) -> Result<Self, ParquetError> {
+        let len = file.len();
+        let mut guarded = Self { file: Arc::new(file), is_sealed: false, pages: Pages::Unread };
         let tail = guarded.get_bytes(len.checked_sub(8).ok_or_else(|| refuse("it is too short for a segment"))?, 8)?;
         let footer_len = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
         if footer_len > FOOTER_BYTES_MAX || footer_len + 12 > len {
@@ -120,7 +118,7 @@ impl Guarded {
 
     fn check_column(&self, column: &ColumnChunkMetaData, rows: i64) -> Result<(), ParquetError> {
         let in_file = |start: i64, len: i64| {
-            start >= 0 && len >= 0 && start.checked_add(len).is_some_and(|end| end.unsigned_abs() <= self.len)
+            start >= 0 && len >= 0 && start.checked_add(len).is_some_and(|end| end.unsigned_abs() <= self.file.len())
         };
         let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
         let is_ours = in_file(start, column.compressed_size())
@@ -172,7 +170,7 @@ impl Guarded {
             let end = page.offset.checked_add(i64::from(page.compressed_page_size));
             let in_file = page.offset >= 0
                 && page.compressed_page_size >= 0
-                && end.is_some_and(|end| end.unsigned_abs() <= self.len);
+                && end.is_some_and(|end| end.unsigned_abs() <= self.file.len());
             if !is_in_order || !in_file || page.first_row_index >= rows.max(1) {
                 return Err(refuse("an offset index does not fit the file"));
             }
@@ -204,19 +202,17 @@ impl Guarded {
         Ok(())
     }
 
-    fn read_at(&self, start: u64, len: usize) -> Result<Vec<u8>, ParquetError> {
-        if start.checked_add(len as u64).is_none_or(|end| end > self.len) {
+    fn read_at(&self, start: u64, len: usize) -> Result<Bytes, ParquetError> {
+        if start.checked_add(len as u64).is_none_or(|end| end > self.file.len()) {
             return Err(refuse("it points out of itself"));
         }
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, start)?;
-        Ok(bytes)
+        Ok(self.file.read_at(start, len)?)
     }
 }
 
 impl Length for Guarded {
     fn len(&self) -> u64 {
-        self.len
+        self.file.len()
     }
 }
 
@@ -225,8 +221,9 @@ impl ChunkReader for Guarded {
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
         if let Pages::InOrder { dictionaries } = &self.pages {
-            let len =
-                usize::try_from(self.len.saturating_sub(start)).unwrap_or(usize::MAX).min(thrift::HEADER_BYTES_MAX);
+            let len = usize::try_from(self.file.len().saturating_sub(start))
+                .unwrap_or(usize::MAX)
+                .min(thrift::HEADER_BYTES_MAX);
             Self::check_page(&self.read_at(start, len)?, dictionaries)?;
         }
         Ok(BufReader::new(ReadFrom { file: Arc::clone(&self.file), at: start }))
@@ -237,28 +234,31 @@ impl ChunkReader for Guarded {
         if let Pages::ByIndex { dictionaries } = &self.pages {
             Self::check_page(&bytes, dictionaries)?;
         }
-        Ok(bytes.into())
+        Ok(bytes)
     }
 }
 
 /// Reads a file from a place on, without moving any other reader of it.
 #[derive(Debug)]
 pub(crate) struct ReadFrom {
-    file: Arc<File>,
+    file: Arc<BlockFile>,
     at: u64,
 }
 
 impl Read for ReadFrom {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
+        let left = usize::try_from(self.file.len().saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let bytes = self.file.read_at(self.at, buffer.len().min(left))?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "numbers of small files")]
 mod tests {
+    use std::fs::File;
     use std::path::Path;
 
     use parquet::arrow::ArrowWriter;
@@ -268,11 +268,12 @@ mod tests {
     use parquet::file::properties::WriterProperties;
 
     use super::*;
+    use crate::blocks::hash_blocks;
     use crate::keys::Keyring;
     use crate::layout::Class;
     use crate::segment::flow_columns::FlowColumns;
     use crate::segment::tests::varied;
-    use crate::segment::{FORMAT, Origin, SegmentError, SegmentReader, schema, write_flows};
+    use crate::segment::{FORMAT, Origin, SegmentError, SegmentReader, Selection, schema, write_flows};
 
     fn origin() -> Origin {
         Origin { site: "s".into(), gateway: "g".into(), sequence: 1 }
@@ -387,6 +388,41 @@ mod tests {
         (0..rows).for_each(|_| columns.push(&flow));
         writer.write(&columns.finish(&origin()).unwrap()).unwrap();
         writer.close().unwrap();
+    }
+
+    /// What was not read is not known; what was read is right.
+    #[test]
+    fn a_change_is_noticed_where_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let rows: Vec<_> = (0..60_000).map(varied).collect();
+        write_flows(&path, &origin(), None, &rows).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let blocks = hash_blocks(bytes.as_slice()).unwrap();
+        assert!(blocks.len() >= 32 * 20, "{} blocks", blocks.len() / 32);
+        let sums = || {
+            let reader = SegmentReader::open_comparing(&path, &Keyring::none(), Some(blocks.clone()))?;
+            let selection = Selection { columns: Some(vec!["client_ip", "bytes_in"]), ..Selection::default() };
+            reader.select(selection).collect::<Result<Vec<_>, _>>()
+        };
+        let right = sums().unwrap();
+        let mut noticed = 0;
+        let places = (0..bytes.len()).step_by(bytes.len() / 100);
+        let count = places.clone().count();
+        for at in places {
+            let mut changed = bytes.clone();
+            changed[at] ^= 4;
+            std::fs::write(&path, changed).unwrap();
+            match sums() {
+                Ok(read) => assert_eq!(read, right, "byte {at}"),
+                Err(error) => {
+                    let said = error.in_sequence(1);
+                    assert!(said.contains("SHA-256 differs"), "byte {at}: {said}");
+                    noticed += 1;
+                }
+            }
+        }
+        assert!((1..count).contains(&noticed), "{noticed} of {count}");
     }
 
     #[test]

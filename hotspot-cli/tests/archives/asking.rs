@@ -113,6 +113,11 @@ fn a_missing_or_damaged_index_only_makes_it_slow() {
     fs::write(&indexes[6], &bytes).unwrap();
     // Of another segment, though whole.
     fs::copy(&indexes[9], &indexes[13]).unwrap();
+    // Of another segment, and made to say that it is of this one: it would hide client 7.
+    let mut forged = fs::read(&indexes[9]).unwrap();
+    let whole = fs::read(&indexes[20]).unwrap();
+    forged[16..48].copy_from_slice(&whole[16..48]);
+    fs::write(&indexes[20], forged).unwrap();
     for (filter, client) in [("user 0900000007", 7), ("mac 02:00:00:00:00:01", 1), ("dst ip 198.51.100.2", 2)] {
         assert_eq!(venue.count(filter) as u64, SEGMENTS / client * FLOWS, "{filter}");
     }
