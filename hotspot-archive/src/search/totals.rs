@@ -1,6 +1,7 @@
 //! Sums of what matches, by the values of a column: flows, packets, bytes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use arrow_array::types::{TimestampMicrosecondType, UInt8Type, UInt16Type};
 use arrow_array::{Array, RecordBatch, StringArray};
@@ -238,14 +239,12 @@ impl Totals {
     }
 
     fn add_all(&mut self, counts: &Counts, group: &str) {
-        let mut sums = Sums::default();
-        (0..counts.rows).for_each(|row| counts.add_to(&mut sums, row));
-        self.add_to(Some(group), &sums);
+        self.add_to(Some(group), &counts.sum(0..counts.rows));
     }
 
     fn add_numbers(&mut self, counts: &Counts, key: impl Fn(usize) -> Option<i64>, show: impl Fn(i64) -> String) {
         let mut parts: HashMap<Option<i64>, Sums, FixedState> = HashMap::default();
-        (0..counts.rows).for_each(|row| counts.add_to(parts.entry(key(row)).or_default(), row));
+        (0..counts.rows).for_each(|row| parts.entry(key(row)).or_default().add(&counts.sum(row..row + 1)));
         for (key, sums) in parts {
             self.add_to(key.map(&show).as_deref(), &sums);
         }
@@ -264,11 +263,19 @@ impl Totals {
             self.close();
         }
         let open = self.open.get_or_insert_with(|| Numbered::new(values));
-        for row in 0..counts.rows {
+        let number = |row: usize| {
             let number = keys.is_valid(row).then(|| usize::try_from(keys.value(row)).ok()).flatten();
-            if let Some(sums) = open.sums.get_mut(number.unwrap_or(values.len())) {
-                counts.add_to(sums, row);
+            number.unwrap_or(values.len())
+        };
+        // Rows are in the order of clients, so that many in a row often have the same value.
+        let mut first = 0;
+        while first < counts.rows {
+            let group = number(first);
+            let after = (first + 1..counts.rows).find(|row| number(*row) != group).unwrap_or(counts.rows);
+            if let Some(sums) = open.sums.get_mut(group) {
+                sums.add(&counts.sum(first..after));
             }
+            first = after;
         }
         Ok(())
     }
@@ -289,13 +296,12 @@ impl Counts {
         Ok(Self { rows: batch.num_rows(), columns })
     }
 
-    fn add_to(&self, sums: &mut Sums, row: usize) {
-        sums.add(&Sums {
-            flows: 1,
-            packets_out: self.columns[0][row],
-            bytes_out: self.columns[1][row],
-            packets_in: self.columns[2][row],
-            bytes_in: self.columns[3][row],
-        });
+    fn sum(&self, rows: Range<usize>) -> Sums {
+        let flows = rows.len() as u64;
+        let [packets_out, bytes_out, packets_in, bytes_in] = self
+            .columns
+            .each_ref()
+            .map(|column| column[rows.clone()].iter().fold(0, |sum: u64, count| sum.saturating_add(*count)));
+        Sums { flows, packets_out, bytes_out, packets_in, bytes_in }
     }
 }

@@ -37,8 +37,21 @@ const VALUES_AT_ONCE: usize = 4096;
 const LEVEL: i32 = 1;
 /// A dictionary of every peer a row group can name.
 const DICTIONARY_BYTES_MAX: usize = 16 << 20;
-/// Columns in which each value differs a little from the one before, or not at all.
-const DELTAS: [&str; 8] = ["flow_id", "start", "end", "vlan", "inner_vlan", "client_port", "public_port", "icmp_code"];
+/// Columns in which each value differs a little from the one before, or not at all, or in which few values occur twice.
+const DELTAS: [&str; 10] = [
+    "flow_id",
+    "start",
+    "end",
+    "vlan",
+    "inner_vlan",
+    "client_port",
+    "public_port",
+    "icmp_code",
+    "bytes_out",
+    "bytes_in",
+];
+/// Of these, those in which packed differences leave nothing to compress.
+const INCOMPRESSIBLE: [&str; 6] = ["start", "end", "client_port", "public_port", "bytes_out", "bytes_in"];
 /// Columns of which minima and maxima help nobody to skip anything.
 const WITHOUT_STATISTICS: [&str; 14] = [
     "site",
@@ -186,6 +199,9 @@ fn encodings(mut properties: WriterPropertiesBuilder) -> Result<WriterProperties
         properties = properties
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
+    for column in INCOMPRESSIBLE.map(ColumnPath::from) {
+        properties = properties.set_column_compression(column, Compression::UNCOMPRESSED);
     }
     for column in WITHOUT_STATISTICS {
         properties = properties.set_column_statistics_enabled(ColumnPath::from(column), EnabledStatistics::None);
