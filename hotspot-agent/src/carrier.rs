@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::capture::clock::{self, ClockReading};
-use crate::capture::{Capture, CaptureError, GenerationRead};
+use crate::capture::{Capture, CaptureError};
 use crate::journals::Journals;
 use crate::recorder::{NotRecorded, Submission};
 
@@ -227,22 +227,16 @@ impl Carrier {
     /// Ends the active generation and puts it on disk. While the journal fails this is not called, so nothing piles up.
     fn drain(&mut self) -> Result<(), CarrierError> {
         self.capture.flush_logs();
-        let read = self.capture.drain()?;
+        let journals = &mut self.journals;
+        let read = self.capture.drain(|entry| {
+            if let Entry::Done(done) = &entry {
+                journals.append(unbalanced(&done.coverage))?;
+            }
+            Ok::<_, CarrierError>(journals.append([entry])?)
+        })?;
         self.drained = Instant::now();
-        self.record(&read)
-    }
-
-    fn record(&mut self, read: &GenerationRead) -> Result<(), CarrierError> {
-        let mut entries: Vec<Entry> = read.rings.entries().collect();
-        entries.extend(read.parts.iter().cloned().map(Entry::Part));
-        for row in read.done.coverage.iter().filter(|row| !row.balances()) {
-            error!(?row, "packets seen are not packets accounted for; a gap is recorded");
-            let why = "packets seen are not packets accounted for";
-            entries.push(Entry::Gap(CoverageRecord::gap(&row.interface, row.from_ns, row.to_ns, why)));
-        }
-        entries.push(Entry::Done(read.done.clone()));
-        if self.journals.write(&entries)?.is_ok() {
-            self.capture.drained(read);
+        if self.journals.write(&[])?.is_ok() {
+            self.capture.drained(&read);
             return Ok(());
         }
         // The kernel's half stays as it is until it is on disk; what was read is in the writer's buffer and goes first.
@@ -252,7 +246,7 @@ impl Carrier {
             self.journals.try_next(self.capture.interface_names())?;
         }
         if !self.journals.is_failing() {
-            self.capture.drained(read);
+            self.capture.drained(&read);
         }
         Ok(())
     }
@@ -295,6 +289,15 @@ impl Carrier {
         }
         if self.journals.finish() { Ok(()) } else { Err(CarrierError::NoSealer) }
     }
+}
+
+/// A gap for each interface of which not every packet is accounted for.
+fn unbalanced(coverage: &[CoverageRecord]) -> impl Iterator<Item = Entry> {
+    coverage.iter().filter(|row| !row.balances()).map(|row| {
+        error!(?row, "packets seen are not packets accounted for; a gap is recorded");
+        let why = "packets seen are not packets accounted for";
+        Entry::Gap(CoverageRecord::gap(&row.interface, row.from_ns, row.to_ns, why))
+    })
 }
 
 fn seconds(nanoseconds: i64) -> f64 {

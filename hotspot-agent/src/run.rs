@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::capture::clock::{self, ClockReading};
-use crate::capture::{Capture, CaptureError, CaptureSettings, GenerationRead};
+use crate::capture::{Capture, CaptureError, CaptureSettings};
 use crate::carrier::{Beginning, Carrier, CarrierError, Stop};
 use crate::cli::RunArguments;
 use crate::identity::portal::{PortalError, PortalListener, PortalSecrets, PortalSecretsError};
@@ -236,28 +236,24 @@ fn recover(
     let last_ns = if capture.resumed() { found.last_ns } else { 0 };
     capture.resume_from(&found.positions, found.notices, found.evictions, last_ns);
     if capture.resumed() && found.drained + 1 < control.generation {
-        let read = capture.read_generation(control.generation - 1)?;
-        keep(&mut journal, &read)?;
+        let read = capture.read_generation(control.generation - 1, |entry| keep(&mut journal, &entry))?;
         capture.drained(&read);
         info!(generation = read.generation, "read the generation that an earlier agent left");
     }
     for (remains, found) in capture.take_earlier().into_iter().zip(earlier) {
         let Found { drained, positions, notices, evictions, last_ns, .. } = found;
-        remains.read_remains(drained, &positions, notices, evictions, last_ns, |read| keep(&mut journal, read))?;
+        remains.read_remains(drained, &positions, notices, evictions, last_ns, |entry| keep(&mut journal, &entry))?;
     }
     Ok(Recovered { capture, journal, header, closed: waiting })
 }
 
-/// Puts a generation on disk.
-fn keep(journal: &mut JournalWriter, read: &GenerationRead) -> Result<(), RunError> {
-    for entry in read.rings.entries() {
-        journal.append(&entry)?;
+/// Puts a generation on disk, of which this is the next that was read.
+fn keep(journal: &mut JournalWriter, entry: &Entry) -> Result<(), RunError> {
+    journal.append(entry)?;
+    if matches!(entry, Entry::Done(_)) {
+        journal.commit()?;
     }
-    for part in &read.parts {
-        journal.append(&Entry::Part(part.clone()))?;
-    }
-    journal.append(&Entry::Done(read.done.clone()))?;
-    Ok(journal.commit()?)
+    Ok(())
 }
 
 /// Records what the time without an agent means: nobody watched translations, and perhaps nobody counted.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hotspot_agent::capture::layout::Layout;
 use hotspot_agent::capture::object::Object;
-use hotspot_agent::capture::{Capture, CaptureSettings, HookChoice};
+use hotspot_agent::capture::{Capture, CaptureError, CaptureSettings, HookChoice};
 use hotspot_agent::run::instance;
 use hotspot_tests::generator::{Load, recorded};
 use hotspot_tests::lab::Lab;
@@ -37,7 +37,7 @@ fn run_layout_1(data: &Path, hook: HookChoice, has_attached: &AtomicBool) -> any
     has_attached.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(300));
     // Read and not written down: whoever comes next has to read it.
-    drop(earlier.drain()?);
+    drop(earlier.drain(|_| Ok::<_, CaptureError>(()))?);
     std::thread::sleep(Duration::from_millis(100));
     Ok(())
 }

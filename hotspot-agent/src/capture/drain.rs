@@ -1,7 +1,8 @@
 //! Reading what the programs counted: rings at any time, a generation of the cache after it ended.
 //!
 //! Nothing is cleared and no ring position moves until the caller says that what was read is on disk. The order is: clear the
-//! half that is on disk already, flip, wait, read the rings, read the half that ended.
+//! half that is on disk already, flip, wait, read the rings, read the half that ended. What is read is handed over part by part, so that all
+//! parts have the same memory: the kernel took longer to clear pages for one list of all flows than reading them takes.
 
 use hotspot_archive::entry::{Entry, GenerationDone, GenerationPart, RingBatch};
 use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Tally};
@@ -38,7 +39,6 @@ impl RingRead {
 pub struct GenerationRead {
     pub generation: u64,
     pub rings: RingRead,
-    pub parts: Vec<GenerationPart>,
     pub done: GenerationDone,
 }
 
@@ -104,43 +104,55 @@ impl Capture {
         }
     }
 
-    /// Ends the active generation and reads it.
-    pub fn drain(&mut self) -> Result<GenerationRead, CaptureError> {
+    /// Ends the active generation and reads it, as [`Self::read_generation`] does.
+    pub fn drain<E: From<CaptureError>>(
+        &mut self,
+        put: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<GenerationRead, E> {
         let control = self.control();
         let ended = control.generation;
         self.clear_half(ended + 1)?;
         self.maps.begin(ended + 1);
-        self.read_generation(ended)
+        self.read_generation(ended, put)
     }
 
     /// Reads a generation that is no longer active: after a flip, or because an earlier agent died between flip and commit.
-    pub fn read_generation(&mut self, generation: u64) -> Result<GenerationRead, CaptureError> {
+    ///
+    /// `put` is given all that has to be on disk before [`Self::drained`] is called: what the rings held, the flows part by part, and
+    /// [`Entry::Done`] as the last.
+    pub fn read_generation<E: From<CaptureError>>(
+        &mut self,
+        generation: u64,
+        mut put: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<GenerationRead, E> {
         let waited = wait_for_programs().map_err(|source| CaptureError::Barrier { source })?;
         let rings = self.read_rings();
+        rings.entries().try_for_each(&mut put)?;
         let clock = ClockReading::now();
         let capture = self.control().capture;
         let mut flows = Evictions::of(low32(generation));
         if let Some(position) = self.evictions.iter().position(|evicted| evicted.generation == low32(generation)) {
             flows = self.evictions.swap_remove(position);
         }
-        let mut parts = Vec::new();
-        let mut part = GenerationPart { capture, generation, deltas: Vec::new(), overflow: Vec::new() };
+        let part = |deltas, overflow| Entry::Part(GenerationPart { capture, generation, deltas, overflow });
+        let mut deltas = Vec::with_capacity(DELTAS_PER_PART);
         self.read_slots(generation, &clock, &waited, |delta| {
             flows.add(delta.key.interface(), delta.packets, delta.bytes);
-            part.deltas.push(delta);
-            if part.deltas.len() == DELTAS_PER_PART {
-                // A part that is not the first is likely to be full too.
-                let deltas = Vec::with_capacity(DELTAS_PER_PART);
-                let next = GenerationPart { capture, generation, deltas, overflow: Vec::new() };
-                parts.push(std::mem::replace(&mut part, next));
+            deltas.push(delta);
+            if deltas.len() < DELTAS_PER_PART {
+                return Ok(());
             }
-        });
-        part.overflow = self.read_overflow(generation, &clock)?;
+            // Gone before the next is made, which gets its memory.
+            put(part(std::mem::take(&mut deltas), Vec::new()))?;
+            deltas.reserve_exact(DELTAS_PER_PART);
+            Ok::<_, E>(())
+        })?;
+        let totals = self.read_overflow(generation, &clock)?;
         let mut overflow = Evictions::of(low32(generation));
-        for total in &part.overflow {
+        for total in &totals {
             overflow.add(total.key.interface(), total.packets, total.bytes);
         }
-        parts.push(part);
+        put(part(deltas, totals))?;
         let mut coverage = self.coverage(generation, &clock, &flows, &overflow, &waited);
         self.generation_began = clock.monotonic_ns;
         // Counted by the agent, for all interfaces together: it stands in the first row.
@@ -154,7 +166,8 @@ impl Capture {
             wall_offset_ns: clock.wall_offset_ns,
             boot_offset_ns: clock.boot_offset_ns,
         };
-        Ok(GenerationRead { generation, rings, parts, done })
+        put(Entry::Done(done.clone()))?;
+        Ok(GenerationRead { generation, rings, done })
     }
 
     /// The generation is on disk: its half may be cleared when it is needed next.
@@ -163,13 +176,20 @@ impl Capture {
         self.maps.control.write_drained(read.generation);
     }
 
-    fn read_slots(&mut self, generation: u64, clock: &ClockReading, waited: &Waited, mut each: impl FnMut(FlowDelta)) {
+    fn read_slots<E>(
+        &mut self,
+        generation: u64,
+        clock: &ClockReading,
+        waited: &Waited,
+        mut each: impl FnMut(FlowDelta) -> Result<(), E>,
+    ) -> Result<(), E> {
         let dimensions = self.maps.dimensions;
         let per_half = dimensions.slots_per_cpu() * dimensions.cpus as usize;
         let start = half(generation) * per_half;
         let slots = self.maps.slots.settled(start..start + per_half, waited);
         let births = self.maps.births.settled(start..start + per_half, waited);
         self.occupied.clear();
+        self.occupied_half = None;
         for (position, slot) in slots.iter().enumerate() {
             if slot.packets == 0 {
                 continue;
@@ -184,9 +204,10 @@ impl Capture {
                 packets: u64::from(slot.packets),
                 bytes: u64::from(slot.bytes),
                 tcp_flags: slot.tcp_flags,
-            });
+            })?;
         }
         self.occupied_half = Some(generation & 1);
+        Ok(())
     }
 
     fn read_overflow(&self, generation: u64, clock: &ClockReading) -> Result<Vec<Overflow>, CaptureError> {

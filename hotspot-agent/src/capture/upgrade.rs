@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use hotspot_archive::entry::Entry;
 use hotspot_common::INTERFACES_MAX;
 use hotspot_common::control::Control;
 use tracing::info;
@@ -13,7 +14,7 @@ use tracing::info;
 use super::interfaces::{Attached, Chosen};
 use super::layout::Layout;
 use super::pins::{Maps, PinnedHook, Pins};
-use super::{Capture, CaptureError, Evictions, GenerationRead, hooks};
+use super::{Capture, CaptureError, Evictions, hooks};
 
 impl Capture {
     /// Opens what agents of other layouts left.
@@ -84,7 +85,8 @@ impl Capture {
         all
     }
 
-    /// Reads every generation after `drained` to the end. `keep` puts each on disk; then the pins are removed.
+    /// Reads every generation after `drained` to the end; then the pins are removed. `keep` puts all of it on disk before it answers to
+    /// the [`Entry::Done`] of each.
     ///
     /// `positions`, `notices`, `evictions` and `last_ns` as in [`Self::resume_from`].
     pub fn read_remains<E: From<CaptureError>>(
@@ -94,12 +96,11 @@ impl Capture {
         notices: u64,
         evictions: Vec<Evictions>,
         last_ns: i64,
-        mut keep: impl FnMut(&GenerationRead) -> Result<(), E>,
+        mut keep: impl FnMut(Entry) -> Result<(), E>,
     ) -> Result<(), E> {
         self.resume_from(positions, notices, evictions, last_ns);
         for generation in drained + 1..=self.control().generation {
-            let read = self.read_generation(generation)?;
-            keep(&read)?;
+            let read = self.read_generation(generation, &mut keep)?;
             self.drained(&read);
             info!(generation, "read what an agent of another layout left");
         }

@@ -80,12 +80,12 @@ fn a_full_ring_makes_detail_coarser_and_loses_no_packet() {
     many_flows(&mut rig, 2000);
     let drained = rig.drain();
     drained.assert_balanced();
-    let overflow: Vec<_> = drained.read.parts.iter().flat_map(|part| &part.overflow).collect();
+    let overflow: Vec<_> = drained.parts.iter().flat_map(|part| &part.overflow).collect();
     assert_eq!(overflow.len(), 1, "one client, one direction");
     assert_eq!(overflow[0].key.client_mac, CLIENT);
     let kept = drained.evicted().len() + drained.deltas().len();
     assert_eq!(usize::try_from(overflow[0].packets).unwrap() + kept, 2000);
-    assert_eq!(rig.drain().read.parts[0].overflow.len(), 0, "a total belongs to one generation");
+    assert_eq!(rig.drain().parts[0].overflow.len(), 0, "a total belongs to one generation");
 }
 
 /// One client opens many flows, then others a few: nothing reads the ring.
@@ -105,7 +105,7 @@ fn a_client_that_floods_leaves_the_others_their_detail() {
     rig.xdp(&established);
     let drained = rig.drain();
     drained.assert_balanced();
-    let overflow: Vec<_> = drained.read.parts.iter().flat_map(|part| &part.overflow).collect();
+    let overflow: Vec<_> = drained.parts.iter().flat_map(|part| &part.overflow).collect();
     assert_eq!(overflow.len(), 1, "only of the one who floods: {overflow:?}");
     assert_eq!(overflow[0].key.client_mac, CLIENT);
     let all = [drained.evicted(), drained.deltas()].concat();

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use hotspot_agent::capture::{Capture, CaptureSettings, GenerationRead, HookChoice};
+use hotspot_agent::capture::{Capture, CaptureError, CaptureSettings, GenerationRead, HookChoice};
+use hotspot_archive::entry::{Entry, GenerationPart};
 use hotspot_core::fact::FlowDelta;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -94,9 +95,16 @@ impl Rig {
     }
 
     pub(crate) fn drain(&mut self) -> Drained {
-        let read = self.capture.drain().unwrap();
+        let mut parts = Vec::new();
+        let read = self.capture.drain(|entry| {
+            if let Entry::Part(part) = entry {
+                parts.push(part);
+            }
+            Ok::<_, CaptureError>(())
+        });
+        let read = read.unwrap();
         self.capture.drained(&read);
-        Drained { read }
+        Drained { read, parts }
     }
 }
 
@@ -108,11 +116,12 @@ impl Drop for Rig {
 
 pub(crate) struct Drained {
     pub(crate) read: GenerationRead,
+    pub(crate) parts: Vec<GenerationPart>,
 }
 
 impl Drained {
     pub(crate) fn deltas(&self) -> Vec<FlowDelta> {
-        self.read.parts.iter().flat_map(|part| part.deltas.iter().copied()).collect()
+        self.parts.iter().flat_map(|part| part.deltas.iter().copied()).collect()
     }
 
     /// Outcomes that are not zero.

@@ -4,7 +4,7 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use hotspot_agent::capture::layout::Layout;
 use hotspot_agent::capture::object::Object;
 use hotspot_agent::capture::{Capture, CaptureError};
-
+use hotspot_archive::entry::Entry;
 use hotspot_tests::frames::{ethernet, ipv4, udp};
 
 use crate::rig::settings;
@@ -47,22 +47,32 @@ fn both_generations_of_a_killed_agent_of_layout_1_are_read() {
     let (mut packets, mut seen, mut generations) = (0, 0, Vec::new());
     for remains in capture.take_earlier() {
         let drained = remains.control().drained;
-        let read = remains.read_remains::<CaptureError>(drained, &[], 0, Vec::new(), 0, |read| {
-            packets += read.parts.iter().flat_map(|part| &part.deltas).map(|delta| delta.packets).sum::<u64>();
-            for row in &read.done.coverage {
-                assert!(row.balances(), "{row:?}");
-                assert!(row.outcomes.iter().any(|(label, count)| label == "lldp" && count.packets == 1), "{row:?}");
-                seen += row.seen.packets;
+        let read = remains.read_remains::<CaptureError>(drained, &[], 0, Vec::new(), 0, |entry| {
+            packets += packets_in(&entry);
+            if let Entry::Done(done) = entry {
+                for row in &done.coverage {
+                    assert!(row.balances(), "{row:?}");
+                    assert!(row.outcomes.iter().any(|(label, count)| label == "lldp" && count.packets == 1), "{row:?}");
+                    seen += row.seen.packets;
+                }
+                generations.push(done.generation);
             }
-            generations.push(read.generation);
             Ok(())
         });
         read.unwrap();
     }
     assert_eq!((packets, seen, generations), (2 * u64::from(FLOWS), 2 * u64::from(FLOWS) + 2, vec![1, 2]));
     assert!(!dir.exists(), "nothing is left of the earlier agent");
-    let own = capture.drain().unwrap();
-    let own: u64 = own.parts.iter().flat_map(|part| &part.deltas).map(|delta| delta.packets).sum();
+    let mut own = 0;
+    let read = capture.drain(|entry| {
+        own += packets_in(&entry);
+        Ok::<_, CaptureError>(())
+    });
+    read.unwrap();
     assert_eq!(own, u64::from(FLOWS), "only what was counted by the new programs");
     capture.remove_pins().unwrap();
+}
+
+fn packets_in(entry: &Entry) -> u64 {
+    if let Entry::Part(part) = entry { part.deltas.iter().map(|delta| delta.packets).sum() } else { 0 }
 }
