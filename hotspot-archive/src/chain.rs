@@ -57,15 +57,14 @@ pub struct Signed<'a> {
 /// Takes a line apart; `None` where it is not one.
 #[must_use]
 pub fn parse(text: &str) -> Option<Signed<'_>> {
-    #[derive(Deserialize)]
-    struct Head {
-        format: u32,
-    }
     let (signed, signature) = split_signature(text)?;
-    let record = match serde_json::from_str::<Head>(&signed).ok()?.format {
-        FORMAT => Record::Segment(serde_json::from_str(&signed).ok()?),
-        EVENT_FORMAT => Record::Event(serde_json::from_str(&signed).ok()?),
-        _ => return None,
+    // Nearly all lines are of segments.
+    let record = match serde_json::from_str::<Line>(&signed) {
+        Ok(line) if line.format == FORMAT => Record::Segment(line),
+        _ => {
+            let line: EventLine = serde_json::from_str(&signed).ok()?;
+            (line.format == EVENT_FORMAT).then_some(Record::Event(line))?
+        }
     };
     Some(Signed { record, signed, signature })
 }

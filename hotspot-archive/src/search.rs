@@ -154,8 +154,13 @@ impl Archive {
         let mut deleted = HashSet::new();
         for chain in chains {
             let text = chain.read().and_then(utf8).map_err(failed)?;
-            for (number, text) in text.lines().enumerate() {
-                match chain::parse(text).map(|signed| signed.record) {
+            let texts: Vec<&str> = text.lines().collect();
+            let parse = |texts: &&[&str]| -> Vec<Option<Record>> {
+                texts.iter().map(|text| chain::parse(text).map(|signed| signed.record)).collect()
+            };
+            let parts: Vec<&[&str]> = texts.chunks(LINES_AT_ONCE).collect();
+            for (number, record) in side_by_side(&parts, parse).into_iter().flatten().enumerate() {
+                match record {
                     Some(Record::Segment(line)) => lines.push(line),
                     Some(Record::Event(line)) => {
                         if let Event::Deleted { files, .. } = line.event {
@@ -361,6 +366,8 @@ fn origin(line: &Line) -> Origin {
     Origin { site: line.site.clone(), gateway: line.gateway.clone(), sequence: line.sequence }
 }
 
+/// Manifest lines that a thread takes at once.
+const LINES_AT_ONCE: usize = 128;
 /// Segments whose indexes are asked before the first of them is read.
 const BLOCK: usize = 256;
 /// How much earlier than its segment a flow may begin.

@@ -264,6 +264,15 @@ impl Lab {
             .collect()
     }
 
+    /// Segments that the servers sent more than once (RFC 4022, `tcpRetransSegs`).
+    pub fn retransmitted(&self) -> Result<u64> {
+        let text = self.internet.run("cat /proc/net/snmp")?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:")).map(str::split_whitespace);
+        let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
+        let count = names.zip(values).find_map(|(name, count)| (name == "RetransSegs").then_some(count));
+        Ok(count.context("no RetransSegs")?.parse()?)
+    }
+
     /// Sends a RADIUS accounting packet from the access point, with the real client.
     pub fn account(&self, attributes: &str, secret: &str) -> Result<String> {
         let file = self.dir.join("account");
@@ -302,6 +311,14 @@ impl Client {
 
     /// The same, with options of `udhcpc`.
     pub fn connect_with(&self, lab: &Lab, options: &[&str]) -> Result<()> {
+        self.lease(lab, options)?;
+        wait_until("an IPv6 address", Duration::from_secs(20), || {
+            self.addresses().is_ok_and(|addresses| addresses.iter().any(|address| address.starts_with("2001:db8:20:")))
+        })
+    }
+
+    /// Gets a lease from whichever server answers, with options of `udhcpc`.
+    pub fn lease(&self, lab: &Lab, options: &[&str]) -> Result<()> {
         let script = lab.dir().join("udhcpc.sh");
         // The lease only touches this namespace, never the machine's resolv.conf.
         fs::write(
@@ -311,10 +328,7 @@ impl Client {
         run(Command::new("chmod").arg("755").arg(&script))?;
         let mut udhcpc = self.namespace.command("udhcpc");
         udhcpc.args(["-f", "-q", "-n", "-t", "10", "-T", "1", "-i", "eth0", "-s"]).arg(&script).args(options);
-        run(&mut udhcpc).with_context(|| format!("{} got no lease", self.name))?;
-        wait_until("an IPv6 address", Duration::from_secs(20), || {
-            self.addresses().is_ok_and(|addresses| addresses.iter().any(|address| address.starts_with("2001:db8:20:")))
-        })
+        run(&mut udhcpc).with_context(|| format!("{} got no lease", self.name)).map(drop)
     }
 
     /// Global addresses.

@@ -53,15 +53,6 @@ fn number(flow: &Value, column: &str) -> u64 {
     flow[column].as_u64().unwrap()
 }
 
-/// Segments that the servers sent more than once (RFC 4022, `tcpRetransSegs`).
-fn retransmitted(internet: &Namespace) -> u64 {
-    let text = internet.run("cat /proc/net/snmp").unwrap();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:")).map(str::split_whitespace);
-    let (names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
-    let position = names.into_iter().position(|name| name == "RetransSegs").unwrap();
-    values.nth(position).unwrap().parse().unwrap()
-}
-
 fn check(offloads: &str, hook: &str) {
     let lab = Lab::new(1).unwrap();
     lab.clients[0].connect(&lab).unwrap();
@@ -101,7 +92,7 @@ fn check(offloads: &str, hook: &str) {
     let (packets, bytes) = (number(&download, "packets_in"), number(&download, "bytes_in"));
     let payload = bytes - packets * TCP_HEADERS - SYN_OPTIONS;
     let file = BIG_BYTES as u64;
-    let again = retransmitted(&lab.internet) * 1448;
+    let again = lab.retransmitted().unwrap() * 1448;
     assert!(
         (file..file + 400 + again).contains(&payload),
         "{what}: {payload} bytes of page and HTTP header, {again} again"

@@ -36,7 +36,7 @@ fn both_generations_of_a_killed_agent_of_layout_1_are_read() {
     earlier.load_unattached(0).unwrap();
     let dir = earlier.pins_dir().to_path_buf();
     send(&mut earlier);
-    drop(earlier.drain().unwrap());
+    drop(earlier.drain(|_| Ok::<_, CaptureError>(())).unwrap());
     send(&mut earlier);
     drop(earlier);
 

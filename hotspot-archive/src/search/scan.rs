@@ -125,7 +125,9 @@ impl<'a> Scan<'a> {
     /// Asks the index of a segment; an error says why it cannot be asked.
     fn ask<T>(&self, named: &Named<'_>, question: impl FnOnce(&Index) -> Result<T, IndexError>) -> Result<T, String> {
         let (path, file) = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
-        let asked = self.place.bring(&file.path, Some(&file.sha256)).map_err(unreadable).and_then(|()| {
+        // Whether a file is here shows when it is opened.
+        let brought = if self.place.is_here() { Ok(()) } else { self.place.bring(&file.path, Some(&file.sha256)) };
+        let asked = brought.map_err(unreadable).and_then(|()| {
             let index = self.index(named, path, file)?;
             question(&index).map_err(|error| error.to_string())
         });
