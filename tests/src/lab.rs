@@ -153,7 +153,15 @@ impl Lab {
 
     /// Starts the gateway's DHCP server; what is done to its command line first is for those who replace it.
     pub fn start_dhcp(&self, adapt: impl FnOnce(&mut Command)) -> Result<()> {
-        let leases = self.dir.join("leases");
+        let mut dnsmasq = self.dhcp_server("lan", "10.20.0.50,10.20.0.200", "leases");
+        dnsmasq.args(["--enable-ra", "--dhcp-range=::,constructor:lan,ra-only"]);
+        adapt(&mut dnsmasq);
+        self.gateway.spawn(&mut dnsmasq).map(drop)
+    }
+
+    /// A DHCP server on one of the gateway's interfaces, whose leases are in a file of the lab's directory.
+    #[must_use]
+    pub fn dhcp_server(&self, interface: &str, range: &str, leases: &str) -> Command {
         let mut dnsmasq = self.gateway.command("dnsmasq");
         dnsmasq
             .args([
@@ -163,16 +171,14 @@ impl Lab {
                 "--port=0",
                 "--no-ping",
                 "--pid-file=",
-                "--interface=lan",
             ])
-            .args(["--bind-interfaces", "--dhcp-range=10.20.0.50,10.20.0.200,255.255.255.0,1h", "--enable-ra"])
-            .args(["--dhcp-range=::,constructor:lan,ra-only", "--dhcp-authoritative", "--log-facility=/dev/null"])
-            .arg(format!("--dhcp-leasefile={}", leases.display()));
-        adapt(&mut dnsmasq);
-        self.gateway.spawn(&mut dnsmasq).map(drop)
+            .args(["--bind-interfaces", "--dhcp-authoritative", "--log-facility=/dev/null"])
+            .args([format!("--interface={interface}"), format!("--dhcp-range={range},255.255.255.0,1h")])
+            .arg(format!("--dhcp-leasefile={}", self.dir.join(leases).display()));
+        dnsmasq
     }
 
-    /// Ends it, and waits until another can take its place.
+    /// Ends the DHCP server, and waits until another can take its place.
     pub fn stop_dhcp(&self) -> Result<()> {
         let pids = run(Command::new("ip").args(["netns", "pids", self.gateway.name()]))?;
         let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -364,7 +370,7 @@ impl Client {
 }
 
 /// Two ends of a cable.
-pub(crate) fn connect(left: &Namespace, left_name: &str, right: &Namespace, right_name: &str) -> Result<()> {
+pub fn connect(left: &Namespace, left_name: &str, right: &Namespace, right_name: &str) -> Result<()> {
     left.ip(&format!("link add {left_name} type veth peer name {right_name} netns {}", right.name()))?;
     left.ip(&format!("link set dev {left_name} up"))?;
     right.ip(&format!("link set dev {right_name} up")).map(drop)

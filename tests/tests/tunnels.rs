@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hotspot_tests::lab::{BIG_BYTES, Client, GATEWAY_V4, Lab, PUBLIC_V4, SERVER_V4};
+use hotspot_tests::lab::{BIG_BYTES, Client, GATEWAY_V4, Lab, PUBLIC_V4, SERVER_V4, connect};
 use hotspot_tests::namespace::Namespace;
 use hotspot_tests::programs::{Agent, ask, ensure_whole};
 use hotspot_tests::wait_until;
@@ -23,12 +23,11 @@ const SYN_OPTIONS: u64 = 8;
 /// An access point in the venue's network, which tunnels to the gateway, and a phone behind it.
 fn tunnelled(lab: &Lab) -> (Namespace, Client) {
     let (ap, namespace) = (lab.namespace("ap").unwrap(), lab.namespace("ph").unwrap());
-    lab.switch.ip(&format!("link add ap1 type veth peer name eth0 netns {}", ap.name())).unwrap();
-    lab.switch.ip("link set ap1 master br0 up").unwrap();
-    ap.ip("link set eth0 up").unwrap();
+    connect(&lab.switch, "ap1", &ap, "eth0").unwrap();
+    lab.switch.ip("link set ap1 master br0").unwrap();
     ap.ip(&format!("addr add {AP_V4}/24 dev eth0")).unwrap();
-    ap.ip(&format!("link add wlan0 type veth peer name eth0 netns {}", namespace.name())).unwrap();
-    namespace.ip(&format!("link set eth0 address {PHONE_MAC} mtu 1400 up")).unwrap();
+    connect(&ap, "wlan0", &namespace, "eth0").unwrap();
+    namespace.ip(&format!("link set eth0 address {PHONE_MAC} mtu 1400")).unwrap();
     ap.ip(&format!("link add tun0 type vxlan id 42 dstport 4789 local {AP_V4} remote {GATEWAY_V4}")).unwrap();
     ap.ip("link add br0 type bridge").unwrap();
     for port in ["wlan0", "tun0"] {
@@ -38,13 +37,8 @@ fn tunnelled(lab: &Lab) -> (Namespace, Client) {
     lab.gateway.ip(&format!("link add tun0 type vxlan id 42 dstport 4789 local {GATEWAY_V4} remote {AP_V4}")).unwrap();
     lab.gateway.ip("addr add 10.30.0.1/24 dev tun0").unwrap();
     lab.gateway.ip("link set tun0 up").unwrap();
-    let mut dnsmasq = lab.gateway.command("dnsmasq");
-    dnsmasq
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--no-ping", "--pid-file="])
-        .args(["--interface=tun0", "--bind-interfaces", "--dhcp-authoritative", "--log-facility=/dev/null"])
-        .arg(format!("--dhcp-range={PHONE_V4},{PHONE_V4},255.255.255.0,1h"))
-        .arg(format!("--dhcp-leasefile={}", lab.dir().join("tunnel-leases").display()));
-    lab.gateway.spawn(&mut dnsmasq).map(drop).unwrap();
+    let mut server = lab.dhcp_server("tun0", &format!("{PHONE_V4},{PHONE_V4}"), "tunnel-leases");
+    lab.gateway.spawn(&mut server).map(drop).unwrap();
     wait_until("the DHCP server listens", Duration::from_secs(10), || {
         lab.gateway.run("ss -Hlun sport = :67").is_ok_and(|text| text.contains("tun0"))
     })
