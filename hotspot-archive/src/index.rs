@@ -3,19 +3,19 @@
 //! One small file per segment, written once beside it and never changed. It is exact: sorted values, no fingerprints, so an address
 //! or a whole network that is not in it is not in the segment. It is a help only: a search without it reads more and finds the
 //! same. Bytes are checked before they are believed, because a wrong index would hide a flow: the manifest line vouches for the header, the
-//! header for the sections, and the last section for the blocks of the segment. Format: `docs/formats/index.md`.
+//! header for the directories, these for the pieces that are read of a section, and the last section for the blocks of the segment. Format:
+//! `docs/formats/index.md`.
 
+mod beginning;
 mod builder;
 mod bytes;
 mod keys;
 mod lookup;
 mod rows;
 mod sealed;
+mod section;
 
-use std::fs::File;
-use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::FileExt;
 
 pub(crate) use builder::{Builder, Parts};
 pub(crate) use keys::{IndexKey, KeyChain, KnownChains};
@@ -26,9 +26,9 @@ pub(crate) use sealed::{Sealed, seal};
 /// What an index file begins with.
 const MAGIC: [u8; 8] = *b"HSINDEX\n";
 /// Version of the format.
-const FORMAT: u32 = 2;
-/// Longest section that is read.
-const BYTES_MAX: u64 = 256 << 20;
+const FORMAT: u32 = 3;
+/// Longest directory, and longest piece of a section, that is read.
+const BYTES_MAX: usize = 256 << 20;
 
 /// What a section is about; the numbers are in the file, the order is that of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,16 +57,6 @@ pub(crate) enum IndexError {
     OtherSegment,
     #[error("cannot be read: {0}")]
     Unreadable(String),
-}
-
-/// So many bytes at a place in a file.
-fn read_at(file: &File, at: usize, len: usize) -> Result<Vec<u8>, IndexError> {
-    let mut bytes = vec![0; len];
-    match file.read_exact_at(&mut bytes, at as u64) {
-        Ok(()) => Ok(bytes),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IndexError::Damaged),
-        Err(error) => Err(IndexError::Unreadable(error.to_string())),
-    }
 }
 
 /// An address as 16 bytes, IPv4 mapped into IPv6: one order for both.

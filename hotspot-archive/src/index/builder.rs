@@ -8,6 +8,7 @@ use hotspot_core::record::FlowRecord;
 use sha2::{Digest, Sha256};
 
 use super::bytes::{put_value, put_varint};
+use super::section::{Section, SectionWriter};
 use super::{FORMAT, Kind, MAGIC, mapped};
 use crate::filter::{public_endpoint, users};
 use crate::manifest::{from_hex, to_hex};
@@ -53,7 +54,7 @@ impl Builder {
             self.users.into_section(),
             public_section(self.public),
             peer_section(self.peers),
-            blocks,
+            block_section(&blocks),
         ];
         let mut header = MAGIC.to_vec();
         header.extend(FORMAT.to_le_bytes());
@@ -61,11 +62,14 @@ impl Builder {
         let mut hash = from_hex(sha256).unwrap_or_default();
         hash.resize(32, 0);
         header.extend(hash);
-        for (kind, section) in Kind::ALL.into_iter().zip(&sections) {
+        for (kind, Section { directory, pieces }) in Kind::ALL.into_iter().zip(&sections) {
+            let pieces_len = pieces.iter().map(Vec::len).sum();
             header.extend((kind as u32).to_le_bytes());
             // A journal holds no more than 512 MiB, so no section comes near 4 GiB.
-            header.extend(u32::try_from(section.len()).unwrap_or(u32::MAX).to_le_bytes());
-            header.extend_from_slice(&Sha256::digest(section));
+            for number in [directory.len(), pieces_len, pieces.len()] {
+                header.extend(u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+            }
+            header.extend_from_slice(&Sha256::digest(directory));
         }
         Parts { header, sections }
     }
@@ -75,7 +79,7 @@ impl Builder {
 pub(crate) struct Parts {
     pub(super) header: Vec<u8>,
     /// In the order of [`Kind::ALL`].
-    pub(super) sections: [Vec<u8>; Kind::ALL.len()],
+    pub(super) sections: [Section; Kind::ALL.len()],
 }
 
 impl Parts {
@@ -84,7 +88,8 @@ impl Parts {
     pub(crate) fn in_the_clear(self) -> IndexFile {
         let head_len = self.header.len();
         let mut bytes = self.header;
-        self.sections.iter().for_each(|section| bytes.extend_from_slice(section));
+        self.sections.iter().for_each(|section| bytes.extend_from_slice(&section.directory));
+        self.sections.iter().flat_map(|section| &section.pieces).for_each(|piece| bytes.extend_from_slice(piece));
         IndexFile { bytes, head_len }
     }
 }
@@ -137,64 +142,73 @@ impl Places {
         }
     }
 
-    fn into_section(mut self) -> Vec<u8> {
+    fn into_section(mut self) -> Section {
         self.close();
         let mut values: Vec<_> = self.ranges.into_iter().collect();
         values.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        let mut section = Vec::new();
-        put_varint(&mut section, values.len() as u128);
-        let mut previous: &[u8] = &[];
+        let mut section = SectionWriter::default();
         for (value, ranges) in &values {
-            put_value(&mut section, previous, value);
-            put_varint(&mut section, ranges.len() as u128);
-            let mut end = 0;
-            for range in ranges {
-                put_varint(&mut section, u128::from(range.start - end));
-                put_varint(&mut section, u128::from(range.end - range.start));
-                end = range.end;
-            }
-            previous = value;
+            section.put(value, |piece, previous| {
+                put_value(piece, previous, value);
+                put_varint(piece, ranges.len() as u128);
+                let mut end = 0;
+                for range in ranges {
+                    put_varint(piece, u128::from(range.start - end));
+                    put_varint(piece, u128::from(range.end - range.start));
+                    end = range.end;
+                }
+            });
         }
-        section
+        section.finish()
     }
 }
 
-fn public_section(endpoints: HashMap<[u8; 16], Endpoints, FixedState>) -> Vec<u8> {
+fn public_section(endpoints: HashMap<[u8; 16], Endpoints, FixedState>) -> Section {
     let mut endpoints: Vec<_> = endpoints.into_iter().collect();
     endpoints.sort_unstable_by_key(|(ip, _)| *ip);
-    let mut section = Vec::new();
-    put_varint(&mut section, endpoints.len() as u128);
-    let mut previous: &[u8] = &[];
+    let mut section = SectionWriter::default();
     for (ip, Endpoints { ports, is_translated }) in &mut endpoints {
-        put_value(&mut section, previous, ip);
         ports.sort_unstable();
         ports.dedup();
-        put_varint(&mut section, (ports.len() as u128) << 1 | u128::from(*is_translated));
-        if ports.len() < BITMAP_FROM {
-            let mut last = 0;
-            for port in ports {
-                put_varint(&mut section, u128::from(*port - last));
-                last = *port;
-            }
-        } else {
-            let mut bitmap = [0u8; BITMAP_BYTES];
-            ports.iter().for_each(|port| bitmap[usize::from(port >> 3)] |= 1 << (port & 7));
-            section.extend_from_slice(&bitmap);
-        }
-        previous = ip;
+        section.put(ip, |piece, previous| {
+            put_value(piece, previous, ip);
+            put_varint(piece, (ports.len() as u128) << 1 | u128::from(*is_translated));
+            put_ports(piece, ports);
+        });
     }
-    section
+    section.finish()
 }
 
-fn peer_section(peers: HashSet<[u8; 16], FixedState>) -> Vec<u8> {
-    let mut peers: Vec<u128> = peers.into_iter().map(u128::from_be_bytes).collect();
-    peers.sort_unstable();
-    let mut section = Vec::new();
-    put_varint(&mut section, peers.len() as u128);
-    let mut last = 0;
-    for peer in peers {
-        put_varint(&mut section, peer - last);
-        last = peer;
+fn put_ports(piece: &mut Vec<u8>, ports: &[u16]) {
+    if ports.len() < BITMAP_FROM {
+        let mut last = 0;
+        for port in ports {
+            put_varint(piece, u128::from(*port - last));
+            last = *port;
+        }
+    } else {
+        let mut bitmap = [0u8; BITMAP_BYTES];
+        ports.iter().for_each(|port| bitmap[usize::from(port >> 3)] |= 1 << (port & 7));
+        piece.extend_from_slice(&bitmap);
     }
-    section
+}
+
+fn peer_section(peers: HashSet<[u8; 16], FixedState>) -> Section {
+    let mut peers: Vec<_> = peers.into_iter().collect();
+    peers.sort_unstable();
+    let mut section = SectionWriter::default();
+    for peer in peers {
+        section.put(&peer, |piece, previous| {
+            let previous = previous.try_into().map_or(0, u128::from_be_bytes);
+            put_varint(piece, u128::from_be_bytes(peer) - previous);
+        });
+    }
+    section.finish()
+}
+
+/// One piece, whose first value is empty.
+fn block_section(hashes: &[u8]) -> Section {
+    let mut section = SectionWriter::default();
+    section.put(&[], |piece, _| piece.extend_from_slice(hashes));
+    section.finish()
 }

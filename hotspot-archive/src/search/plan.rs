@@ -68,9 +68,9 @@ fn addresses(side: Side, net: IpNet, index: &Index) -> Result<Rows, IndexError> 
 
 /// Where nothing was translated to an address, only its own client can have it.
 fn public(ip: IpAddr, port: Option<u16>, index: &Index) -> Result<Rows, IndexError> {
-    match (index.has_public(ip, port)?, index.has_translated(IpNet::from(ip))?) {
-        (false, _) => Ok(Rows::NONE),
-        (true, true) => Ok(Rows::All),
-        (true, false) => index.client(IpNet::from(ip)),
+    match index.public(ip, port)? {
+        None => Ok(Rows::NONE),
+        Some(true) => Ok(Rows::All),
+        Some(false) => index.client(IpNet::from(ip)),
     }
 }
