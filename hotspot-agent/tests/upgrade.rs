@@ -1,6 +1,8 @@
 //! An upgrade under load, from the programs of an earlier layout to those of this agent: nothing lost, nothing doubled.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod layouts;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,16 +14,19 @@ use hotspot_agent::run::instance;
 use hotspot_tests::generator::{Load, recorded};
 use hotspot_tests::lab::Lab;
 use hotspot_tests::programs::{Agent, coverage, ensure_whole};
-
-/// The kernel programs as they were released with layout 1; never built anew.
-static LAYOUT_1: &[u8] = aya::include_bytes_aligned!("layouts/v1.o");
+use layouts::Earlier;
 
 const CLIENTS: u32 = 50;
 /// Flows that are sent at once.
 const PART: u32 = 10_000;
 
-/// Attaches as an agent of layout 1 did, counts for a while with one generation ended, and dies.
-fn run_layout_1(data: &Path, hook: HookChoice, has_attached: &AtomicBool) -> anyhow::Result<()> {
+/// Attaches as an agent of an earlier layout did, counts for a while with one generation ended, and dies.
+fn run_earlier(
+    (layout, programs): Earlier,
+    data: &Path,
+    hook: HookChoice,
+    has_attached: &AtomicBool,
+) -> anyhow::Result<()> {
     let settings = CaptureSettings {
         interfaces: vec!["lan".to_owned()],
         hook,
@@ -32,8 +37,8 @@ fn run_layout_1(data: &Path, hook: HookChoice, has_attached: &AtomicBool) -> any
         slots_per_cpu_log2: 18,
         ring_bytes: 8 << 20,
     };
-    let layout = Layout::of_dir("v1").unwrap();
-    let mut earlier = Capture::start_as(&settings, layout, Object::Earlier(LAYOUT_1))?;
+    let layout = Layout::of_dir(layout).unwrap();
+    let mut earlier = Capture::start_as(&settings, layout, Object::Earlier(programs))?;
     has_attached.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(300));
     // Read and not written down: whoever comes next has to read it.
@@ -42,7 +47,7 @@ fn run_layout_1(data: &Path, hook: HookChoice, has_attached: &AtomicBool) -> any
     Ok(())
 }
 
-fn check(option: &str, hook: HookChoice) {
+fn check(earlier: Earlier, option: &str, hook: HookChoice) {
     let lab = Lab::new(1).unwrap();
     let data = lab.dir().join("data");
     std::fs::create_dir_all(&data).unwrap();
@@ -64,7 +69,7 @@ fn check(option: &str, hook: HookChoice) {
             assert_eq!(after, 2, "it was sent before, during and after");
             sent
         });
-        lab.gateway.within(|| run_layout_1(&data, hook, &has_attached)).unwrap();
+        lab.gateway.within(|| run_earlier(earlier, &data, hook, &has_attached)).unwrap();
         let agent = Agent::start(&lab.gateway, &data, &["--hook", option, "--grace", "0"]).unwrap();
         is_upgraded.store(true, Ordering::Relaxed);
         (sending.join().unwrap(), agent)
@@ -73,7 +78,7 @@ fn check(option: &str, hook: HookChoice) {
     assert!(agent.stop().unwrap().success());
     let archive = data.join("archive");
     let truth = Load { from: 0, to: sent, clients: CLIENTS }.truth();
-    assert_eq!(recorded(&archive).unwrap(), truth, "{option}");
+    assert_eq!(recorded(&archive).unwrap(), truth, "{} {option}", earlier.0);
     ensure_whole(&archive).unwrap();
     let coverage = coverage(&archive).unwrap();
     assert!(coverage.iter().all(|row| row["balanced"] == true), "{coverage:?}");
@@ -81,7 +86,9 @@ fn check(option: &str, hook: HookChoice) {
 
 #[test]
 fn an_upgrade_under_load_loses_nothing_and_doubles_nothing() {
-    for (option, hook) in [("tc", HookChoice::Tc), ("clsact", HookChoice::Clsact), ("xdp", HookChoice::Xdp)] {
-        check(option, hook);
+    for earlier in layouts::ALL {
+        for (option, hook) in [("tc", HookChoice::Tc), ("clsact", HookChoice::Clsact), ("xdp", HookChoice::Xdp)] {
+            check(earlier, option, hook);
+        }
     }
 }

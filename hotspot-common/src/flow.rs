@@ -1,5 +1,7 @@
 //! The flow cache: key, slot, birth, ring record, overflow total.
 
+use crate::WAYS;
+
 /// Which way a packet travelled, seen from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
@@ -97,10 +99,17 @@ pub struct Slot {
     pub padding: [u8; 3],
 }
 
-/// The slots a flow may lie in: one element of the map `SLOTS`.
-pub type Set = [Slot; crate::WAYS as usize];
+/// The slots a flow may lie in, and when each was claimed: one element of the map `SLOTS`, five cache lines.
+///
+/// Adding to a known flow touches the line of its slot only; claiming one finds the line of the births on the same page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Set {
+    pub slots: [Slot; WAYS as usize],
+    pub births: [Birth; WAYS as usize],
+}
 
-/// When a slot was claimed; lies in an array of its own because only claiming and draining touch it.
+/// When a slot was claimed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Birth {
@@ -181,6 +190,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Slot, bytes) == 48);
     assert!(core::mem::offset_of!(Slot, tcp_flags) == 60);
     assert!(size_of::<Birth>() == 16);
+    assert!(size_of::<Set>() == 5 * 64 && core::mem::offset_of!(Set, births) == 4 * 64);
     assert!(size_of::<FlowEvent>() == 88);
     assert!(core::mem::offset_of!(FlowEvent, kind) == 76);
     assert!(size_of::<OverflowKey>() == 24);

@@ -14,13 +14,9 @@ use crate::tally::Counters;
 use crate::{Wire, announce, clock, settings, share};
 
 /// Index: (half × CPUs + CPU) × sets per CPU + set. The loader sets the size. A flow may lie in each slot of one set, so that one
-/// look-up finds them all.
+/// look-up finds them all, and when each was claimed.
 #[btf_map]
 static SLOTS: Array<Set, 1, MMAPABLE> = Array::new();
-
-/// When each slot was claimed; apart, because adding to a known flow does not touch it. Index: set × [`WAYS`] + slot.
-#[btf_map]
-static BIRTHS: Array<Birth, 1, MMAPABLE> = Array::new();
 
 /// TCP flags that end and begin a connection.
 const FIN_OR_RST: u8 = 0b0000_0101;
@@ -70,25 +66,24 @@ const ADDED: u32 = 1;
 fn add_anywhere(packet: &Packet, tally: Counters) -> u32 {
     let hash = packet.place.forget(packet.hash);
     let Some(set) = set_of(packet.place.active.first_set, hash) else { return 0 };
-    let first = (packet.place.active.first_set + (hash / WAYS as u64) as u32) * WAYS;
-    let mut victim = Victim { slot: slot_in(set, hash, 0), index: first + way_of(hash, 0), age: 0 };
+    let mut victim = Victim { slot: slot_in(set, hash, 0), birth: birth_in(set, hash, 0), age: 0 };
     let now = clock::jiffies();
     for way in 0..WAYS {
-        let (address, index) = (slot_in(set, hash, way), first + way_of(hash, way));
+        let (address, birth) = (slot_in(set, hash, way), birth_in(set, hash, way));
         // SAFETY: a live slot of the map that only this CPU writes.
         let slot = unsafe { &mut *address };
         if same(slot.key.words(), packet.parsed.key.words()) && slot.packets != 0 {
             let is_opened_anew = packet.parsed.tcp_flags & (SYN | ACK) == SYN && slot.tcp_flags & FIN_OR_RST != 0;
             let has_grown = !is_opened_anew && grow(slot, packet.wire, packet.parsed.tcp_flags);
-            return if has_grown { ADDED } else { claim(packet, address, index, Room::Own as u32, tally) };
+            return if has_grown { ADDED } else { claim(packet, address, birth, Room::Own as u32, tally) };
         }
         // Ways fill in order and never empty within a generation, so the flow is in no later one.
         if slot.packets == 0 {
-            return claim(packet, address, index, Room::Free as u32, tally);
+            return claim(packet, address, birth, Room::Free as u32, tally);
         }
-        victim.consider(address, index, now.wrapping_sub(slot.last_jiffies));
+        victim.consider(address, birth, now.wrapping_sub(slot.last_jiffies));
     }
-    claim(packet, victim.slot, victim.index, Room::Taken as u32, tally)
+    claim(packet, victim.slot, victim.birth, Room::Taken as u32, tally)
 }
 
 /// Adds a packet to its flow. `Err` only where neither slot, ring nor overflow total has room.
@@ -115,9 +110,8 @@ fn grow(slot: &mut Slot, wire: Wire, tcp_flags: u8) -> bool {
 /// Makes room in a slot, gives it to the packet's flow, and announces the flow if it is new. Where there is no room for the one who
 /// has to go, the packet goes to its client's overflow total.
 #[inline(never)]
-fn claim(packet: &Packet, slot: *mut Slot, index: u32, room: u32, tally: Counters) -> u32 {
-    let Some(birth) = BIRTHS.get_ptr_mut(index) else { return 0 };
-    // SAFETY: live elements of the maps that only this CPU writes.
+fn claim(packet: &Packet, slot: *mut Slot, birth: *mut Birth, room: u32, tally: Counters) -> u32 {
+    // SAFETY: in a live element of the map that only this CPU writes.
     let (slot, birth) = unsafe { (&mut *slot, &mut *birth) };
     let is_new = room != Room::Own as u32;
     // Three lines that are likely to come from memory, asked for together: the clock waits for loads that are under way, and the ring's
@@ -173,15 +167,15 @@ fn is_known(packet: &Packet) -> bool {
 /// The slot whose last packet is the longest ago.
 struct Victim {
     slot: *mut Slot,
-    index: u32,
+    birth: *mut Birth,
     age: u32,
 }
 
 impl Victim {
     #[inline(always)]
-    fn consider(&mut self, slot: *mut Slot, index: u32, age: u32) {
+    fn consider(&mut self, slot: *mut Slot, birth: *mut Birth, age: u32) {
         if age > self.age {
-            *self = Self { slot, index, age };
+            *self = Self { slot, birth, age };
         }
     }
 }
@@ -196,6 +190,13 @@ fn set_of(first_set: u32, hash: u64) -> Option<*mut Set> {
 #[inline(always)]
 fn slot_in(set: *mut Set, hash: u64, way: u32) -> *mut Slot {
     set.cast::<Slot>().wrapping_add(way_of(hash, way) as usize)
+}
+
+/// When that slot was claimed.
+#[inline(always)]
+fn birth_in(set: *mut Set, hash: u64, way: u32) -> *mut Birth {
+    let births = set.wrapping_byte_add(core::mem::offset_of!(Set, births));
+    births.cast::<Birth>().wrapping_add(way_of(hash, way) as usize)
 }
 
 #[inline(always)]

@@ -186,26 +186,21 @@ impl Capture {
         let dimensions = self.maps.dimensions;
         let per_half = dimensions.slots_per_cpu() * dimensions.cpus as usize;
         let start = half(generation) * per_half;
-        let slots = self.maps.slots.settled(start..start + per_half, waited);
-        let births = self.maps.births.settled(start..start + per_half, waited);
         self.occupied.clear();
         self.occupied_half = None;
-        for (position, slot) in slots.iter().enumerate() {
-            if slot.packets == 0 {
-                continue;
-            }
-            self.occupied.push(u32::try_from(start + position).unwrap_or(u32::MAX));
-            let birth = &births[position];
+        let (occupied, tick_ns) = (&mut self.occupied, self.tick_ns);
+        self.maps.slots.in_use(start..start + per_half, waited, |index, slot, birth| {
+            occupied.push(u32::try_from(index).unwrap_or(u32::MAX));
             let ticks = slot.last_jiffies.wrapping_sub(birth.first_jiffies);
             each(FlowDelta {
                 key: slot.key,
                 first_ns: clock.wall(birth.first_ns),
-                last_ns: last_ns(birth.first_ns, ticks, self.tick_ns, clock),
+                last_ns: last_ns(birth.first_ns, ticks, tick_ns, clock),
                 packets: u64::from(slot.packets),
                 bytes: u64::from(slot.bytes),
                 tcp_flags: slot.tcp_flags,
-            })?;
-        }
+            })
+        })?;
         self.occupied_half = Some(generation & 1);
         Ok(())
     }
@@ -241,11 +236,11 @@ impl Capture {
         let start = half(generation) * per_half;
         if self.occupied_half == Some(generation & 1) {
             for index in self.occupied.drain(..) {
-                self.maps.slots.write(index as usize, hotspot_common::Slot::default());
+                self.maps.slots.clear(index as usize);
             }
         } else {
             for index in start..start + per_half {
-                self.maps.slots.write(index, hotspot_common::Slot::default());
+                self.maps.slots.clear(index);
             }
         }
         let tallies = dimensions.cpus as usize * INTERFACES_MAX as usize;

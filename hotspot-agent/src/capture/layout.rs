@@ -7,7 +7,8 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use hotspot_common::{Happening, Head, INTERFACES_MAX, LAYOUT_VERSION, Outcome, Tally};
+use aya::maps::MapData;
+use hotspot_common::{Birth, Happening, Head, INTERFACES_MAX, LAYOUT_VERSION, Outcome, Set, Slot, Tally, WAYS};
 
 use super::barrier::Waited;
 use super::memory::MappedArray;
@@ -23,14 +24,25 @@ pub struct Layout {
     /// Whether each CPU has a [`Head`] that says which generation it writes and holds its tallies. Before, programs read the generation
     /// in `CONTROL`, and tallies were a map of their own.
     pub has_heads: bool,
+    /// Whether the times slots were claimed at lie beside them. Before, they were a map of their own.
+    pub has_births_beside: bool,
 }
 
 /// What the programs of this agent write.
-pub const CURRENT: Layout =
-    Layout { version: LAYOUT_VERSION, outcomes: Outcome::ALL.len(), happenings: Happening::ALL.len(), has_heads: true };
+pub const CURRENT: Layout = Layout {
+    version: LAYOUT_VERSION,
+    outcomes: Outcome::ALL.len(),
+    happenings: Happening::ALL.len(),
+    has_heads: true,
+    has_births_beside: true,
+};
 
 /// What this agent can read: keys, slots, records and totals are the same in all of them.
-const READABLE: [Layout; 2] = [Layout { version: 1, outcomes: 16, happenings: 4, has_heads: false }, CURRENT];
+const READABLE: [Layout; 3] = [
+    Layout { version: 1, outcomes: 16, happenings: 4, has_heads: false, has_births_beside: false },
+    Layout { version: 2, outcomes: 16, happenings: 6, has_heads: true, has_births_beside: false },
+    CURRENT,
+];
 
 impl Layout {
     /// The layout of a directory of pins, `v<version>`; `None` where it is not one that this agent can read.
@@ -52,6 +64,67 @@ impl Layout {
     /// The map the tallies are in.
     pub(super) fn tallies_map(self) -> &'static str {
         if self.has_heads { "HEADS" } else { "TALLIES" }
+    }
+}
+
+/// The slots and when each was claimed, whatever their layout. Index: slots of the halves, CPU by CPU.
+pub(super) enum Slots {
+    Apart { slots: MappedArray<Slot>, births: MappedArray<Birth> },
+    Beside(MappedArray<Set>),
+}
+
+impl Slots {
+    /// Opens so many slots; `map` opens a map by its name.
+    pub(super) fn open<E>(
+        layout: Layout,
+        count: usize,
+        map: impl Fn(&str) -> Result<MapData, E>,
+    ) -> Result<io::Result<Self>, E> {
+        let slots = map("SLOTS")?;
+        if layout.has_births_beside {
+            return Ok(MappedArray::new(slots.fd(), count / WAYS as usize).map(Self::Beside));
+        }
+        let births = map("BIRTHS")?;
+        let both = || {
+            Ok(Self::Apart {
+                slots: MappedArray::new(slots.fd(), count)?,
+                births: MappedArray::new(births.fd(), count)?,
+            })
+        };
+        Ok(both())
+    }
+
+    /// Gives the slots of whole sets that hold a flow, and that no program writes any more.
+    pub(super) fn in_use<E>(
+        &self,
+        range: Range<usize>,
+        proof: &Waited,
+        mut give: impl FnMut(usize, &Slot, &Birth) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut give_used = |index: usize, slot: &Slot, birth: &Birth| {
+            if slot.packets == 0 { Ok(()) } else { give(index, slot, birth) }
+        };
+        match self {
+            Self::Apart { slots, births } => {
+                let both = slots.settled(range.clone(), proof).iter().zip(births.settled(range.clone(), proof));
+                range.zip(both).try_for_each(|(index, (slot, birth))| give_used(index, slot, birth))
+            }
+            Self::Beside(sets) => {
+                let ways = WAYS as usize;
+                let settled = sets.settled(range.start / ways..range.end / ways, proof);
+                range.step_by(ways).zip(settled).try_for_each(|(first, set)| {
+                    let both = set.slots.iter().zip(&set.births);
+                    (first..).zip(both).try_for_each(|(index, (slot, birth))| give_used(index, slot, birth))
+                })
+            }
+        }
+    }
+
+    pub(super) fn clear(&self, index: usize) {
+        match self {
+            Self::Apart { slots, .. } => slots.write(index, Slot::default()),
+            Self::Beside(sets) => sets.write_slot(index / WAYS as usize, index % WAYS as usize, Slot::default()),
+        }
     }
 }
 
@@ -121,21 +194,22 @@ mod tests {
 
     /// What the counters of a released layout mean never changes.
     #[test]
-    fn the_counters_of_layout_1_are_where_they_were() {
+    fn the_counters_of_released_layouts_are_where_they_were() {
         let outcomes: Vec<&str> = Outcome::ALL.iter().take(16).map(|outcome| outcome.label()).collect();
         assert_eq!(
             outcomes.join(" "),
             "runt truncated_vlan too_many_vlans arp eapol lldp pppoe llc other_ethertype bad_ipv4 bad_ipv6 truncated_extension \
              too_many_extensions truncated_transport no_client overflow_full"
         );
-        let happenings: Vec<&str> = Happening::ALL.iter().take(4).map(|happening| happening.label()).collect();
-        assert_eq!(happenings.join(" "), "announced announcement_skipped evicted to_overflow");
+        let happenings: Vec<&str> = Happening::ALL.iter().take(6).map(|happening| happening.label()).collect();
+        assert_eq!(happenings.join(" "), "announced announcement_skipped evicted to_overflow noticed notice_skipped");
     }
 
     #[test]
     fn a_tally_is_as_long_as_its_words() {
         assert_eq!(CURRENT.tally_words() * 8, size_of::<Tally>());
         assert_eq!(Layout::of_dir("v1").map(Layout::tally_words), Some(38));
+        assert_eq!(Layout::of_dir("v2").map(Layout::tally_words), Some(40));
         assert_eq!(Layout::of_dir(&CURRENT.dir_name()), Some(CURRENT));
         assert_eq!(Layout::of_dir("v99"), None);
     }

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotspot_common::control::Control;
-use hotspot_common::{Active, Birth, Head, Slot};
+use hotspot_common::{Active, Birth, Head, Set, Slot, WAYS};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::barrier::Waited;
@@ -31,6 +31,8 @@ unsafe impl Shared for Control {}
 unsafe impl Shared for Slot {}
 // SAFETY: asserted where the type is defined.
 unsafe impl Shared for Birth {}
+// SAFETY: asserted where the type is defined.
+unsafe impl Shared for Set {}
 // SAFETY: asserted where the type is defined.
 unsafe impl Shared for Head {}
 
@@ -132,6 +134,24 @@ impl MappedArray<Control> {
         // SAFETY: an aligned word that the kernel only reads.
         let word = unsafe { AtomicU64::from_ptr(word) };
         word.store(generation, Ordering::Release);
+    }
+}
+
+impl MappedArray<Set> {
+    /// Writes one slot of a set, and nothing beside it.
+    ///
+    /// # Panics
+    ///
+    /// Where the set has no such slot.
+    pub fn write_slot(&self, set: usize, way: usize, slot: Slot) {
+        assert!(way < WAYS as usize, "slot {way} of a set");
+        let set = self.element(set).as_ptr();
+        // SAFETY: a live element.
+        let slots = unsafe { &raw mut (*set).slots };
+        // SAFETY: the set has that slot, as just checked.
+        let place = unsafe { slots.cast::<Slot>().add(way) };
+        // SAFETY: as above. Volatile because the kernel reads it.
+        unsafe { place.write_volatile(slot) };
     }
 }
 

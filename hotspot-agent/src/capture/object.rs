@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use hotspot_common::control::Control;
-use hotspot_common::{INTERFACES_MAX, NOTICE_SHARES, SHARES, Slot, Tally, WAYS};
+use hotspot_common::{INTERFACES_MAX, NOTICE_SHARES, SHARES, Tally, WAYS};
 
 use super::CaptureError;
 use super::layout::Layout;
@@ -19,10 +19,9 @@ static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ben
 const OVERFLOW_CLIENTS_MAX: u32 = 65_536;
 
 /// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
-pub const SHARED_MAPS: [&str; 12] = [
+pub const SHARED_MAPS: [&str; 11] = [
     "CONTROL",
     "SLOTS",
-    "BIRTHS",
     "HEADS",
     "RINGS",
     "OVERFLOW",
@@ -65,10 +64,10 @@ impl Dimensions {
         (half * self.cpus + cpu) << self.slots_per_cpu_log2 >> WAYS.ilog2()
     }
 
-    /// Memory of the two halves, in bytes.
+    /// Sets of both halves, all CPUs.
     #[must_use]
-    pub fn cache_bytes(&self) -> u64 {
-        u64::from(self.slots()) * size_of::<Slot>() as u64
+    pub fn sets(&self) -> u32 {
+        self.slots() / WAYS
     }
 }
 
@@ -128,8 +127,8 @@ pub fn load(
     let (sides_by_address, decapsulate) = (u32::from(reading.sides_by_address), u32::from(reading.decapsulate));
     let ring_bytes = u64::from(dimensions.ring_bytes);
     let mut loader = EbpfLoader::new();
-    // An earlier layout has these instead; it has its tallies in a map of their own, and slots as elements.
-    let slots = if layout.has_heads { dimensions.slots() / WAYS } else { dimensions.slots() };
+    // The first layout has these instead; it has its tallies in a map of their own, and slots as elements.
+    let slots = if layout.has_heads { dimensions.sets() } else { dimensions.slots() };
     loader
         .override_global("CPUS", &dimensions.cpus, !layout.has_heads)
         .override_global("HASH_KEYS", &control.hash_keys, !layout.has_heads)
@@ -150,7 +149,8 @@ pub fn load(
         .map_max_entries("CLAIMED", dimensions.cpus * SHARES)
         .map_max_entries("NOTICE_DRAFTS", dimensions.cpus)
         .map_max_entries("NOTICE_SHARES_USED", dimensions.cpus * NOTICE_SHARES);
-    for name in SHARED_MAPS.into_iter().chain((!layout.has_heads).then_some("TALLIES")) {
+    let earlier = [(!layout.has_heads).then_some("TALLIES"), (!layout.has_births_beside).then_some("BIRTHS")];
+    for name in SHARED_MAPS.into_iter().chain(earlier.into_iter().flatten()) {
         loader.map_pin_path(name, pins.join(name));
     }
     loader.load(bytes).map_err(CaptureError::Load)

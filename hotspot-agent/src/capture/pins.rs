@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use hotspot_common::control::Control;
-use hotspot_common::{Active, Birth, Direction, Head, NOTICE_RING_BYTES, OverflowKey, OverflowTotal, Slot};
+use hotspot_common::{Active, Direction, Head, NOTICE_RING_BYTES, OverflowKey, OverflowTotal};
 use rustix::fs::statfs;
 
 use super::CaptureError;
 use super::device::Device;
 use super::hooks::Hook;
-use super::layout::{Layout, Tallies};
+use super::layout::{Layout, Slots, Tallies};
 use super::memory::MappedArray;
 use super::object::{Dimensions, Object, Reading, SHARED_MAPS, load};
 use super::pinned::Pinned;
@@ -167,8 +167,7 @@ pub(super) struct Maps {
     pub(super) layout: Layout,
     pub(super) dimensions: Dimensions,
     pub(super) control: MappedArray<Control>,
-    pub(super) slots: MappedArray<Slot>,
-    pub(super) births: MappedArray<Birth>,
+    pub(super) slots: Slots,
     /// `None` in a layout that has none.
     heads: Option<MappedArray<Head>>,
     pub(super) tallies: Tallies,
@@ -219,8 +218,7 @@ impl Maps {
             dimensions,
             heads,
             control: MappedArray::new(open("CONTROL")?.fd(), 1).map_err(mapped)?,
-            slots: MappedArray::new(open("SLOTS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
-            births: MappedArray::new(open("BIRTHS")?.fd(), dimensions.slots() as usize).map_err(mapped)?,
+            slots: Slots::open(layout, dimensions.slots() as usize, open)?.map_err(mapped)?,
             tallies: Tallies::new(open(layout.tallies_map())?.fd(), dimensions.cpus, layout).map_err(mapped)?,
             rings: Vec::new(),
             notices: None,

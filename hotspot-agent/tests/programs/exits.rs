@@ -367,8 +367,8 @@ fn counters_that_would_wrap() -> Change {
     for (packets, bytes) in [(7, u32::MAX - 10), (7, u32::MAX - 45)] {
         let mut watched = Watched::new(6, 4096);
         let key = filled(&watched.change(Hook::Xdp, &frame));
-        let index = *watched.maps.take().slots.keys().next().unwrap();
-        watched.maps.slots.write(index, Slot { packets, bytes, ..watched.maps.slots.read(index) });
+        let (index, (slot, _)) = watched.maps.take().slots.pop_first().unwrap();
+        watched.maps.write_slot(index, Slot { packets, bytes, ..slot });
         last = watched.change(Hook::Xdp, &frame);
         let expected = Change {
             seen: one(&frame),

@@ -6,6 +6,8 @@
 mod cache;
 mod exits;
 mod fragments;
+#[path = "../layouts/mod.rs"]
+mod layouts;
 mod notices;
 mod parsing;
 mod plain;

@@ -11,7 +11,7 @@ use hotspot_agent::capture::ring::RingReader;
 use hotspot_common::control::Control;
 use hotspot_common::{
     Birth, EventKind, FlowEvent, FlowKey, Happening, Head, INTERFACES_MAX, NOTICE_RING_BYTES, Outcome, OverflowKey,
-    OverflowTotal, Slot, Tally,
+    OverflowTotal, Set, Slot, Tally, WAYS,
 };
 
 use crate::rig::Rig;
@@ -24,13 +24,12 @@ pub(crate) type Counted = (u64, u64);
 /// The maps of a rig, opened beside the agent's own.
 pub(crate) struct Maps {
     control: MappedArray<Control>,
-    pub(crate) slots: MappedArray<Slot>,
-    births: MappedArray<Birth>,
+    sets: MappedArray<Set>,
     heads: MappedArray<Head>,
     overflow: PerCpuHashMap<MapData, [u8; 24], [u64; 3]>,
     rings: ArrayOfMaps<MapData, MapData>,
     notices: MapData,
-    slots_len: usize,
+    sets_len: usize,
     tallies_len: usize,
     cpus: u32,
     ring_bytes: u64,
@@ -41,25 +40,24 @@ impl Maps {
         for name in SHARED_MAPS {
             match name {
                 // In the last five nothing is counted: networks, ports of fragments, shares, room to put a notice together.
-                "CONTROL" | "SLOTS" | "BIRTHS" | "HEADS" | "RINGS" | "OVERFLOW" | "NOTICES" | "CLIENT_NETS"
-                | "FRAGMENTS" | "CLAIMED" | "NOTICE_DRAFTS" | "NOTICE_SHARES_USED" => {}
+                "CONTROL" | "SLOTS" | "HEADS" | "RINGS" | "OVERFLOW" | "NOTICES" | "CLIENT_NETS" | "FRAGMENTS"
+                | "CLAIMED" | "NOTICE_DRAFTS" | "NOTICE_SHARES_USED" => {}
                 other => panic!("{other}: a map that no test of exits looks at; put it into the snapshot"),
             }
         }
         let dir = rig.capture.pins_dir().to_path_buf();
         let dimensions = rig.capture.dimensions();
-        let (slots_len, tallies_len) = (dimensions.slots() as usize, dimensions.tallies() as usize);
+        let (sets_len, tallies_len) = (dimensions.sets() as usize, dimensions.tallies() as usize);
         assert_eq!(size_of::<OverflowKey>(), 24);
         assert_eq!(size_of::<OverflowTotal>(), 24);
         Self {
             control: MappedArray::new(pinned(&dir, "CONTROL").fd(), 1).unwrap(),
-            slots: MappedArray::new(pinned(&dir, "SLOTS").fd(), slots_len).unwrap(),
-            births: MappedArray::new(pinned(&dir, "BIRTHS").fd(), slots_len).unwrap(),
+            sets: MappedArray::new(pinned(&dir, "SLOTS").fd(), sets_len).unwrap(),
             heads: MappedArray::new(pinned(&dir, "HEADS").fd(), dimensions.cpus as usize).unwrap(),
             overflow: Map::PerCpuHashMap(pinned(&dir, "OVERFLOW")).try_into().unwrap(),
             rings: Map::ArrayOfMaps(pinned(&dir, "RINGS")).try_into().unwrap(),
             notices: pinned(&dir, "NOTICES"),
-            slots_len,
+            sets_len,
             tallies_len,
             cpus: dimensions.cpus,
             ring_bytes: u64::from(dimensions.ring_bytes),
@@ -70,10 +68,11 @@ impl Maps {
         let is_used = |slot: &Slot| *slot != Slot::default();
         Snapshot {
             control: self.control.read(0),
-            slots: (0..self.slots_len)
-                .map(|index| (index, self.slots.read(index)))
-                .filter(|(_, slot)| is_used(slot))
-                .map(|(index, slot)| (index, (slot, self.births.read(index))))
+            slots: (0..self.sets_len)
+                .map(|index| self.sets.read(index))
+                .flat_map(|set| set.slots.into_iter().zip(set.births))
+                .enumerate()
+                .filter(|(_, (slot, _))| is_used(slot))
                 .collect(),
             tallies: (0..self.tallies_len)
                 .zip(self.tallies())
@@ -88,6 +87,11 @@ impl Maps {
             rings: (0..self.cpus).map(|cpu| self.records(cpu)).collect(),
             notices: self.notices(),
         }
+    }
+
+    /// Writes over a slot.
+    pub(crate) fn write_slot(&self, index: usize, slot: Slot) {
+        self.sets.write_slot(index / WAYS as usize, index % WAYS as usize, slot);
     }
 
     /// In the order (half, CPU, interface).

@@ -7,10 +7,8 @@ use hotspot_agent::capture::{Capture, CaptureError};
 use hotspot_archive::entry::Entry;
 use hotspot_tests::frames::{ethernet, ipv4, udp};
 
+use crate::layouts::{self, Earlier};
 use crate::rig::settings;
-
-/// The kernel programs as they were released with layout 1; never built anew.
-static LAYOUT_1: &[u8] = aya::include_bytes_aligned!("../layouts/v1.o");
 
 const FLOWS: u16 = 50;
 
@@ -27,12 +25,16 @@ fn send(capture: &mut Capture) {
     program.test_run(options).unwrap();
 }
 
-/// Killed between the flip and the flush: two generations are not on disk.
 #[test]
-fn both_generations_of_a_killed_agent_of_layout_1_are_read() {
+fn both_generations_of_a_killed_agent_of_another_layout_are_read() {
+    layouts::ALL.into_iter().for_each(check);
+}
+
+/// Killed between the flip and the flush: two generations are not on disk.
+fn check((layout, programs): Earlier) {
     let settings = settings();
-    let layout = Layout::of_dir("v1").unwrap();
-    let mut earlier = Capture::start_as(&settings, layout, Object::Earlier(LAYOUT_1)).unwrap();
+    let layout = Layout::of_dir(layout).unwrap();
+    let mut earlier = Capture::start_as(&settings, layout, Object::Earlier(programs)).unwrap();
     earlier.load_unattached(0).unwrap();
     let dir = earlier.pins_dir().to_path_buf();
     send(&mut earlier);
