@@ -4,10 +4,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use sha2::{Digest, Sha256};
 
 /// Bytes of a block; the last of a file may be shorter.
@@ -66,14 +66,11 @@ impl BlockFile {
         let outside = || io::Error::new(io::ErrorKind::UnexpectedEof, "it points out of itself");
         let end = at.checked_add(len as u64).filter(|end| *end <= self.len).ok_or_else(outside)?;
         let Some(blocks) = self.blocks.as_ref().filter(|blocks| len > 0 && !blocks.has(at, end)) else {
-            let mut bytes = vec![0; len];
-            self.file.read_exact_at(&mut bytes, at)?;
-            return Ok(bytes.into());
+            return read_exact_at(&self.file, at, len).map(Bytes::from);
         };
         let begin = at / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let end = end.next_multiple_of(BLOCK_BYTES as u64).min(self.len);
-        let mut bytes = vec![0; usize_of(end - begin)?];
-        self.file.read_exact_at(&mut bytes, begin)?;
+        let bytes = read_exact_at(&self.file, begin, usize_of(end - begin)?)?;
         blocks.compare(begin, &bytes)?;
         let skipped = usize_of(at - begin)?;
         Ok(Bytes::from(bytes).slice(skipped..skipped + len))
@@ -102,6 +99,21 @@ impl Blocks {
         }
         Ok(())
     }
+}
+
+/// So many bytes at a place in a file, read into memory that nobody cleared before.
+pub(crate) fn read_exact_at(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let next = at + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), next) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
 fn changed(how: &str) -> io::Error {

@@ -81,7 +81,7 @@ impl Draft {
         let path = self.archive.join(self.relative());
         let blocks = File::open(&path).and_then(hash_blocks);
         let blocks = blocks.map_err(|source| ManifestError::Io { operation: "read", path, source })?;
-        files.push(self.write_index(index.finish(&sha256, blocks), rows, key.as_ref())?);
+        files.push(self.write_index(index.finish(&sha256, &blocks), rows, key.as_ref())?);
         Ok(files)
     }
 

@@ -16,16 +16,23 @@ pub(crate) fn json_line(to: &mut impl Write, object: &impl Serialize) -> io::Res
 }
 
 /// A line of CSV (RFC 4180).
-pub(crate) fn csv_line(to: &mut impl Write, values: impl Iterator<Item = String>) -> io::Result<()> {
+pub(crate) fn csv_line(to: &mut impl Write, values: impl Iterator<Item = impl AsRef<str>>) -> io::Result<()> {
     for (position, value) in values.enumerate() {
-        let separator = if position == 0 { "" } else { "," };
-        if value.contains(['"', ',', '\n', '\r']) {
-            write!(to, "{separator}\"{}\"", value.replace('"', "\"\""))?;
-        } else {
-            write!(to, "{separator}{value}")?;
+        if position > 0 {
+            write!(to, ",")?;
         }
+        csv_value(to, value.as_ref())?;
     }
     write!(to, "\r\n")
+}
+
+/// A value of such a line.
+pub(crate) fn csv_value(to: &mut impl Write, value: &str) -> io::Result<()> {
+    if value.contains(['"', ',', '\n', '\r']) {
+        write!(to, "\"{}\"", value.replace('"', "\"\""))
+    } else {
+        to.write_all(value.as_bytes())
+    }
 }
 
 /// A JSON value as a cell: text without quotes, null as nothing.
@@ -61,11 +68,20 @@ impl Table {
         let lines = || std::iter::once(&header).chain(&self.rows);
         let width = |column: usize| lines().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..header.len()).map(width).collect();
+        let mut line = String::new();
         for row in lines() {
-            let cells = row.iter().zip(&widths).zip(&self.numbers).map(|((cell, width), is_number)| {
-                if *is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
-            let line = cells.collect::<Vec<_>>().join("  ");
+            line.clear();
+            for ((cell, width), is_number) in row.iter().zip(&widths).zip(&self.numbers) {
+                let space = std::iter::repeat_n(' ', width - cell.chars().count());
+                if *is_number {
+                    line.extend(space);
+                    line.push_str(cell);
+                } else {
+                    line.push_str(cell);
+                    line.extend(space);
+                }
+                line.push_str("  ");
+            }
             writeln!(to, "{}", line.trim_end())?;
         }
         Ok(())

@@ -1,14 +1,14 @@
 //! `hotspot find --by`: sums instead of flows.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use hotspot_archive::filter::Filter;
 use hotspot_archive::search::{Archive, By, Interval, Sums, Totals};
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::arguments::{FindArguments, Sort};
 use crate::find::conclude;
-use crate::output::{Table, cell, csv_line, json_line, stdout};
+use crate::output::{Table, csv_line, csv_value, json_line, stdout};
 use crate::progress::ProgressLine;
 use crate::{Failure, Outcome};
 
@@ -40,20 +40,19 @@ pub(crate) fn run(
     let found = groups.len();
     groups.truncate(arguments.top.or(arguments.limit).unwrap_or(usize::MAX));
     let mut to = stdout();
-    let rows = groups.iter().map(|(group, sums)| row(by, group.as_deref(), sums));
+    let mut rows = groups.iter().map(|(group, sums)| Row { by, group: group.as_deref(), sums });
     if arguments.json {
-        rows.into_iter().try_for_each(|row| json_line(&mut to, &row))?;
+        rows.try_for_each(|row| json_line(&mut to, &row))?;
     } else if arguments.csv {
-        for (position, row) in rows.enumerate() {
-            if position == 0 {
-                csv_line(&mut to, row.keys().cloned())?;
-            }
-            csv_line(&mut to, row.values().map(cell))?;
+        if found > 0 {
+            csv_line(&mut to, std::iter::once(name(by)).chain(COUNTS))?;
         }
+        rows.try_for_each(|row| row.write_csv(&mut to))?;
     } else if found > 0 {
         let mut table = Table::new(&[by.word(), ">flows", ">packets out", ">bytes out", ">packets in", ">bytes in"]);
         for row in rows {
-            table.push(row.values().map(|value| if value.is_null() { "-".to_owned() } else { cell(value) }).collect());
+            let group = std::iter::once(row.group.unwrap_or("-").to_owned());
+            table.push(group.chain(row.counts().iter().map(u64::to_string)).collect());
         }
         table.write(&mut to)?;
     }
@@ -61,18 +60,41 @@ pub(crate) fn run(
     Ok(conclude(found, &seen))
 }
 
-fn row(by: By, group: Option<&str>, sums: &Sums) -> Map<String, Value> {
+/// What is counted of a group.
+const COUNTS: [&str; 5] = ["flows", "packets_out", "bytes_out", "packets_in", "bytes_in"];
+
+/// What the groups are called in JSON and CSV.
+fn name(by: By) -> &'static str {
     let is_time = matches!(by, By::Hour | By::Day);
-    let name = if is_time { by.word() } else { by.column() };
-    [
-        (name, json!(group)),
-        ("flows", json!(sums.flows)),
-        ("packets_out", json!(sums.packets_out)),
-        ("bytes_out", json!(sums.bytes_out)),
-        ("packets_in", json!(sums.packets_in)),
-        ("bytes_in", json!(sums.bytes_in)),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+    if is_time { by.word() } else { by.column() }
+}
+
+/// A group of an answer.
+struct Row<'a> {
+    by: By,
+    group: Option<&'a str>,
+    sums: &'a Sums,
+}
+
+impl Row<'_> {
+    /// In the order of [`COUNTS`].
+    fn counts(&self) -> [u64; COUNTS.len()] {
+        let Sums { flows, packets_out, bytes_out, packets_in, bytes_in } = *self.sums;
+        [flows, packets_out, bytes_out, packets_in, bytes_in]
+    }
+
+    fn write_csv(&self, to: &mut impl Write) -> io::Result<()> {
+        csv_value(to, self.group.unwrap_or_default())?;
+        self.counts().iter().try_for_each(|count| write!(to, ",{count}"))?;
+        write!(to, "\r\n")
+    }
+}
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + COUNTS.len()))?;
+        map.serialize_entry(name(self.by), &self.group)?;
+        COUNTS.iter().zip(self.counts()).try_for_each(|(name, count)| map.serialize_entry(name, &count))?;
+        map.end()
+    }
 }

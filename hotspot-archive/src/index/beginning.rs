@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::{BYTES_MAX, IndexError};
+use crate::blocks::read_exact_at;
 
 /// Bytes that are read at once: key, header and most directories.
 const FIRST_READ: usize = 4096;
@@ -32,9 +33,8 @@ impl Beginning {
         if let Some(bytes) = usize::try_from(at).ok().and_then(|at| self.first.get(at..)?.get(..len)) {
             return Ok(Cow::Borrowed(bytes));
         }
-        let mut bytes = vec![0; len];
-        match self.file.read_exact_at(&mut bytes, at) {
-            Ok(()) => Ok(Cow::Owned(bytes)),
+        match read_exact_at(&self.file, at, len) {
+            Ok(bytes) => Ok(Cow::Owned(bytes)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(IndexError::Damaged),
             Err(error) => Err(unreadable(error)),
         }

@@ -47,14 +47,14 @@ impl Builder {
 
     /// The parts of the index; `sha256` is that of the segment's file, 64 hexadecimal digits, `blocks` are those of its blocks.
     #[must_use]
-    pub(crate) fn finish(self, sha256: &str, blocks: Vec<u8>) -> Parts {
+    pub(crate) fn finish(self, sha256: &str, blocks: &[u8]) -> Parts {
         let sections = [
             self.macs.into_section(),
             self.client_ips.into_section(),
             self.users.into_section(),
             public_section(self.public),
             peer_section(self.peers),
-            block_section(&blocks),
+            block_section(blocks),
         ];
         let mut header = MAGIC.to_vec();
         header.extend(FORMAT.to_le_bytes());

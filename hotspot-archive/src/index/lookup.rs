@@ -329,7 +329,7 @@ mod tests {
     fn parts(flows: &[FlowRecord]) -> Parts {
         let mut builder = Builder::default();
         flows.iter().for_each(|flow| builder.add(flow));
-        builder.finish(HASH, vec![7; 64])
+        builder.finish(HASH, &[7; 64])
     }
 
     fn file(bytes: &[u8]) -> File {

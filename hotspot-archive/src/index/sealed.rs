@@ -100,7 +100,7 @@ impl Sealed {
             return Err(IndexError::Damaged);
         }
         let wrapped = beginning.get(PROLOGUE_BYTES as u64, len)?.into_owned();
-        Ok(Self { wrapped, number, beginning })
+        Ok(Self { beginning, wrapped, number })
     }
 
     /// The index's key for whoever the chain was wrapped for.

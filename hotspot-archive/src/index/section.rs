@@ -135,7 +135,7 @@ mod tests {
             let mut read = Vec::new();
             let mut in_vain = 0;
             for piece in found {
-                let bytes = &whole[piece.begin as usize..][..piece.len];
+                let bytes = &whole[usize::try_from(piece.begin).unwrap()..][..piece.len];
                 prop_assert_eq!(bytes, &section.pieces[piece.number]);
                 prop_assert!(piece.is(bytes) && !piece.is(&bytes[1..]));
                 let (mut at, before) = (0, read.len());

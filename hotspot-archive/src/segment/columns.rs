@@ -130,6 +130,43 @@ impl Numbers<'_, TimestampMicrosecondType> {
     }
 }
 
+/// A column of text in which rows that follow each other mostly have the same value: what is made of it is kept for the next row.
+pub(super) struct Repeating<'a, T> {
+    text: Text<'a>,
+    last: Option<(usize, T)>,
+}
+
+impl<'a, T: Clone> Repeating<'a, T> {
+    pub(super) fn new(text: Text<'a>) -> Self {
+        Self { text, last: None }
+    }
+
+    /// A row's value, as `read` makes it.
+    pub(super) fn get(
+        &mut self,
+        row: usize,
+        read: impl FnOnce(&Text<'a>, usize) -> Result<Option<T>, SegmentError>,
+    ) -> Result<Option<T>, SegmentError> {
+        let Some(place) = self.text.place(row) else { return Ok(None) };
+        if let Some((_, value)) = self.last.as_ref().filter(|(last, _)| *last == place) {
+            return Ok(Some(value.clone()));
+        }
+        let value = read(&self.text, row)?;
+        self.last = value.clone().map(|value| (place, value));
+        Ok(value)
+    }
+
+    /// The same of a column in which every row has a value.
+    pub(super) fn required(
+        &mut self,
+        row: usize,
+        read: impl FnOnce(&Text<'a>, usize) -> Result<Option<T>, SegmentError>,
+    ) -> Result<T, SegmentError> {
+        let value = self.get(row, read)?;
+        self.text.required(value)
+    }
+}
+
 /// A column of text, which is read as a dictionary.
 pub(super) struct Text<'a> {
     keys: Option<&'a PrimitiveArray<Int32Type>>,
@@ -143,8 +180,13 @@ impl<'a> Text<'a> {
         self.values.zip(self.place(row)).map(|(values, at)| values.value(at))
     }
 
+    /// The same, to be held by many.
+    pub(super) fn shared(&self, row: usize) -> Option<Arc<str>> {
+        self.get(row).map(Arc::from)
+    }
+
     /// Where a row's value is among the values; `None` where the row has none.
-    fn place(&self, row: usize) -> Option<usize> {
+    pub(super) fn place(&self, row: usize) -> Option<usize> {
         let at = match self.keys {
             None => row,
             Some(keys) => keys.is_valid(row).then(|| usize::try_from(keys.value(row)).ok())??,

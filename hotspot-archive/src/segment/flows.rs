@@ -9,7 +9,7 @@ use hotspot_core::fact::IdentitySource;
 use hotspot_core::record::{Attribution, EndReason, FlowRecord, Identity, NatState, PublicEndpoint};
 
 use super::SegmentError;
-use super::columns::Columns;
+use super::columns::{Columns, Repeating, Text};
 
 pub(super) const fn source_label(source: IdentitySource) -> &'static str {
     match source {
@@ -27,11 +27,11 @@ pub(super) fn source_from_label(label: &str) -> Option<IdentitySource> {
 
 pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRecord>, SegmentError> {
     let columns = Columns { path, batch };
-    let shared = |text: Option<&str>| text.map(Arc::<str>::from);
     let (flow_id, start, end) = (columns.count("flow_id")?, columns.time("start")?, columns.time("end")?);
-    let interface = columns.text("interface")?;
+    let mut interface = Repeating::new(columns.text("interface")?);
     let (vlan, inner_vlan) = (columns.number::<UInt16Type>("vlan")?, columns.number::<UInt16Type>("inner_vlan")?);
-    let (client_mac, client_ip) = (columns.text("client_mac")?, columns.text("client_ip")?);
+    let mut client_mac = Repeating::new(columns.text("client_mac")?);
+    let mut client_ip = Repeating::new(columns.text("client_ip")?);
     let client_port = columns.number::<UInt16Type>("client_port")?;
     let (public_ip, public_port) = (columns.text("public_ip")?, columns.number::<UInt16Type>("public_port")?);
     let (nat, peer_ip) = (columns.text("nat")?, columns.text("peer_ip")?);
@@ -47,26 +47,34 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRec
         (columns.text("user")?, columns.text("session_id")?, columns.text("auth_method")?);
     let (source, ap_mac) = (columns.text("identity_source")?, columns.text("ap_mac")?);
     let (ssid, nas) = (columns.text("ssid")?, columns.text("nas")?);
-    let (hostname, device_vendor) = (columns.text("hostname")?, columns.text("device_vendor")?);
-    let mut last: Option<Arc<Identity>> = None;
+    let mut hostname = Repeating::new(columns.text("hostname")?);
+    let mut device_vendor = Repeating::new(columns.text("device_vendor")?);
+    let shared = |text: &Text<'_>, row| Ok(text.shared(row));
+    let identity_places =
+        |row| [&session_id, &user, &auth_method, &source, &ap_mac, &ssid, &nas].map(|text: &Text<'_>| text.place(row));
+    let mut last = None;
     (0..batch.num_rows())
         .map(|row| {
             let identity = match session_id.get(row) {
                 None => None,
                 Some(id) => {
-                    let identity = Identity {
-                        user: shared(user.get(row)),
-                        session_id: id.into(),
-                        auth_method: shared(auth_method.get(row)),
-                        source: source.required(source.label(row, source_from_label)?)?,
-                        ap_mac: ap_mac.parse(row)?,
-                        ssid: shared(ssid.get(row)),
-                        nas: shared(nas.get(row)),
+                    // Rows of one client lie together, so the identity is mostly that of the row before.
+                    let places = identity_places(row);
+                    let before = last.take().filter(|(of, _)| *of == places).map(|(_, identity)| identity);
+                    let identity = match before {
+                        Some(identity) => identity,
+                        None => Arc::new(Identity {
+                            user: user.shared(row),
+                            session_id: id.into(),
+                            auth_method: auth_method.shared(row),
+                            source: source.required(source.label(row, source_from_label)?)?,
+                            ap_mac: ap_mac.parse(row)?,
+                            ssid: ssid.shared(row),
+                            nas: nas.shared(row),
+                        }),
                     };
-                    // Rows of one client lie together, so the last identity is mostly this one.
-                    let same = last.take().filter(|last| **last == identity).unwrap_or_else(|| Arc::new(identity));
-                    last = Some(Arc::clone(&same));
-                    Some(same)
+                    last = Some((places, Arc::clone(&identity)));
+                    Some(identity)
                 }
             };
             let public = public_ip.parse(row)?.map(|ip| PublicEndpoint { ip, port: public_port.get(row) });
@@ -74,11 +82,11 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRec
                 flow_id: flow_id.get(row).unwrap_or_default(),
                 start_ns: start.ns(row).unwrap_or_default(),
                 end_ns: end.ns(row).unwrap_or_default(),
-                interface: interface.get(row).unwrap_or_default().into(),
+                interface: interface.get(row, shared)?.unwrap_or_default(),
                 vlan: vlan.get(row),
                 inner_vlan: inner_vlan.get(row),
-                client_mac: client_mac.required(client_mac.parse(row)?)?,
-                client_ip: client_ip.required(client_ip.parse(row)?)?,
+                client_mac: client_mac.required(row, Text::parse)?,
+                client_ip: client_ip.required(row, Text::parse)?,
                 client_port: client_port.get(row),
                 public,
                 nat: nat.label(row, NatState::from_label)?,
@@ -96,8 +104,8 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRec
                 end_reason: end_reason.required(end_reason.label(row, EndReason::from_label)?)?,
                 attribution: attribution.required(attribution.label(row, Attribution::from_label)?)?,
                 identity,
-                hostname: shared(hostname.get(row)),
-                device_vendor: shared(device_vendor.get(row)),
+                hostname: hostname.get(row, shared)?,
+                device_vendor: device_vendor.get(row, shared)?,
             })
         })
         .collect()
