@@ -109,7 +109,7 @@ pub struct RunArguments {
     /// Leave the programs attached at the end: counting goes on until the next start
     #[arg(long)]
     pub keep_attached: bool,
-    /// Flows each CPU holds per generation without handing any over; rounded up to a power of two, 128 bytes each
+    /// Flows each CPU holds per generation without handing any over; rounded up to a power of two, 160 bytes each
     #[arg(long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(16..=16_777_216), value_name = "COUNT")]
     pub flow_slots: u32,
     /// Bytes of each CPU's ring for new and handed-over flows; rounded up to a power of two
