@@ -283,9 +283,9 @@ impl<'a> Ports<'a> {
     }
 }
 
-/// A little-endian word; the header's length was checked before.
-fn word(header: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+/// A little-endian word; the length was checked before.
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// First and last address of a network.

@@ -6,7 +6,7 @@ use std::fs::File;
 use super::beginning::Beginning;
 use super::builder::{IndexFile, Parts};
 use super::keys::IndexKey;
-use super::lookup::HEADER_BYTES;
+use super::lookup::{HEADER_BYTES, word};
 use super::{IndexError, Kind};
 use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::INDEX;
@@ -94,8 +94,7 @@ impl Sealed {
         if !prologue.starts_with(&MAGIC) {
             return Err(IndexError::Format);
         }
-        let word = |at: usize| u32::from_le_bytes([prologue[at], prologue[at + 1], prologue[at + 2], prologue[at + 3]]);
-        let (number, len) = (word(8), word(12) as usize);
+        let (number, len) = (word(&prologue, 8), word(&prologue, 12) as usize);
         if len > WRAPPED_MAX {
             return Err(IndexError::Damaged);
         }

@@ -285,8 +285,6 @@ impl Totals {
 struct Counts {
     rows: usize,
     columns: [ScalarBuffer<u64>; 4],
-    /// No sum of them can be too large for a number.
-    are_small: bool,
 }
 
 impl Counts {
@@ -295,10 +293,7 @@ impl Counts {
         for (column, name) in columns.iter_mut().zip(COUNTS) {
             *column = count_column(batch, name)?;
         }
-        // All bits of a column at once, which the processor does many at a time.
-        let bits = columns.each_ref().map(|column| column.iter().fold(0, |bits, count| bits | count));
-        let are_small = batch.num_rows() < 1 << 24 && bits.iter().all(|bits| *bits < 1 << 40);
-        Ok(Self { rows: batch.num_rows(), columns, are_small })
+        Ok(Self { rows: batch.num_rows(), columns })
     }
 
     fn sum(&self, rows: Range<usize>) -> Sums {
@@ -306,12 +301,7 @@ impl Counts {
         let [packets_out, bytes_out, packets_in, bytes_in] = self
             .columns
             .each_ref()
-            .map(|column| &column[rows.clone()])
-            .map(|counts| if self.are_small { counts.iter().sum() } else { saturated(counts) });
+            .map(|column| column[rows.clone()].iter().fold(0, |sum: u64, count| sum.saturating_add(*count)));
         Sums { flows, packets_out, bytes_out, packets_in, bytes_in }
     }
-}
-
-fn saturated(counts: &[u64]) -> u64 {
-    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
 }
