@@ -78,6 +78,15 @@ impl Toolchain {
         Ok(Self { kind, cargo, rustc, linker_dir })
     }
 
+    /// Flags by which the objects name no directory of this machine: builds of the same source are the same anywhere.
+    fn remapped_paths(&self, source: &Path) -> impl Iterator<Item = String> {
+        let workspace = source.canonicalize().ok().and_then(|source| source.parent().map(Path::to_path_buf));
+        let sysroot = path_printed_by(Command::new(&self.rustc).args(["--print", "sysroot"]));
+        [(workspace, "hotspot"), (cargo_home(), "cargo"), (sysroot, "rust")]
+            .into_iter()
+            .filter_map(|(path, name)| Some(format!("--remap-path-prefix={}={name}", path?.display())))
+    }
+
     /// Builds the programs in `source` (the directory `hotspot-ebpf`) and returns where the objects are.
     pub fn build(&self, source: &Path, target_dir: &Path) -> Result<Objects, BuildError> {
         let flags = [
@@ -85,6 +94,7 @@ impl Toolchain {
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
         ];
+        let flags = flags.into_iter().chain(self.remapped_paths(source)).collect::<Vec<_>>();
         let path = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths(std::iter::once(self.linker_dir.clone()).chain(env::split_paths(&path)));
         let mut build = Command::new(&self.cargo);
@@ -128,6 +138,12 @@ impl Toolchain {
     }
 }
 
+/// What a program prints, as a path.
+fn path_printed_by(command: &mut Command) -> Option<PathBuf> {
+    let output = command.output().ok()?;
+    output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
 /// The compiled programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Objects {
@@ -152,10 +168,7 @@ fn bpf_arch() -> &'static str {
 }
 
 fn rustup_nightly() -> Option<(Kind, PathBuf, PathBuf)> {
-    let which = |program: &str| {
-        let output = Command::new("rustup").args(["which", "--toolchain", "nightly", program]).output().ok()?;
-        output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-    };
+    let which = |program: &str| path_printed_by(Command::new("rustup").args(["which", "--toolchain", "nightly", program]));
     let (cargo, rustc) = (which("cargo")?, which("rustc")?);
     has_core_source(&rustc).then_some((Kind::RustupNightly, cargo, rustc))
 }
@@ -166,19 +179,21 @@ fn debian_web() -> Option<(Kind, PathBuf, PathBuf)> {
 }
 
 fn has_core_source(rustc: &Path) -> bool {
-    let Ok(output) = Command::new(rustc).args(["--print", "sysroot"]).output() else { return false };
-    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
+    path_printed_by(Command::new(rustc).args(["--print", "sysroot"]))
+        .is_some_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").exists())
 }
 
 /// A program on `PATH` or where cargo installs programs.
 fn find_program(name: &str) -> Option<PathBuf> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        .chain(cargo_home.map(|home| home.join("bin")))
+        .chain(cargo_home().map(|home| home.join("bin")))
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
 }
