@@ -60,6 +60,8 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Resu
 }
 
 fn measure(rig: &mut Rig, flows: u32, rounds: usize, runs: u32) -> anyhow::Result<Row> {
+    // As it is where as many flows were there a while ago.
+    rig.settle(Course::in_order(0, flows), &FRAME, flows)?;
     for name in ["floor", "hash", "hotspot_xdp"] {
         rig.vary(name, Course::in_order(0, flows), &FRAME, flows.max(1000))?;
     }

@@ -1,5 +1,6 @@
 //! Every path through the shipped programs, one after the other, and what reading the cache costs.
 
+use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
@@ -23,9 +24,15 @@ const SMALL_LOG2: u32 = 10;
 /// Flow numbers, before they begin again.
 const NUMBERS: u32 = 1 << 24;
 
+/// Lines of the memory that is walked through: as many as a large cache has slots.
+const LINES: usize = 1 << LARGE_LOG2;
+const LINE_WORDS: usize = 64 / size_of::<u64>();
+
 #[derive(Serialize)]
 struct Figures {
     paths: Vec<PathFigure>,
+    /// What one line from memory takes on this machine, each asked for when the one before is there.
+    memory_ns: f64,
     drain: Vec<DrainFigure>,
     verifier: Vec<VerifierFigure>,
 }
@@ -40,7 +47,6 @@ struct PathFigure {
 #[derive(Serialize)]
 struct DrainFigure {
     flows: u32,
-    slots: u64,
     /// Of this, waiting for programs that still run.
     barrier_ms: f64,
     milliseconds: f64,
@@ -55,19 +61,20 @@ struct VerifierFigure {
 /// Measures, prints the tables, and writes the file.
 #[expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 pub(crate) fn run(json: Option<&Path>, rounds: usize) -> anyhow::Result<()> {
-    let figures = Figures { paths: paths(rounds)?, drain: drain(rounds)?, verifier: verifier()? };
+    let paths = paths(rounds)?;
+    let figures = Figures { paths, memory_ns: memory(rounds), drain: drain(rounds)?, verifier: verifier()? };
     println!("ns per packet, medians of {rounds} interleaved rounds, less what the harness costs\n");
     for figure in &figures.paths {
         println!("{:<46} {:>7.1}", figure.path, figure.ns);
     }
-    println!("\nreading a generation of {} slots, medians\n", 1_u64 << LARGE_LOG2);
+    println!("{:<46} {:>7.1}", "one line from memory", figures.memory_ns);
+    println!("\nreading a generation with room for {} flows, medians\n", 1_u64 << LARGE_LOG2);
     println!("{:>9}  {:>10}  {:>8}  {:>12}", "flows", "barrier ms", "all ms", "ns per flow");
     let empty = figures.drain[0].milliseconds - figures.drain[0].barrier_ms;
     for figure in &figures.drain {
         let per_flow = (figure.milliseconds - figure.barrier_ms - empty) * 1e6 / f64::from(figure.flows.max(1));
         println!("{:>9}  {:>10.1}  {:>8.1}  {:>12.1}", figure.flows, figure.barrier_ms, figure.milliseconds, per_flow);
     }
-    println!("an empty slot costs {:.2} ns", empty * 1e6 / figures.drain[0].slots as f64);
     println!("\ninstructions the verifier walks through, of 1 000 000\n");
     for figure in &figures.verifier {
         println!("{:<20} {:>8}", figure.program, figure.instructions);
@@ -128,6 +135,25 @@ fn paths(rounds: usize) -> anyhow::Result<Vec<PathFigure>> {
     Ok(figures.into_iter().map(|(path, figures)| PathFigure { path, ns: median(figures) }).collect())
 }
 
+/// Walks through lines in no order, as flows come: no program that has to see a line of its own gets there sooner.
+fn memory(rounds: usize) -> f64 {
+    let mut lines = vec![0_u64; LINES * LINE_WORDS];
+    // Every line leads to another and all lie on one way: a full period (Hull and Dobell, 1962).
+    let next = |line: usize| (line.wrapping_mul(0x9e37_79b5) + 0x3c6e_f373) % LINES;
+    for line in 0..LINES {
+        lines[line * LINE_WORDS] = (next(line) * LINE_WORDS) as u64;
+    }
+    let mut place = 0;
+    let figures = (0..rounds).map(|_| {
+        let began = Instant::now();
+        for _ in 0..NEW_FLOWS {
+            place = usize::try_from(black_box(lines[place])).unwrap_or(0);
+        }
+        began.elapsed().as_nanos() as f64 / f64::from(NEW_FLOWS)
+    });
+    median(figures.collect())
+}
+
 fn drain(rounds: usize) -> anyhow::Result<Vec<DrainFigure>> {
     let mut rig = Rig::new(LARGE_LOG2, RING_BYTES)?;
     [0, 131_072, 1_048_576]
@@ -144,8 +170,7 @@ fn drain(rounds: usize) -> anyhow::Result<Vec<DrainFigure>> {
                 rig.drain()?;
                 all.push(began.elapsed().as_secs_f64() * 1e3);
             }
-            let slots = u64::from(rig.capture.dimensions().slots() / 2);
-            Ok(DrainFigure { flows, slots, barrier_ms: median(barrier), milliseconds: median(all) })
+            Ok(DrainFigure { flows, barrier_ms: median(barrier), milliseconds: median(all) })
         })
         .into_iter()
         .collect()

@@ -37,6 +37,9 @@ impl Course {
     }
 }
 
+/// A reach grows at once and shrinks by half from one generation to the next: from 2 097 152 slots to 4 096 in nine.
+const GENERATIONS_TO_SETTLE: usize = 12;
+
 pub(crate) struct Rig {
     pub(crate) capture: Capture,
     bench: Ebpf,
@@ -89,6 +92,15 @@ impl Rig {
         let result = xdp(&mut self.bench, "vary")?.test_run(options)?;
         anyhow::ensure!(result.return_value == 2, "{name} answered {}", result.return_value);
         Ok(result.duration.as_nanos() as f64)
+    }
+
+    /// Lets the reach become what suits so many flows, and leaves the cache empty.
+    pub(crate) fn settle(&mut self, course: Course, frame: &[u8], flows: u32) -> anyhow::Result<()> {
+        for _ in 0..GENERATIONS_TO_SETTLE {
+            self.vary("hotspot_xdp", course, frame, flows)?;
+            self.drain()?;
+        }
+        Ok(())
     }
 
     /// The same for one frame again and again, of an XDP program.

@@ -168,7 +168,8 @@ fn bpf_arch() -> &'static str {
 }
 
 fn rustup_nightly() -> Option<(Kind, PathBuf, PathBuf)> {
-    let which = |program: &str| path_printed_by(Command::new("rustup").args(["which", "--toolchain", "nightly", program]));
+    let which =
+        |program: &str| path_printed_by(Command::new("rustup").args(["which", "--toolchain", "nightly", program]));
     let (cargo, rustc) = (which("cargo")?, which("rustc")?);
     has_core_source(&rustc).then_some((Kind::RustupNightly, cargo, rustc))
 }

@@ -134,6 +134,8 @@ pub struct Capture {
     tick_ns: u64,
     /// Slots that were in use when a half was last read, to be cleared before it is used again.
     occupied: Vec<u32>,
+    /// How many flows each CPU had when a half was last read.
+    flows_of_cpus: Vec<usize>,
     /// Which half `occupied` is about.
     occupied_half: Option<u64>,
     /// Sums of evictions per generation that is not yet read.
@@ -186,6 +188,7 @@ impl Capture {
 
     fn of(pins: Pins, maps: Maps, object: Object, chosen: Chosen, hook: HookChoice, reading: Reading) -> Self {
         let clock = ClockReading::now();
+        let flows_of_cpus = vec![0; maps.dimensions.cpus as usize];
         Self {
             pins,
             maps,
@@ -201,6 +204,7 @@ impl Capture {
             offload_is_unknown: false,
             tick_ns: tick_ns(),
             occupied: Vec::new(),
+            flows_of_cpus,
             occupied_half: None,
             evictions: Vec::new(),
             generation_began: clock.monotonic_ns,
@@ -218,8 +222,7 @@ impl Capture {
     /// The programs for one interface. Those wanted are loaded side by side, because the kernel takes its time to verify one; another
     /// is loaded when it is needed.
     fn load_programs(&self, number: u8, wanted: &[&str]) -> Result<aya::Ebpf, CaptureError> {
-        let (dir, control, layout) = (self.pins.dir(), self.control(), self.maps.layout);
-        let mut ebpf = object::load(self.object, dir, number, layout, &control, self.maps.dimensions, self.reading)?;
+        let mut ebpf = object::load(self.object, self.pins.dir(), number, self.maps.dimensions, self.reading)?;
         std::thread::scope(|scope| {
             let named = ebpf.programs_mut().filter(|(name, _)| wanted.contains(name));
             let loading: Vec<_> = named.map(|(_, program)| scope.spawn(|| object::verify(program))).collect();
@@ -288,9 +291,7 @@ impl Capture {
     /// `notices` is the position in the ring of notices; `last_ns` when the last generation that is on disk was read, 0 if that is not
     /// known.
     pub fn resume_from(&mut self, positions: &[(u32, u64)], notices: u64, evictions: Vec<Evictions>, last_ns: i64) {
-        if let Some(ring) = &mut self.maps.notices {
-            ring.skip_to(notices);
-        }
+        self.maps.notices.skip_to(notices);
         if last_ns != 0 {
             self.generation_began = ClockReading::now().monotonic(last_ns);
         }

@@ -10,11 +10,16 @@ pub struct Head {
     pub active: u64,
     /// Multipliers of the slot hash, odd; on the line that is read anyway.
     pub hash_keys: [u64; 6],
+    /// By half: which of the CPU's slots are used, as a mask of their numbers. Few flows are kept together, on few pages of memory; a
+    /// program whose flows get crowded widens it, and the agent narrows it again before a generation begins.
+    pub reaches: [u32; 2],
     /// The first set of the CPU's range in each half.
     pub first_sets: [u32; 2],
+    /// By half: how many flows had to make room since the reach changed.
+    pub crowded: [u32; 2],
     /// What a program writes here it forgets to have known: see the programs' `Place::forget`.
     pub scratch: u64,
-    pub padding: [u64; 7],
+    pub padding: [u64; 5],
     /// By half and interface. Only programs on this CPU write them.
     pub tallies: [[Tally; INTERFACES_MAX as usize]; 2],
 }
@@ -24,9 +29,11 @@ impl Head {
     pub const EMPTY: Self = Self {
         active: 0,
         hash_keys: [0; 6],
+        reaches: [0; 2],
         first_sets: [0; 2],
+        crowded: [0; 2],
         scratch: 0,
-        padding: [0; 7],
+        padding: [0; 5],
         tallies: [[Tally::EMPTY; INTERFACES_MAX as usize]; 2],
     };
 }
@@ -61,6 +68,7 @@ impl Active {
 }
 
 const _: () = {
+    assert!(core::mem::offset_of!(Head, first_sets) == 64);
     assert!(core::mem::offset_of!(Head, tallies) == 128);
     assert!(size_of::<Head>() == 128 + 2 * INTERFACES_MAX as usize * size_of::<Tally>());
 };

@@ -19,7 +19,7 @@ pub use notice::{NOTICE_PAYLOAD_MAX, NOTICE_RING_BYTES, Notice, NoticeHeader, No
 pub use outcome::{Count, Happening, Outcome, Tally};
 
 /// Version of everything in this crate; part of the path the maps are pinned under, so that two layouts never meet.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// How many slots of the flow cache a flow may lie in (the associativity of a set).
 pub const WAYS: u32 = 4;

@@ -51,7 +51,7 @@ enum Room {
 /// to begin anew. The key must not be all zeros, as that of an empty slot is, and the packet must not open a connection.
 #[inline(always)]
 pub fn add_to_first(words: &Words, hash: u64, wire: Wire, tcp_flags: u8, place: Place) -> bool {
-    let Some(set) = set_of(place.active.first_set, hash) else { return false };
+    let Some(set) = set_of(place.active.first_set, hash & place.reach()) else { return false };
     // SAFETY: a live slot of the map that only this CPU writes.
     let slot = unsafe { &mut *slot_in(set, hash, 0) };
     same(slot.key.words(), words) && grow(slot, wire, tcp_flags)
@@ -64,7 +64,7 @@ const ADDED: u32 = 1;
 /// A function of its own, with plain integers in and out: this way the straight path keeps its registers and the program its stack.
 #[inline(never)]
 fn add_anywhere(packet: &Packet, tally: Counters) -> u32 {
-    let hash = packet.place.forget(packet.hash);
+    let hash = packet.place.forget(packet.hash & packet.place.reach());
     let Some(set) = set_of(packet.place.active.first_set, hash) else { return 0 };
     let mut victim = Victim { slot: slot_in(set, hash, 0), birth: birth_in(set, hash, 0), age: 0 };
     let now = clock::jiffies();
@@ -83,6 +83,7 @@ fn add_anywhere(packet: &Packet, tally: Counters) -> u32 {
         }
         victim.consider(address, birth, now.wrapping_sub(slot.last_jiffies));
     }
+    packet.place.crowd();
     claim(packet, victim.slot, victim.birth, Room::Taken as u32, tally)
 }
 
@@ -149,7 +150,7 @@ fn claim(packet: &Packet, slot: *mut Slot, birth: *mut Birth, room: u32, tally: 
 /// The agent may be clearing that half at this moment; the worst that makes is a second announcement.
 #[inline(always)]
 fn is_known(packet: &Packet) -> bool {
-    let hash = packet.place.forget(packet.hash);
+    let hash = packet.place.forget(packet.hash & packet.place.other_reach());
     let Some(set) = set_of(packet.place.other_first_set(), hash) else { return false };
     for way in 0..WAYS {
         // SAFETY: a live slot of the map, read only.

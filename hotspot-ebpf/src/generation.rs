@@ -5,6 +5,8 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use hotspot_common::{Active, Head};
 
+use crate::settings;
+
 /// `BPF_F_MMAPABLE`: the agent maps the array and reads it without system calls (include/uapi/linux/bpf.h).
 pub const MMAPABLE: usize = 1 << 10;
 
@@ -18,6 +20,10 @@ pub struct Place {
     pub head: *mut Head,
     pub active: Active,
 }
+
+/// A reach is widened when one in so many of its slots had to make room, four times: then its flows have it as wide as it was.
+const CROWDED_SHIFT: u32 = 6;
+const WIDER_SHIFT: u32 = 2;
 
 impl Place {
     #[inline(always)]
@@ -51,6 +57,44 @@ impl Place {
         let other = (self.half() ^ 1) as usize;
         // SAFETY: a live element of the map, and the index is 0 or 1.
         unsafe { (&raw const (*self.head).first_sets).cast::<u32>().add(other).read() }
+    }
+
+    /// Which slots are used in the active half: see [`Head::reaches`].
+    #[inline(always)]
+    pub fn reach(self) -> u64 {
+        self.reach_of(self.half())
+    }
+
+    /// The same of the half that is not written.
+    #[inline(always)]
+    pub fn other_reach(self) -> u64 {
+        self.reach_of(self.half() ^ 1)
+    }
+
+    #[inline(always)]
+    fn reach_of(self, half: u32) -> u64 {
+        // SAFETY: a live element of the map; volatile because the agent writes it.
+        let both = unsafe { (&raw const (*self.head).reaches).cast::<u64>().read_volatile() };
+        (both >> (half * u32::BITS)) as u32 as u64
+    }
+
+    /// Notes that a flow had to make room, and widens the reach where that happens too often. Flows that were counted go on in another
+    /// slot then; their counts are added up as those of two generations are.
+    #[inline(always)]
+    pub fn crowd(self) {
+        let half = self.half() as usize;
+        // SAFETY: a live element of the map, and the index is 0 or 1.
+        let crowded = unsafe { &mut *(&raw mut (*self.head).crowded).cast::<u32>().add(half) };
+        *crowded += 1;
+        let (reach, whole) = (self.reach() as u32, (1 << settings::slots_per_cpu_log2()) - 1);
+        if *crowded <= reach >> CROWDED_SHIFT || reach >= whole {
+            return;
+        }
+        *crowded = 0;
+        let wider = ((reach + 1) << WIDER_SHIFT) - 1;
+        // SAFETY: as above. The agent writes only that of a half that is not written.
+        let reach = unsafe { &mut *(&raw mut (*self.head).reaches).cast::<u32>().add(half) };
+        *reach = if wider < whole { wider } else { whole };
     }
 
     /// One of the random multipliers of the slot hash.

@@ -5,7 +5,7 @@
 //! parts have the same memory: the kernel took longer to clear pages for one list of all flows than reading them takes.
 
 use hotspot_archive::entry::{Entry, GenerationDone, GenerationPart, RingBatch};
-use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Tally};
+use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Slot, Tally};
 use hotspot_core::WallNs;
 use hotspot_core::fact::{FlowDelta, FlowOpened, Overflow};
 use hotspot_core::record::{CoverageRecord, Tallied};
@@ -99,9 +99,7 @@ impl Capture {
         for (ring, position) in self.maps.rings.iter().zip(&read.positions) {
             ring.release(*position);
         }
-        if let Some(ring) = &mut self.maps.notices {
-            ring.release(read.notices.end_position);
-        }
+        self.maps.notices.release(read.notices.end_position);
     }
 
     /// Ends the active generation and reads it, as [`Self::read_generation`] does.
@@ -112,6 +110,7 @@ impl Capture {
         let control = self.control();
         let ended = control.generation;
         self.clear_half(ended + 1)?;
+        self.set_reaches(ended + 1);
         self.maps.begin(ended + 1);
         self.read_generation(ended, put)
     }
@@ -183,24 +182,27 @@ impl Capture {
         waited: &Waited,
         mut each: impl FnMut(FlowDelta) -> Result<(), E>,
     ) -> Result<(), E> {
-        let dimensions = self.maps.dimensions;
-        let per_half = dimensions.slots_per_cpu() * dimensions.cpus as usize;
-        let start = half(generation) * per_half;
         self.occupied.clear();
         self.occupied_half = None;
         let (occupied, tick_ns) = (&mut self.occupied, self.tick_ns);
-        self.maps.slots.in_use(start..start + per_half, waited, |index, slot, birth| {
-            occupied.push(u32::try_from(index).unwrap_or(u32::MAX));
-            let ticks = slot.last_jiffies.wrapping_sub(birth.first_jiffies);
-            each(FlowDelta {
-                key: slot.key,
-                first_ns: clock.wall(birth.first_ns),
-                last_ns: last_ns(birth.first_ns, ticks, tick_ns, clock),
-                packets: u64::from(slot.packets),
-                bytes: u64::from(slot.bytes),
-                tcp_flags: slot.tcp_flags,
-            })
-        })?;
+        for cpu in 0..self.maps.dimensions.cpus {
+            let start = self.maps.dimensions.first_slot(half(generation), cpu);
+            let before = occupied.len();
+            let range = start..start + self.maps.reach(cpu, half(generation)) as usize + 1;
+            self.maps.sets.in_use(range, waited, |index, slot, birth| {
+                occupied.push(u32::try_from(index).unwrap_or(u32::MAX));
+                let ticks = slot.last_jiffies.wrapping_sub(birth.first_jiffies);
+                each(FlowDelta {
+                    key: slot.key,
+                    first_ns: clock.wall(birth.first_ns),
+                    last_ns: last_ns(birth.first_ns, ticks, tick_ns, clock),
+                    packets: u64::from(slot.packets),
+                    bytes: u64::from(slot.bytes),
+                    tcp_flags: slot.tcp_flags,
+                })
+            })?;
+            self.flows_of_cpus[cpu as usize] = occupied.len() - before;
+        }
         self.occupied_half = Some(generation & 1);
         Ok(())
     }
@@ -229,23 +231,32 @@ impl Capture {
         Ok(totals)
     }
 
+    /// Says how far the flows of each CPU may be spread in the half a generation is about to be written to: as far as as many as were
+    /// read last need it, and at least half as far as in the generation that ends now, which may have been too narrow.
+    fn set_reaches(&self, generation: u64) {
+        let (dimensions, next) = (self.maps.dimensions, half(generation));
+        for (cpu, flows) in (0..dimensions.cpus).zip(&self.flows_of_cpus) {
+            let before = self.maps.reach(cpu, 1 - next);
+            self.maps.heads.write_reach(cpu as usize, next, dimensions.reach_for(*flows).max(before / 2));
+        }
+    }
+
     /// Empties the half a generation is about to be written to.
     fn clear_half(&mut self, generation: u64) -> Result<(), CaptureError> {
         let dimensions = self.maps.dimensions;
+        let start = dimensions.first_slot(half(generation), 0);
         let per_half = dimensions.slots_per_cpu() * dimensions.cpus as usize;
-        let start = half(generation) * per_half;
         if self.occupied_half == Some(generation & 1) {
             for index in self.occupied.drain(..) {
-                self.maps.slots.clear(index as usize);
+                self.maps.sets.write_slot(index as usize, Slot::default());
             }
         } else {
             for index in start..start + per_half {
-                self.maps.slots.clear(index);
+                self.maps.sets.write_slot(index, Slot::default());
             }
         }
-        let tallies = dimensions.cpus as usize * INTERFACES_MAX as usize;
-        for index in half(generation) * tallies..(half(generation) + 1) * tallies {
-            self.maps.tallies.clear(index);
+        for cpu in 0..dimensions.cpus as usize {
+            self.maps.heads.clear_tallies(cpu, half(generation));
         }
         let stale: Vec<PodKey> = self
             .maps
@@ -300,8 +311,7 @@ impl Capture {
         let cpus = self.maps.dimensions.cpus as usize;
         let mut sum = Tally::default();
         for cpu in 0..cpus {
-            let index = (half(generation) * cpus + cpu) * INTERFACES_MAX as usize + usize::from(number);
-            let tally = self.maps.tallies.settled(index, waited);
+            let tally = self.maps.heads.settled_tally(cpu, half(generation), number, waited);
             sum.seen.packets += tally.seen.packets;
             sum.seen.bytes += tally.seen.bytes;
             for (to, from) in sum.outcomes.iter_mut().zip(&tally.outcomes) {
@@ -320,11 +330,10 @@ impl Capture {
     pub fn evictions_so_far(&self) -> u64 {
         let generation = self.control().generation;
         let cpus = self.maps.dimensions.cpus as usize;
-        let first = half(generation) * cpus * INTERFACES_MAX as usize;
         (0..cpus)
             .flat_map(|cpu| self.interfaces.iter().map(move |attached| (cpu, attached.number)))
             .map(|(cpu, number)| {
-                let tally = self.maps.tallies.read(first + cpu * INTERFACES_MAX as usize + usize::from(number));
+                let tally = self.maps.heads.tally(cpu, half(generation), number);
                 tally.happenings[Happening::Evicted as usize] + tally.happenings[Happening::ToOverflow as usize]
             })
             .sum()

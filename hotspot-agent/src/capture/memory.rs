@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotspot_common::control::Control;
-use hotspot_common::{Active, Birth, Head, Set, Slot, WAYS};
+use hotspot_common::{Active, Birth, Head, INTERFACES_MAX, Set, Slot, Tally, WAYS};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::barrier::Waited;
@@ -27,10 +27,6 @@ pub unsafe trait Shared: Copy + Default {}
 unsafe impl Shared for u64 {}
 // SAFETY: asserted where the type is defined.
 unsafe impl Shared for Control {}
-// SAFETY: asserted where the type is defined.
-unsafe impl Shared for Slot {}
-// SAFETY: asserted where the type is defined.
-unsafe impl Shared for Birth {}
 // SAFETY: asserted where the type is defined.
 unsafe impl Shared for Set {}
 // SAFETY: asserted where the type is defined.
@@ -138,17 +134,33 @@ impl MappedArray<Control> {
 }
 
 impl MappedArray<Set> {
-    /// Writes one slot of a set, and nothing beside it.
+    /// Gives the slots of whole sets that hold a flow, and that no program writes any more. Slots are numbered through all sets.
+    pub fn in_use<E>(
+        &self,
+        slots: Range<usize>,
+        proof: &Waited,
+        mut give: impl FnMut(usize, &Slot, &Birth) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let ways = WAYS as usize;
+        let sets = self.settled(slots.start / ways..slots.end / ways, proof);
+        slots.step_by(ways).zip(sets).try_for_each(|(first, set)| {
+            let both = set.slots.iter().zip(&set.births);
+            let in_use = (first..).zip(both).filter(|(_, (slot, _))| slot.packets != 0);
+            in_use.into_iter().try_for_each(|(index, (slot, birth))| give(index, slot, birth))
+        })
+    }
+
+    /// Writes one slot, and nothing beside it.
     ///
     /// # Panics
     ///
-    /// Where the set has no such slot.
-    pub fn write_slot(&self, set: usize, way: usize, slot: Slot) {
-        assert!(way < WAYS as usize, "slot {way} of a set");
+    /// Where there is no such slot.
+    pub fn write_slot(&self, index: usize, slot: Slot) {
+        let (set, way) = (index / WAYS as usize, index % WAYS as usize);
         let set = self.element(set).as_ptr();
         // SAFETY: a live element.
         let slots = unsafe { &raw mut (*set).slots };
-        // SAFETY: the set has that slot, as just checked.
+        // SAFETY: the set has that slot: it has as many as there are ways.
         let place = unsafe { slots.cast::<Slot>().add(way) };
         // SAFETY: as above. Volatile because the kernel reads it.
         unsafe { place.write_volatile(slot) };
@@ -156,13 +168,63 @@ impl MappedArray<Set> {
 }
 
 impl MappedArray<Head> {
-    /// Writes what stays the same for the maps' life; no program runs yet.
-    pub fn prepare(&self, cpu: usize, hash_keys: [u64; 6], first_sets: [u32; 2]) {
+    /// Writes what stays the same for the maps' life, and the first reaches; no program runs yet.
+    pub fn prepare(&self, cpu: usize, hash_keys: [u64; 6], first_sets: [u32; 2], reaches: [u32; 2]) {
         let head = self.element(cpu).as_ptr();
+        // SAFETY: a live element.
+        unsafe { (*head).reaches = reaches };
         // SAFETY: a live element.
         unsafe { (*head).hash_keys = hash_keys };
         // SAFETY: as above.
         unsafe { (*head).first_sets = first_sets };
+    }
+
+    /// Which of a CPU's slots are used in a half; may grow while programs write it.
+    #[must_use]
+    pub fn reach(&self, cpu: usize, half: usize) -> u32 {
+        let head = self.element(cpu).as_ptr();
+        // SAFETY: a live element; the index is checked.
+        let reach = unsafe { &raw const (*head).reaches[half] };
+        // SAFETY: as above. Volatile because the kernel writes it.
+        unsafe { reach.read_volatile() }
+    }
+
+    /// Says which of a CPU's slots are used in a half that no program writes.
+    pub fn write_reach(&self, cpu: usize, half: usize, reach: u32) {
+        let head = self.element(cpu).as_ptr();
+        // SAFETY: a live element; the index is checked.
+        let place = unsafe { &raw mut (*head).reaches[half] };
+        // SAFETY: as above. Volatile because the kernel reads it.
+        unsafe { place.write_volatile(reach) };
+        // SAFETY: as above; no program writes what belongs to this half.
+        unsafe { (*head).crowded[half] = 0 };
+    }
+
+    /// What a tally holds now; may be torn while a program writes it.
+    #[must_use]
+    pub fn tally(&self, cpu: usize, half: usize, interface: u8) -> Tally {
+        // SAFETY: inside a live element; any bytes are a value. Volatile because the kernel writes it.
+        unsafe { self.place_of_tally(cpu, half, interface).read_volatile() }
+    }
+
+    /// A tally that no program writes any more.
+    #[must_use]
+    pub fn settled_tally(&self, cpu: usize, half: usize, interface: u8, _proof: &Waited) -> Tally {
+        self.tally(cpu, half, interface)
+    }
+
+    /// Empties the tallies of a half that no program writes.
+    pub fn clear_tallies(&self, cpu: usize, half: usize) {
+        for interface in (0..INTERFACES_MAX).filter_map(|interface| u8::try_from(interface).ok()) {
+            // SAFETY: inside a live element. Volatile because the kernel reads it.
+            unsafe { self.place_of_tally(cpu, half, interface).write_volatile(Tally::default()) };
+        }
+    }
+
+    fn place_of_tally(&self, cpu: usize, half: usize, interface: u8) -> *mut Tally {
+        let head = self.element(cpu).as_ptr();
+        // SAFETY: a live element; the indices are checked against the arrays' lengths.
+        unsafe { &raw mut (*head).tallies[half][usize::from(interface)] }
     }
 
     /// Where programs on a CPU count from now on. A program reads it once, as one word.

@@ -75,8 +75,7 @@ impl Capture {
         let is_mirror = self.reading.sides_by_address;
         let notices = &mut self.notices;
         let mut facts = Vec::new();
-        let Some(ring) = &mut self.maps.notices else { return NoticesRead { batch: None, end_position: 0 } };
-        let end_position = ring.read_bytes(|record| notices.learn(record, clock, is_mirror, &mut facts));
+        let end_position = self.maps.notices.read_bytes(|record| notices.learn(record, clock, is_mirror, &mut facts));
         let batch = (!facts.is_empty()).then_some(DeviceBatch { capture, end_position, facts });
         NoticesRead { batch, end_position }
     }

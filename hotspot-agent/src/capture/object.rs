@@ -4,11 +4,9 @@ use std::path::Path;
 
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use hotspot_common::control::Control;
-use hotspot_common::{INTERFACES_MAX, NOTICE_SHARES, SHARES, Tally, WAYS};
+use hotspot_common::{NOTICE_SHARES, SHARES, Tally, WAYS};
 
 use super::CaptureError;
-use super::layout::Layout;
 
 /// What the agent attaches; empty in a build without the toolchain for it.
 static HOTSPOT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hotspot.o"));
@@ -17,6 +15,11 @@ static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ben
 
 /// Clients whose totals are kept apart when cache and rings are full.
 const OVERFLOW_CLIENTS_MAX: u32 = 65_536;
+
+/// Slots in reach for each flow, at least: so few flows share a set that hardly any has to make room.
+const SLOTS_PER_FLOW: usize = 4;
+/// The smallest reach.
+const REACH_MIN: usize = 4096;
 
 /// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
 pub const SHARED_MAPS: [&str; 11] = [
@@ -53,15 +56,29 @@ impl Dimensions {
         1 << self.slots_per_cpu_log2
     }
 
+    /// All slots of a CPU, as a mask of their numbers.
     #[must_use]
-    pub fn tallies(&self) -> u32 {
-        2 * self.cpus * INTERFACES_MAX
+    pub fn whole_reach(&self) -> u32 {
+        (1 << self.slots_per_cpu_log2) - 1
+    }
+
+    /// The reach that suits a CPU with so many flows.
+    #[must_use]
+    pub fn reach_for(&self, flows: usize) -> u32 {
+        let slots = (flows * SLOTS_PER_FLOW).next_power_of_two().max(REACH_MIN);
+        u32::try_from(slots - 1).map_or(self.whole_reach(), |reach| reach.min(self.whole_reach()))
     }
 
     /// The first set of a CPU's range in a half (0 or 1).
     #[must_use]
     pub fn first_set(&self, half: u32, cpu: u32) -> u32 {
         (half * self.cpus + cpu) << self.slots_per_cpu_log2 >> WAYS.ilog2()
+    }
+
+    /// The first slot of a CPU's range in a half (0 or 1).
+    #[must_use]
+    pub fn first_slot(&self, half: usize, cpu: u32) -> usize {
+        (half * self.cpus as usize + cpu as usize) << self.slots_per_cpu_log2
     }
 
     /// Sets of both halves, all CPUs.
@@ -114,8 +131,6 @@ pub fn load(
     object: Object,
     pins: &Path,
     interface: u8,
-    layout: Layout,
-    control: &Control,
     dimensions: Dimensions,
     reading: Reading,
 ) -> Result<Ebpf, CaptureError> {
@@ -127,30 +142,23 @@ pub fn load(
     let (sides_by_address, decapsulate) = (u32::from(reading.sides_by_address), u32::from(reading.decapsulate));
     let ring_bytes = u64::from(dimensions.ring_bytes);
     let mut loader = EbpfLoader::new();
-    // The first layout has these instead; it has its tallies in a map of their own, and slots as elements.
-    let slots = if layout.has_heads { dimensions.sets() } else { dimensions.slots() };
     loader
-        .override_global("CPUS", &dimensions.cpus, !layout.has_heads)
-        .override_global("HASH_KEYS", &control.hash_keys, !layout.has_heads)
-        .map_max_entries("TALLIES", dimensions.tallies())
         .override_global("INTERFACE", &interface, true)
-        .override_global("TALLY_OFFSET", &tally_offset, layout.has_heads)
+        .override_global("TALLY_OFFSET", &tally_offset, true)
         .override_global("SLOTS_PER_CPU_LOG2", &dimensions.slots_per_cpu_log2, true)
-        .override_global("HASH_SHIFT", &hash_shift, layout.has_heads)
+        .override_global("HASH_SHIFT", &hash_shift, true)
         .override_global("RING_BYTES", &ring_bytes, true)
         .override_global("SIDES_BY_ADDRESS", &sides_by_address, true)
         .override_global("DECAPSULATE", &decapsulate, true)
-        .override_global("IS_PLAIN", &is_plain, layout.has_heads)
-        .map_max_entries("SLOTS", slots)
-        .map_max_entries("BIRTHS", dimensions.slots())
+        .override_global("IS_PLAIN", &is_plain, true)
+        .map_max_entries("SLOTS", dimensions.sets())
         .map_max_entries("HEADS", dimensions.cpus)
         .map_max_entries("RINGS", dimensions.cpus)
         .map_max_entries("OVERFLOW", OVERFLOW_CLIENTS_MAX)
         .map_max_entries("CLAIMED", dimensions.cpus * SHARES)
         .map_max_entries("NOTICE_DRAFTS", dimensions.cpus)
         .map_max_entries("NOTICE_SHARES_USED", dimensions.cpus * NOTICE_SHARES);
-    let earlier = [(!layout.has_heads).then_some("TALLIES"), (!layout.has_births_beside).then_some("BIRTHS")];
-    for name in SHARED_MAPS.into_iter().chain(earlier.into_iter().flatten()) {
+    for name in SHARED_MAPS {
         loader.map_pin_path(name, pins.join(name));
     }
     loader.load(bytes).map_err(CaptureError::Load)

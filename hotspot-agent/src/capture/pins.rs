@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use hotspot_common::control::Control;
-use hotspot_common::{Active, Direction, Head, NOTICE_RING_BYTES, OverflowKey, OverflowTotal};
+use hotspot_common::{Active, Direction, Head, NOTICE_RING_BYTES, OverflowKey, OverflowTotal, Set};
 use rustix::fs::statfs;
 
 use super::CaptureError;
 use super::device::Device;
 use super::hooks::Hook;
-use super::layout::{Layout, Slots, Tallies};
+use super::layout::Layout;
 use super::memory::MappedArray;
 use super::object::{Dimensions, Object, Reading, SHARED_MAPS, load};
 use super::pinned::Pinned;
@@ -167,13 +167,10 @@ pub(super) struct Maps {
     pub(super) layout: Layout,
     pub(super) dimensions: Dimensions,
     pub(super) control: MappedArray<Control>,
-    pub(super) slots: Slots,
-    /// `None` in a layout that has none.
-    heads: Option<MappedArray<Head>>,
-    pub(super) tallies: Tallies,
+    pub(super) sets: MappedArray<Set>,
+    pub(super) heads: MappedArray<Head>,
     pub(super) rings: Vec<RingReader>,
-    /// Layouts before 2 have none.
-    pub(super) notices: Option<RingReader>,
+    pub(super) notices: RingReader,
     pub(super) overflow: aya::maps::PerCpuHashMap<MapData, PodKey, PodTotal>,
     /// Whether an earlier agent made them.
     pub(super) resumed: bool,
@@ -203,33 +200,24 @@ impl Maps {
         if !resumed {
             // Loading makes the maps; the programs themselves come with each interface.
             let reading = Reading { sides_by_address: false, decapsulate: false };
-            drop(load(object, pins.dir(), 0, layout, &control, dimensions, reading)?);
-            if layout.has_heads {
-                make_control(pins)?;
-            }
+            drop(load(object, pins.dir(), 0, dimensions, reading)?);
+            make_control(pins)?;
         }
         let open = |name: &str| MapData::from_pin(pins.dir().join(name)).map_err(CaptureError::Map);
         let mapped = |source| CaptureError::Mmap { source };
-        let heads = layout.has_heads.then(|| open("HEADS")).transpose()?;
-        let heads =
-            heads.map(|map| MappedArray::new(map.fd(), dimensions.cpus as usize)).transpose().map_err(mapped)?;
+        let notices = std::os::fd::AsFd::as_fd(open("NOTICES")?.fd()).try_clone_to_owned().map_err(mapped)?;
         let mut maps = Self {
             layout,
             dimensions,
-            heads,
             control: MappedArray::new(open("CONTROL")?.fd(), 1).map_err(mapped)?,
-            slots: Slots::open(layout, dimensions.slots() as usize, open)?.map_err(mapped)?,
-            tallies: Tallies::new(open(layout.tallies_map())?.fd(), dimensions.cpus, layout).map_err(mapped)?,
+            sets: MappedArray::new(open("SLOTS")?.fd(), dimensions.sets() as usize).map_err(mapped)?,
+            heads: MappedArray::new(open("HEADS")?.fd(), dimensions.cpus as usize).map_err(mapped)?,
             rings: Vec::new(),
-            notices: None,
+            notices: RingReader::new(notices, u64::from(NOTICE_RING_BYTES)).map_err(mapped)?,
             overflow: Map::PerCpuHashMap(open("OVERFLOW")?).try_into().map_err(CaptureError::Map)?,
             resumed,
             pinned: Vec::new(),
         };
-        if pins.dir().join("NOTICES").exists() {
-            let fd = std::os::fd::AsFd::as_fd(open("NOTICES")?.fd()).try_clone_to_owned().map_err(mapped)?;
-            maps.notices = Some(RingReader::new(fd, u64::from(NOTICE_RING_BYTES)).map_err(mapped)?);
-        }
         let mut rings: ArrayOfMaps<MapData, MapData> =
             Map::ArrayOfMaps(open("RINGS")?).try_into().map_err(CaptureError::Map)?;
         for cpu in 0..dimensions.cpus {
@@ -241,10 +229,11 @@ impl Maps {
             let fd = std::os::fd::AsFd::as_fd(ring.fd()).try_clone_to_owned().map_err(mapped)?;
             maps.rings.push(RingReader::new(fd, u64::from(dimensions.ring_bytes)).map_err(mapped)?);
         }
-        if let (Some(heads), false) = (&maps.heads, resumed) {
+        if !resumed {
             for cpu in 0..dimensions.cpus {
                 let first_sets = [0, 1].map(|half| dimensions.first_set(half, cpu));
-                heads.prepare(cpu as usize, control.hash_keys, first_sets);
+                let reaches = if layout.has_reaches { [dimensions.reach_for(0); 2] } else { first_sets };
+                maps.heads.prepare(cpu as usize, control.hash_keys, first_sets, reaches);
             }
         }
         // Also an earlier agent may have died between the two.
@@ -269,12 +258,16 @@ impl Maps {
         self.heads_follow(generation);
     }
 
+    /// Which of a CPU's slots are used in a half, as a mask of their numbers.
+    pub(super) fn reach(&self, cpu: u32, half: usize) -> u32 {
+        if self.layout.has_reaches { self.heads.reach(cpu as usize, half) } else { self.dimensions.whole_reach() }
+    }
+
     fn heads_follow(&self, generation: u64) {
-        let Some(heads) = &self.heads else { return };
         let low = u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0);
         for cpu in 0..self.dimensions.cpus {
             let first_set = self.dimensions.first_set(low & 1, cpu);
-            heads.write_active(cpu as usize, Active { generation: low, first_set });
+            self.heads.write_active(cpu as usize, Active { generation: low, first_set });
         }
     }
 }

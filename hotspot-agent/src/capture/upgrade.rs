@@ -65,10 +65,9 @@ impl Capture {
     }
 
     fn has_counted(&self, number: u8) -> bool {
-        (0..self.maps.dimensions.tallies() as usize)
-            .skip(usize::from(number))
-            .step_by(INTERFACES_MAX as usize)
-            .any(|index| self.maps.tallies.read(index).seen.packets != 0)
+        (0..self.maps.dimensions.cpus as usize)
+            .flat_map(|cpu| [self.maps.heads.tally(cpu, 0, number), self.maps.heads.tally(cpu, 1, number)])
+            .any(|tally| tally.seen.packets != 0)
     }
 
     /// What agents of other layouts left, to be read with [`Self::read_remains`]; their programs run no more. Interfaces are named

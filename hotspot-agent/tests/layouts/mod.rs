@@ -3,5 +3,4 @@
 /// The layout, as its directory of pins is called, and the object.
 pub(crate) type Earlier = (&'static str, &'static [u8]);
 
-pub(crate) static ALL: [Earlier; 2] =
-    [("v1", aya::include_bytes_aligned!("v1.o")), ("v2", aya::include_bytes_aligned!("v2.o"))];
+pub(crate) static ALL: [Earlier; 1] = [("v3", aya::include_bytes_aligned!("v3.o"))];

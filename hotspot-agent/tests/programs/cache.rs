@@ -1,5 +1,7 @@
 //! What becomes of counts: generations, evictions, full rings.
 
+use std::collections::BTreeMap;
+
 use aya::maps::Map;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use hotspot_agent::capture::barrier::wait_for_programs;
@@ -8,7 +10,8 @@ use hotspot_agent::capture::object::Object;
 use hotspot_common::{FlowEvent, Outcome};
 use hotspot_core::fact::FlowDelta;
 
-use crate::rig::Rig;
+use crate::rig::{Drained, Rig};
+use crate::snapshot::Maps;
 use hotspot_tests::frames::{CLIENT, ethernet, ipv4, tcp, udp};
 
 #[test]
@@ -72,6 +75,58 @@ fn a_full_cache_hands_flows_over_and_loses_none() {
         drained.evicted().iter().chain(&drained.deltas()).map(|delta| delta.key.client_port).collect();
     ports.sort_unstable();
     assert_eq!(ports, (0..2000).collect::<Vec<u16>>());
+}
+
+/// Packets by the client's port.
+fn packets_by_port(drained: &Drained) -> BTreeMap<u16, u64> {
+    let mut sums = BTreeMap::new();
+    for delta in drained.evicted().iter().chain(&drained.deltas()) {
+        *sums.entry(delta.key.client_port).or_default() += delta.packets;
+    }
+    sums
+}
+
+/// Flows are kept together as long as they are few. When they get crowded they go on in other slots, and nothing is lost or announced
+/// as new in the generations after.
+#[test]
+fn flows_get_room_when_they_are_many_and_are_kept_together_when_they_are_few() {
+    const MANY: u16 = 20_000;
+    let whole = (1 << 18) - 1;
+    let mut rig = Rig::new(18, 8 << 20);
+    let maps = Maps::of(&rig);
+    let first = maps.reach();
+    assert!(first < whole / 16, "a cache begins small: {first}");
+    many_flows(&mut rig, 100);
+    assert_eq!(maps.reach(), first, "it has room for few");
+    many_flows(&mut rig, MANY);
+    let grown = maps.reach();
+    assert!(grown > first, "many do not fit");
+    many_flows(&mut rig, MANY);
+    let drained = rig.drain();
+    drained.assert_balanced();
+    assert!(drained.evicted().len() < usize::from(MANY) / 16, "{} had to make room", drained.evicted().len());
+    let counted = |port| if port < 100 { 3 } else { 2 };
+    assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, counted(port))).collect());
+
+    for _ in 0..4 {
+        many_flows(&mut rig, MANY);
+        let drained = rig.drain();
+        drained.assert_balanced();
+        assert_eq!(drained.announced(), 0, "all are known, however wide the reach was");
+        assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, 1)).collect());
+    }
+    let settled = maps.reach();
+    assert!(settled > u32::from(MANY) && settled < whole, "{settled} of {whole}");
+    assert_eq!(rig.drain().evicted().len(), 0);
+
+    let mut reaches = vec![settled];
+    for _ in 0..8 {
+        many_flows(&mut rig, 10);
+        assert_eq!(packets_by_port(&rig.drain()).len(), 10);
+        reaches.push(maps.reach());
+    }
+    assert!(reaches.windows(2).all(|pair| pair[1] >= pair[0] / 2), "by half at most: {reaches:?}");
+    assert_eq!(reaches.last(), Some(&first), "{reaches:?}");
 }
 
 #[test]

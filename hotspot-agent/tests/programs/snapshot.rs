@@ -11,7 +11,7 @@ use hotspot_agent::capture::ring::RingReader;
 use hotspot_common::control::Control;
 use hotspot_common::{
     Birth, EventKind, FlowEvent, FlowKey, Happening, Head, INTERFACES_MAX, NOTICE_RING_BYTES, Outcome, OverflowKey,
-    OverflowTotal, Set, Slot, Tally, WAYS,
+    OverflowTotal, Set, Slot, Tally,
 };
 
 use crate::rig::Rig;
@@ -30,7 +30,6 @@ pub(crate) struct Maps {
     rings: ArrayOfMaps<MapData, MapData>,
     notices: MapData,
     sets_len: usize,
-    tallies_len: usize,
     cpus: u32,
     ring_bytes: u64,
 }
@@ -47,7 +46,7 @@ impl Maps {
         }
         let dir = rig.capture.pins_dir().to_path_buf();
         let dimensions = rig.capture.dimensions();
-        let (sets_len, tallies_len) = (dimensions.sets() as usize, dimensions.tallies() as usize);
+        let sets_len = dimensions.sets() as usize;
         assert_eq!(size_of::<OverflowKey>(), 24);
         assert_eq!(size_of::<OverflowTotal>(), 24);
         Self {
@@ -58,7 +57,6 @@ impl Maps {
             rings: Map::ArrayOfMaps(pinned(&dir, "RINGS")).try_into().unwrap(),
             notices: pinned(&dir, "NOTICES"),
             sets_len,
-            tallies_len,
             cpus: dimensions.cpus,
             ring_bytes: u64::from(dimensions.ring_bytes),
         }
@@ -74,10 +72,7 @@ impl Maps {
                 .enumerate()
                 .filter(|(_, (slot, _))| is_used(slot))
                 .collect(),
-            tallies: (0..self.tallies_len)
-                .zip(self.tallies())
-                .filter(|(_, tally)| *tally != Tally::default())
-                .collect(),
+            tallies: self.tallies().into_iter().enumerate().filter(|(_, tally)| *tally != Tally::default()).collect(),
             overflow: self
                 .overflow
                 .iter()
@@ -86,12 +81,18 @@ impl Maps {
                 .unwrap(),
             rings: (0..self.cpus).map(|cpu| self.records(cpu)).collect(),
             notices: self.notices(),
+            reaches: (0..self.cpus as usize).map(|cpu| self.heads.read(cpu).reaches).collect(),
         }
+    }
+
+    /// Which slots of this test's CPU are used in the active half, as a mask of their numbers.
+    pub(crate) fn reach(&self) -> u32 {
+        self.heads.reach(0, usize::from(self.control.read(0).generation & 1 == 1))
     }
 
     /// Writes over a slot.
     pub(crate) fn write_slot(&self, index: usize, slot: Slot) {
-        self.sets.write_slot(index / WAYS as usize, index % WAYS as usize, slot);
+        self.sets.write_slot(index, slot);
     }
 
     /// In the order (half, CPU, interface).
@@ -136,6 +137,8 @@ pub(crate) struct Snapshot {
     overflow: BTreeMap<[u8; 24], Vec<[u64; 3]>>,
     rings: Vec<Vec<FlowEvent>>,
     notices: Vec<Vec<u8>>,
+    /// By CPU.
+    reaches: Vec<[u32; 2]>,
 }
 
 /// What happened to a slot.
@@ -233,6 +236,7 @@ pub(crate) fn difference(maps: &Maps, before: &Snapshot, after: &Snapshot) -> Ch
         }
     }
     assert!(after.notices.starts_with(&before.notices), "notices stay as they are");
+    assert_eq!(after.reaches, before.reaches, "the cache is as small as it gets, so its reach stays");
     change.notices = after.notices.len() - before.notices.len();
     change
 }
