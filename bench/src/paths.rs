@@ -47,9 +47,13 @@ struct PathFigure {
 #[derive(Serialize)]
 struct DrainFigure {
     flows: u32,
+    /// What so many flows are spread over.
+    slots: u64,
     /// Of this, waiting for programs that still run.
     barrier_ms: f64,
     milliseconds: f64,
+    /// The same of a generation without flows, spread as widely.
+    empty_milliseconds: f64,
 }
 
 #[derive(Serialize)]
@@ -69,11 +73,15 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize) -> anyhow::Result<()> {
     }
     println!("{:<46} {:>7.1}", "one line from memory", figures.memory_ns);
     println!("\nreading a generation with room for {} flows, medians\n", 1_u64 << LARGE_LOG2);
-    println!("{:>9}  {:>10}  {:>8}  {:>12}", "flows", "barrier ms", "all ms", "ns per flow");
-    let empty = figures.drain[0].milliseconds - figures.drain[0].barrier_ms;
+    println!(
+        "{:>9}  {:>9}  {:>10}  {:>8}  {:>11}  {:>11}",
+        "flows", "slots", "barrier ms", "all ms", "ns per slot", "and per flow"
+    );
     for figure in &figures.drain {
-        let per_flow = (figure.milliseconds - figure.barrier_ms - empty) * 1e6 / f64::from(figure.flows.max(1));
-        println!("{:>9}  {:>10.1}  {:>8.1}  {:>12.1}", figure.flows, figure.barrier_ms, figure.milliseconds, per_flow);
+        let DrainFigure { flows, slots, barrier_ms, milliseconds, empty_milliseconds } = figure;
+        let per_slot = (empty_milliseconds - barrier_ms) * 1e6 / *slots as f64;
+        let per_flow = (milliseconds - empty_milliseconds) * 1e6 / f64::from(*flows);
+        println!("{flows:>9}  {slots:>9}  {barrier_ms:>10.1}  {milliseconds:>8.1}  {per_slot:>11.2}  {per_flow:>11.1}");
     }
     println!("\ninstructions the verifier walks through, of 1 000 000\n");
     for figure in &figures.verifier {
@@ -138,10 +146,17 @@ fn paths(rounds: usize) -> anyhow::Result<Vec<PathFigure>> {
 /// Walks through lines in no order, as flows come: no program that has to see a line of its own gets there sooner.
 fn memory(rounds: usize) -> f64 {
     let mut lines = vec![0_u64; LINES * LINE_WORDS];
-    // Every line leads to another and all lie on one way: a full period (Hull and Dobell, 1962).
-    let next = |line: usize| (line.wrapping_mul(0x9e37_79b5) + 0x3c6e_f373) % LINES;
-    for line in 0..LINES {
-        lines[line * LINE_WORDS] = (next(line) * LINE_WORDS) as u64;
+    // Every line leads to another, and all of them lie on one way (S. Sattolo: An algorithm to generate a random cyclic permutation, 1986).
+    let mut next: Vec<usize> = (0..LINES).collect();
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for line in (1..LINES).rev() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        next.swap(line, (random % line as u64) as usize);
+    }
+    for (line, next) in next.iter().enumerate() {
+        lines[line * LINE_WORDS] = (next * LINE_WORDS) as u64;
     }
     let mut place = 0;
     let figures = (0..rounds).map(|_| {
@@ -156,24 +171,41 @@ fn memory(rounds: usize) -> f64 {
 
 fn drain(rounds: usize) -> anyhow::Result<Vec<DrainFigure>> {
     let mut rig = Rig::new(LARGE_LOG2, RING_BYTES)?;
-    [0, 131_072, 1_048_576]
+    [4096, 131_072, 1_048_576]
         .map(|flows: u32| {
-            let (mut barrier, mut all) = (Vec::new(), Vec::new());
+            let course = Course::in_order(0, NUMBERS);
+            let (mut barrier, mut all, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+            rig.settle(course, &FRAME, flows)?;
             for _ in 0..rounds {
-                if flows != 0 {
-                    rig.vary("hotspot_xdp", Course::in_order(0, NUMBERS), &FRAME, flows)?;
-                }
-                let began = Instant::now();
-                wait_for_programs()?;
-                barrier.push(began.elapsed().as_secs_f64() * 1e3);
-                let began = Instant::now();
-                rig.drain()?;
-                all.push(began.elapsed().as_secs_f64() * 1e3);
+                barrier.push(milliseconds(wait_for_programs)?);
+                rig.vary("hotspot_xdp", course, &FRAME, flows)?;
+                all.push(milliseconds(|| rig.drain())?);
             }
-            Ok(DrainFigure { flows, barrier_ms: median(barrier), milliseconds: median(all) })
+            for _ in 0..rounds {
+                // Two generations are as wide as the flows of the two before needed them, and the second finds nothing to clear.
+                for _ in 0..2 {
+                    rig.vary("hotspot_xdp", course, &FRAME, flows)?;
+                    rig.drain()?;
+                }
+                rig.drain()?;
+                empty.push(milliseconds(|| rig.drain())?);
+            }
+            Ok(DrainFigure {
+                flows,
+                slots: u64::from(rig.capture.dimensions().reach_for(flows as usize)) + 1,
+                barrier_ms: median(barrier),
+                milliseconds: median(all),
+                empty_milliseconds: median(empty),
+            })
         })
         .into_iter()
         .collect()
+}
+
+fn milliseconds<T, E: Into<anyhow::Error>>(work: impl FnOnce() -> Result<T, E>) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    work().map_err(Into::into)?;
+    Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 
 fn verifier() -> anyhow::Result<Vec<VerifierFigure>> {
