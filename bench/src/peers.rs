@@ -238,7 +238,13 @@ impl Listening {
                 Ok(sum("flow_packets") + sum("overflow_packets"))
             }
             Self::Peer(listener, running, collector, dir) => {
-                running.stop()?;
+                if matches!(listener, Listener::Softflowd) {
+                    // Signals end it before it has exported anything.
+                    let shutdown = output_of(Command::new("softflowctl").arg("-c").arg(dir.join("ctl")).arg("shutdown"));
+                    running.ends_after(shutdown)?;
+                } else {
+                    running.stop()?;
+                }
                 if let Some(collector) = collector {
                     // What was exported last.
                     std::thread::sleep(Duration::from_secs(1));
@@ -298,9 +304,14 @@ impl Running {
         Ok(Self(gateway.spawn(&mut command)?))
     }
 
-    /// All of them write what they have when they are interrupted.
-    fn stop(mut self) -> Result<()> {
-        output_of(Command::new("kill").args(["-INT", &self.0.id().to_string()]))?;
+    /// Most of them write what they have when they are interrupted.
+    fn stop(self) -> Result<()> {
+        let interrupted = output_of(Command::new("kill").args(["-INT", &self.0.id().to_string()]));
+        self.ends_after(interrupted)
+    }
+
+    fn ends_after(mut self, asked: Result<String>) -> Result<()> {
+        asked?;
         wait_until("it ends", Duration::from_secs(60), || !matches!(self.0.try_wait(), Ok(None)))
     }
 }
