@@ -45,44 +45,41 @@ pub enum Remark {
 pub fn observe<S: notice::Source>(ctx: &S, frame: &Frame, hook: Hook, whole: impl FnOnce() -> Frame) -> Remark {
     let Some(place) = generation::here() else { return Remark::None };
     let tally = tally::of(place);
-    // One place in memory for whichever path needs it.
-    let mut packet = MaybeUninit::uninit();
     let link = plain::link(frame, hook);
-    let is_left = if let Some(plain) = link.as_ref().and_then(|link| plain::ipv4(frame, link, hook)) {
-        straight(frame, plain, place, tally, &mut packet)
+    let left = if let Some(plain) = link.as_ref().and_then(|link| plain::ipv4(frame, link, hook)) {
+        straight(frame, plain, place, tally)
     } else if let Some(plain) = link.as_ref().and_then(|link| plain::ipv6(frame, link, hook)) {
-        straight(frame, plain, place, tally, &mut packet)
+        straight(frame, plain, place, tally)
     } else {
-        any(ctx, whole(), hook, place, tally, &mut packet)
+        any(ctx, whole(), hook, place, tally)
     };
-    if !is_left {
-        return Remark::None;
-    }
+    let Some(packet) = left else { return Remark::None };
     // SAFETY: what is left was written.
-    let packet = unsafe { packet.assume_init_ref() };
-    if cache::add(packet, tally).is_err() && tally.end(Outcome::OverflowFull, packet.wire) {
+    let packet = unsafe { &*packet };
+    if cache::add(packet, place, tally).is_err() && tally.end(Outcome::OverflowFull, packet.wire) {
         return Remark::DetailLost;
     }
     Remark::None
 }
 
-/// The straight path; true where the packet, which it then writes, could not just be added to its flow.
+/// The straight path; gives the packet where it could not just be added to its flow.
 #[inline(always)]
-fn straight(frame: &Frame, plain: Plain, place: Place, tally: Counters, packet: &mut MaybeUninit<Packet>) -> bool {
+fn straight(frame: &Frame, plain: Plain, place: Place, tally: Counters) -> Option<*mut Packet> {
     let Plain { key, tcp_flags, headers_len } = plain;
     let wire = frame.on_wire(headers_len);
     tally.see(wire);
     let hash = cache::hash(&key, place);
     if cache::add_to_first(&key, hash, wire, tcp_flags, place) {
-        return false;
+        return None;
     }
+    let packet = cache::packet_at_hand(place)?;
     let parsed = Parsed { key: FlowKey::from_words(key), tcp_flags, headers_len };
-    packet.write(Packet { parsed, wire, place, hash });
-    in_memory(packet);
-    true
+    // SAFETY: a live element that only this CPU writes.
+    unsafe { packet.write(Packet { parsed, wire, active: place.active, hash }) };
+    Some(packet)
 }
 
-/// Every other frame; true where it is a packet of a flow, which it then writes.
+/// Every other frame; gives the packet where it is one of a flow.
 #[inline(always)]
 fn any<S: notice::Source>(
     ctx: &S,
@@ -90,12 +87,11 @@ fn any<S: notice::Source>(
     hook: Hook,
     place: Place,
     tally: Counters,
-    packet: &mut MaybeUninit<Packet>,
-) -> bool {
+) -> Option<*mut Packet> {
     let mut memory = MaybeUninit::uninit();
     // A function wants it in memory; the straight path does not.
     let frame = frame.put(&mut memory);
-    let packet = packet.as_mut_ptr();
+    let packet = cache::packet_at_hand(place)?;
     // SAFETY: points to a packet's memory, of which nothing is read before it is written.
     let parsed = unsafe { &mut *(&raw mut (*packet).parsed).cast::<MaybeUninit<Parsed>>() };
     if let Some(outcome) = Outcome::from_raw(parse::parse_into(frame, matches!(hook, Hook::Egress), parsed)) {
@@ -105,7 +101,7 @@ fn any<S: notice::Source>(
         if matches!(outcome, Outcome::Arp) {
             notice::of_arp(ctx, frame, hook, place, tally);
         }
-        return false;
+        return None;
     }
     // SAFETY: no outcome means that it was written.
     let parsed = unsafe { parsed.assume_init_ref() };
@@ -115,24 +111,12 @@ fn any<S: notice::Source>(
     // SAFETY: inside the packet's memory.
     unsafe { (&raw mut (*packet).wire).write(wire) };
     // SAFETY: as above.
-    unsafe { (&raw mut (*packet).place).write(place) };
+    unsafe { (&raw mut (*packet).active).write(place.active) };
     // SAFETY: as above.
     unsafe { (&raw mut (*packet).hash).write(hash) };
     // SAFETY: all of it was written.
-    notice::of_flow(ctx, frame, hook, unsafe { &*packet }, tally);
-    true
-}
-
-/// Keeps the compiler from writing the packet where the paths meet: until there all of it would have to be kept somewhere else.
-#[inline(always)]
-fn in_memory(packet: &mut MaybeUninit<Packet>) {
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: a move of a register to itself.
-    unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) packet.as_mut_ptr() => _, options(nostack, preserves_flags));
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    core::hint::black_box(packet);
+    notice::of_flow(ctx, frame, hook, unsafe { &*packet }, place, tally);
+    Some(packet)
 }
 
 /// What one frame adds to a counter.

@@ -102,24 +102,22 @@ impl Source for TcContext {
 /// Copies the packet of a flow where it is one that devices are known by. In a tunnel only what clients send, and not on a mirror port: looking
 /// for more would take the verifier beyond half of its limit.
 #[inline(always)]
-pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, hook: Hook, packet: &Packet, tally: Counters) {
+pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, hook: Hook, packet: &Packet, place: Place, tally: Counters) {
     if settings::decapsulate() != 0 && (matches!(hook, Hook::Egress) || settings::sides_by_address() != 0) {
         return;
     }
     // Nearly all packets leave here.
-    let protocol = packet.place.forget(packet.parsed.key.protocol as u64) as u8;
+    let protocol = packet.parsed.key.protocol;
     if protocol == UDP || protocol == ICMPV6 {
-        tell(of_packet(ctx, frame, packet), tally);
+        tell(of_packet(ctx, frame, packet, &place), tally);
     }
 }
 
 /// A function of its own: it keeps the program's stack within the limit.
 #[inline(never)]
-fn of_packet<S: Source>(ctx: &S, frame: &Frame, packet: &Packet) -> u32 {
-    // Forgotten, so that the verifier does not follow each way in which a packet was parsed through all of this.
-    let key = &packet.parsed.key;
-    let headers_len = packet.place.forget(packet.parsed.headers_len as u64) as usize;
-    let last = packet.place.forget(key.words()[5]);
+fn of_packet<S: Source>(ctx: &S, frame: &Frame, packet: &Packet, place: &Place) -> u32 {
+    let (key, headers_len) = (&packet.parsed.key, packet.parsed.headers_len);
+    let last = key.words()[5];
     let (ports, protocol) = ((last >> 16) as u32, (last >> 48) as u8);
     let (kind, found) = if protocol == UDP {
         let mirrored = settings::sides_by_address() != 0;
@@ -138,7 +136,7 @@ fn of_packet<S: Source>(ctx: &S, frame: &Frame, packet: &Packet) -> u32 {
         return NOT_ONE;
     };
     let Some(message) = found else { return NOT_ONE };
-    put(ctx, key, message.packed(), kind as u32, &packet.place)
+    put(ctx, key, message.packed(), kind as u32, place)
 }
 
 /// Where a message lies in the frame.

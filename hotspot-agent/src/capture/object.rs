@@ -153,6 +153,7 @@ pub fn load(
         .override_global("IS_PLAIN", &is_plain, true)
         .map_max_entries("SLOTS", dimensions.sets())
         .map_max_entries("HEADS", dimensions.cpus)
+        .map_max_entries("PACKETS", dimensions.cpus)
         .map_max_entries("RINGS", dimensions.cpus)
         .map_max_entries("OVERFLOW", OVERFLOW_CLIENTS_MAX)
         .map_max_entries("CLAIMED", dimensions.cpus * SHARES)
