@@ -153,7 +153,7 @@ fn memory(rounds: usize) -> f64 {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        next.swap(line, (random % line as u64) as usize);
+        next.swap(line, usize::try_from(random % line as u64).unwrap_or(0));
     }
     for (line, next) in next.iter().enumerate() {
         lines[line * LINE_WORDS] = (next * LINE_WORDS) as u64;

@@ -240,7 +240,8 @@ impl Listening {
             Self::Peer(listener, running, collector, dir) => {
                 if matches!(listener, Listener::Softflowd) {
                     // Signals end it before it has exported anything.
-                    let shutdown = output_of(Command::new("softflowctl").arg("-c").arg(dir.join("ctl")).arg("shutdown"));
+                    let shutdown =
+                        output_of(Command::new("softflowctl").arg("-c").arg(dir.join("ctl")).arg("shutdown"));
                     running.ends_after(shutdown)?;
                 } else {
                     running.stop()?;

@@ -11,11 +11,11 @@ pub struct Head {
     /// Multipliers of the slot hash, odd; on the line that is read anyway.
     pub hash_keys: [u64; 6],
     /// By half: which of the CPU's slots are used, as a mask of their numbers. Few flows are kept together, on few pages of memory; a
-    /// program whose flows get crowded widens it, and the agent narrows it again before a generation begins.
+    /// program whose flows get crowded takes all slots, and the agent narrows it again before a generation begins.
     pub reaches: [u32; 2],
     /// The first set of the CPU's range in each half.
     pub first_sets: [u32; 2],
-    /// By half: how many flows had to make room since the reach changed.
+    /// By half: how many flows had to make room.
     pub crowded: [u32; 2],
     /// What a program writes here it forgets to have known: see the programs' `Place::forget`.
     pub scratch: u64,

@@ -21,9 +21,8 @@ pub struct Place {
     pub active: Active,
 }
 
-/// A reach is widened when one in so many of its slots had to make room, four times: then its flows have it as wide as it was.
+/// A reach is too narrow when one in so many of its slots had to make room: one in 64.
 const CROWDED_SHIFT: u32 = 6;
-const WIDER_SHIFT: u32 = 2;
 
 impl Place {
     #[inline(always)]
@@ -78,23 +77,19 @@ impl Place {
         (both >> (half * u32::BITS)) as u32 as u64
     }
 
-    /// Notes that a flow had to make room, and widens the reach where that happens too often. Flows that were counted go on in another
-    /// slot then; their counts are added up as those of two generations are.
+    /// Notes that a flow had to make room, and gives the flows all slots where that happens too often. Those that were counted go on in
+    /// another slot then; their counts are added up as those of two generations are.
     #[inline(always)]
     pub fn crowd(self) {
         let half = self.half() as usize;
         // SAFETY: a live element of the map, and the index is 0 or 1.
         let crowded = unsafe { &mut *(&raw mut (*self.head).crowded).cast::<u32>().add(half) };
         *crowded += 1;
-        let (reach, whole) = (self.reach() as u32, (1 << settings::slots_per_cpu_log2()) - 1);
-        if *crowded <= reach >> CROWDED_SHIFT || reach >= whole {
-            return;
+        if *crowded > self.reach() as u32 >> CROWDED_SHIFT {
+            // SAFETY: as above. The agent writes only that of a half that is not written.
+            let reach = unsafe { &mut *(&raw mut (*self.head).reaches).cast::<u32>().add(half) };
+            *reach = (1 << settings::slots_per_cpu_log2()) - 1;
         }
-        *crowded = 0;
-        let wider = ((reach + 1) << WIDER_SHIFT) - 1;
-        // SAFETY: as above. The agent writes only that of a half that is not written.
-        let reach = unsafe { &mut *(&raw mut (*self.head).reaches).cast::<u32>().add(half) };
-        *reach = if wider < whole { wider } else { whole };
     }
 
     /// One of the random multipliers of the slot hash.

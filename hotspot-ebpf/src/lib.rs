@@ -81,13 +81,7 @@ fn straight(frame: &Frame, plain: Plain, place: Place, tally: Counters) -> Optio
 
 /// Every other frame; gives the packet where it is one of a flow.
 #[inline(always)]
-fn any<S: notice::Source>(
-    ctx: &S,
-    frame: Frame,
-    hook: Hook,
-    place: Place,
-    tally: Counters,
-) -> Option<*mut Packet> {
+fn any<S: notice::Source>(ctx: &S, frame: Frame, hook: Hook, place: Place, tally: Counters) -> Option<*mut Packet> {
     let mut memory = MaybeUninit::uninit();
     // A function wants it in memory; the straight path does not.
     let frame = frame.put(&mut memory);

@@ -99,20 +99,21 @@ fn flows_get_room_when_they_are_many_and_are_kept_together_when_they_are_few() {
     many_flows(&mut rig, 100);
     assert_eq!(maps.reach(), first, "it has room for few");
     many_flows(&mut rig, MANY);
-    let grown = maps.reach();
-    assert!(grown > first, "many do not fit");
+    assert_eq!(maps.reach(), whole, "many do not fit");
     many_flows(&mut rig, MANY);
     let drained = rig.drain();
     drained.assert_balanced();
-    assert!(drained.evicted().len() < usize::from(MANY) / 16, "{} had to make room", drained.evicted().len());
+    let evicted = drained.evicted().len();
+    assert!(evicted < usize::from(MANY) / 16, "{evicted} had to make room");
     let counted = |port| if port < 100 { 3 } else { 2 };
     assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, counted(port))).collect());
 
-    for _ in 0..4 {
+    // Those that made room last are not known.
+    for unknown in [evicted, 0, 0, 0] {
         many_flows(&mut rig, MANY);
         let drained = rig.drain();
         drained.assert_balanced();
-        assert_eq!(drained.announced(), 0, "all are known, however wide the reach was");
+        assert!(drained.announced() <= unknown, "{} of {unknown}, however wide the reach was", drained.announced());
         assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, 1)).collect());
     }
     let settled = maps.reach();

@@ -35,6 +35,13 @@ pub(crate) fn request(options: &[u8]) -> Vec<u8> {
     ethernet(&[], 0x0800, &ipv4_between([0; 4], ANYBODY, 17, &udp_with(68, 67, &payload)))
 }
 
+/// The gateway's lease of 10.20.0.77 for the client, 300 s.
+pub(crate) fn acknowledgement() -> Vec<u8> {
+    let payload = dhcp_message(5, CLIENT, [10, 20, 0, 77], &[51, 4, 0, 0, 1, 44]);
+    let packet = ipv4_between([10, 20, 0, 1], [10, 20, 0, 77], 17, &udp_with(67, 68, &payload));
+    ethernet_between(GATEWAY, CLIENT, &[], 0x0800, &packet)
+}
+
 /// A neighbour advertisement of the client for its own address.
 pub(crate) fn advertisement(hop_limit: u8) -> Vec<u8> {
     let message = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &CLIENT_V6, &[2, 1], &CLIENT].concat();
@@ -80,13 +87,12 @@ fn a_request_of_every_length_is_copied_up_to_what_a_frame_holds() {
 #[test]
 fn an_acknowledgement_of_the_gateway_is_a_lease_and_one_of_a_client_is_not() {
     let mut rig = Rig::new(10, 1 << 16);
-    let payload = dhcp_message(5, CLIENT, [10, 20, 0, 77], &[51, 4, 0, 0, 1, 44]);
-    let packet = ipv4_between([10, 20, 0, 1], [10, 20, 0, 77], 17, &udp_with(67, 68, &payload));
-    rig.tc("hotspot_egress", &ethernet_between(GATEWAY, CLIENT, &[], 0x0800, &packet));
+    let frame = acknowledgement();
+    rig.tc("hotspot_egress", &frame);
     let found = facts(&rig.drain());
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].event, DeviceEvent::Leased { ip: [10, 20, 0, 77].into(), lease_s: 300 });
-    rig.tc("hotspot_ingress", &ethernet(&[], 0x0800, &packet));
+    rig.tc("hotspot_ingress", &ethernet(&[], 0x0800, &frame[14..]));
     let drained = rig.drain();
     drained.assert_balanced();
     assert_eq!((happened(&drained, "noticed"), facts(&drained)), (0, vec![]));

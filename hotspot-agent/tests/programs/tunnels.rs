@@ -7,7 +7,7 @@ use hotspot_core::MacAddr;
 use hotspot_core::fact::{DeviceEvent, DeviceFact};
 use hotspot_tests::frames::{CLIENT, CLIENT_V6, GATEWAY, ethernet, ethernet_between, ipv4, ipv6, udp};
 
-use crate::notices::{advertisement, arp, facts, happened, request};
+use crate::notices::{acknowledgement, advertisement, arp, facts, happened, request};
 use crate::rig::{Rig, flow, outcome};
 
 const ACCESS_POINT: [u8; 6] = [0x02, 0, 0, 0, 1, 1];
@@ -123,6 +123,23 @@ fn ethernet_in_gre_is_opened() {
     for flags in [0, 0x2000, 0x3000, 0xb000] {
         assert_inner(flow(&mut rig, &outer(&[], &ipv4(GRE, &[], 0, &gre(flags, 0x6558, &inner())))).key);
         assert_inner(flow(&mut rig, &outer(&[], &ipv6(GRE, &gre(flags, 0x6558, &inner())))).key);
+    }
+}
+
+#[test]
+fn a_lease_is_seen_in_a_tunnel_too() {
+    for is_gre in [false, true] {
+        let mut rig = decapsulating();
+        let inner = acknowledgement();
+        let (protocol, tunnel) = if is_gre { (GRE, gre(0x2000, 0x6558, &inner)) } else { (UDP, vxlan(VXLAN, &inner)) };
+        let frame = ethernet_between(CONTROLLER, ACCESS_POINT, &[], 0x0800, &ipv4(protocol, &[], 0, &tunnel));
+        rig.tc("hotspot_egress", &frame);
+        let drained = rig.drain();
+        drained.assert_balanced();
+        let found = facts(&drained);
+        assert_eq!(found.len(), 1, "GRE {is_gre}");
+        assert_eq!(found[0].event, DeviceEvent::Leased { ip: [10, 20, 0, 77].into(), lease_s: 300 });
+        assert_eq!(found[0].client_mac, MacAddr(CLIENT));
     }
 }
 
