@@ -37,7 +37,7 @@ impl Course {
     }
 }
 
-/// A reach grows at once and shrinks by half from one generation to the next: from 2 097 152 slots to 4 096 in nine.
+/// A reach grows at once and shrinks by half from one generation to the next: from 2 097 152 slots to 16 384 in seven.
 const GENERATIONS_TO_SETTLE: usize = 12;
 
 pub(crate) struct Rig {

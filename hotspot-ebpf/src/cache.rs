@@ -13,8 +13,8 @@ use crate::parse::Parsed;
 use crate::tally::Counters;
 use crate::{Wire, announce, clock, settings, share};
 
-/// Index: (half × CPUs + CPU) × sets per CPU + set. The loader sets the size. A flow may lie in each slot of one set, so that one
-/// look-up finds them all, and when each was claimed.
+/// Index: (half × CPUs + CPU) × sets per CPU + set. The loader sets the size. A flow may lie in each slot of a set, so that one look-up
+/// finds them all, and when each was claimed; where the set was full, in its neighbour.
 #[btf_map]
 static SLOTS: Array<Set, 1, MMAPABLE> = Array::new();
 
@@ -260,14 +260,14 @@ fn way_of(hash: u64, way: u32) -> u32 {
     hash as u32 % WAYS ^ way
 }
 
-/// 2⁶⁴ by the golden ratio, odd.
+/// 2⁶⁴ divided by the golden ratio, odd (D. Knuth, The Art of Computer Programming 3, §6.4).
 const FINAL: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Multilinear hash of the key's words with random odd multipliers, cut to the slots of one CPU.
 ///
-/// The highest bits are those that every bit of a word reaches. Two keys share a slot with a probability of at most two in the number
-/// of slots, unless they differ in nothing but the uppermost bits of words (M. Dietzfelbinger, T. Hagerup, J. Katajainen,
-/// M. Penttonen: A reliable randomized algorithm for the closest-pair problem, 1997).
+/// Two keys hardly ever have the same sum, unless they differ in nothing but the uppermost bits of words (M. Dietzfelbinger, T. Hagerup,
+/// J. Katajainen, M. Penttonen: A reliable randomized algorithm for the closest-pair problem, 1997), but sums of keys that resemble each
+/// other lie in patterns: the last step spreads them, so that how full sets get does not depend on luck with the multipliers.
 #[inline(always)]
 pub fn hash(words: &Words, place: Place) -> u64 {
     let mut sum = 0u64;

@@ -19,7 +19,7 @@ const OVERFLOW_CLIENTS_MAX: u32 = 65_536;
 /// Slots in reach for each flow, at least: so few flows share a set that hardly any has to make room.
 const SLOTS_PER_FLOW: usize = 4;
 /// The smallest reach.
-const REACH_MIN: usize = 4096;
+const REACH_MIN: usize = 16_384;
 
 /// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
 pub const SHARED_MAPS: [&str; 11] = [

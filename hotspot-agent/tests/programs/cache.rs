@@ -91,8 +91,8 @@ fn packets_by_port(drained: &Drained) -> BTreeMap<u16, u64> {
 #[test]
 fn flows_get_room_when_they_are_many_and_are_kept_together_when_they_are_few() {
     const MANY: u16 = 20_000;
-    let whole = (1 << 18) - 1;
-    let mut rig = Rig::new(18, 8 << 20);
+    let whole = (1 << 19) - 1;
+    let mut rig = Rig::new(19, 8 << 20);
     let maps = Maps::of(&rig);
     let first = maps.reach();
     assert!(first < whole / 16, "a cache begins small: {first}");
