@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context;
 use hotspot_agent::capture::barrier::wait_for_programs;
 use hotspot_tests::frames::{ethernet, ipv4, ipv6, tcp, udp};
+use hotspot_tests::random::Random;
 use serde::Serialize;
 
 use crate::capture::FRAME;
@@ -148,12 +149,9 @@ fn memory(rounds: usize) -> f64 {
     let mut lines = vec![0_u64; LINES * LINE_WORDS];
     // Every line leads to another, and all of them lie on one way (S. Sattolo: An algorithm to generate a random cyclic permutation, 1986).
     let mut next: Vec<usize> = (0..LINES).collect();
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = Random::new(1);
     for line in (1..LINES).rev() {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        next.swap(line, usize::try_from(random % line as u64).unwrap_or(0));
+        next.swap(line, random.index(line));
     }
     for (line, next) in next.iter().enumerate() {
         lines[line * LINE_WORDS] = (next * LINE_WORDS) as u64;

@@ -240,16 +240,14 @@ impl Listening {
             Self::Peer(listener, running, collector, dir) => {
                 if matches!(listener, Listener::Softflowd) {
                     // Signals end it before it has exported anything.
-                    let shutdown =
-                        output_of(Command::new("softflowctl").arg("-c").arg(dir.join("ctl")).arg("shutdown"));
-                    running.ends_after(shutdown)?;
+                    running.stop_by(Command::new("softflowctl").arg("-c").arg(dir.join("ctl")).arg("shutdown"))?;
                 } else {
-                    running.stop()?;
+                    running.interrupt()?;
                 }
                 if let Some(collector) = collector {
                     // What was exported last.
                     std::thread::sleep(Duration::from_secs(1));
-                    collector.stop()?;
+                    collector.interrupt()?;
                 }
                 match listener {
                     Listener::Softflowd | Listener::Nfpcapd => packets_by_nfdump(&dir),
@@ -306,13 +304,13 @@ impl Running {
     }
 
     /// Most of them write what they have when they are interrupted.
-    fn stop(self) -> Result<()> {
-        let interrupted = output_of(Command::new("kill").args(["-INT", &self.0.id().to_string()]));
-        self.ends_after(interrupted)
+    fn interrupt(self) -> Result<()> {
+        let pid = self.0.id().to_string();
+        self.stop_by(Command::new("kill").args(["-INT", &pid]))
     }
 
-    fn ends_after(mut self, asked: Result<String>) -> Result<()> {
-        asked?;
+    fn stop_by(mut self, command: &mut Command) -> Result<()> {
+        output_of(command)?;
         wait_until("it ends", Duration::from_secs(60), || !matches!(self.0.try_wait(), Ok(None)))
     }
 }

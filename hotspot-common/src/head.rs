@@ -17,9 +17,7 @@ pub struct Head {
     pub first_sets: [u32; 2],
     /// By half: how many flows had to make room.
     pub crowded: [u32; 2],
-    /// What a program writes here it forgets to have known: see the programs' `Place::forget`.
-    pub scratch: u64,
-    pub padding: [u64; 5],
+    pub padding: [u64; 6],
     /// By half and interface. Only programs on this CPU write them.
     pub tallies: [[Tally; INTERFACES_MAX as usize]; 2],
 }
@@ -32,8 +30,7 @@ impl Head {
         reaches: [0; 2],
         first_sets: [0; 2],
         crowded: [0; 2],
-        scratch: 0,
-        padding: [0; 5],
+        padding: [0; 6],
         tallies: [[Tally::EMPTY; INTERFACES_MAX as usize]; 2],
     };
 }

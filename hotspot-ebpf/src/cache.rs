@@ -21,6 +21,9 @@ static SLOTS: Array<Set, 1, MMAPABLE> = Array::new();
 /// How many sets a flow may lie in.
 const SETS: u32 = 2;
 
+/// How many slots of the first one the straight path looks at.
+const WAYS_AT_ONCE: u32 = 2;
+
 /// TCP flags that end and begin a connection.
 const FIN_OR_RST: u8 = 0b0000_0101;
 const SYN: u8 = 0b0000_0010;
@@ -71,36 +74,36 @@ impl Room {
     }
 }
 
-/// Adds a packet to its flow where that is the first slot that is looked at, as it nearly always is; `false` where it is not, or has
-/// to begin anew. The key must not be all zeros, as that of an empty slot is, and the packet must not open a connection.
+/// Adds a packet to its flow where that is in one of the slots that are looked at first, as it nearly always is; `false` where it is not,
+/// or has to begin anew. The key must not be all zeros, as that of an empty slot is, and the packet must not open a connection.
 #[inline(always)]
-pub fn add_to_first(words: &Words, hash: u64, wire: Wire, tcp_flags: u8, place: Place) -> bool {
+pub fn add_at_once(words: &Words, hash: u64, wire: Wire, tcp_flags: u8, place: Place) -> bool {
     let Some(set) = set_of(place.active.first_set, hash & place.reach()) else { return false };
-    // SAFETY: a live slot of the map that only this CPU writes.
-    let slot = unsafe { &mut *slot_of(set, way_of(hash, 0)) };
-    if same(slot.key.words(), words) {
-        return grow(slot, wire, tcp_flags);
+    for way in 0..WAYS_AT_ONCE {
+        // SAFETY: a live slot of the map that only this CPU writes.
+        let slot = unsafe { &mut *slot_of(set, way_of(hash, way)) };
+        if same(slot.key.words(), words) {
+            return grow(slot, wire, tcp_flags);
+        }
     }
-    // SAFETY: as above.
-    let slot = unsafe { &mut *slot_of(set, way_of(hash, 1)) };
-    same(slot.key.words(), words) && grow(slot, wire, tcp_flags)
+    false
 }
 
 /// The packet is counted.
 const ADDED: u32 = 1;
 /// The flow is not in a set whose slots are all taken.
-const FULL: u32 = 2;
+const SET_IS_FULL: u32 = 2;
 
 /// Adds a packet to its flow, wherever that is. `Err` only where neither slot, ring nor overflow total has room.
 #[inline(always)]
 pub fn add(packet: &Packet, place: Place, tally: Counters) -> Result<(), Full> {
-    let mut done = place.forget(add_in_set(packet, place.head, 0, tally) as u64) as u32;
-    for turn in 1..SETS {
-        if done == FULL {
-            done = place.forget(add_in_set(packet, place.head, turn, tally) as u64) as u32;
+    let mut done = SET_IS_FULL;
+    for turn in 0..SETS {
+        if done == SET_IS_FULL {
+            done = add_in_set(packet, place.head, turn, tally);
         }
     }
-    if done == FULL {
+    if done == SET_IS_FULL {
         done = add_instead(packet, place.head, tally);
     }
     if done == ADDED { Ok(()) } else { Err(Full) }
@@ -128,7 +131,7 @@ fn add_in_set(packet: &Packet, head: *mut Head, turn: u32, tally: Counters) -> u
             return claim(packet, head, set, Room::Free.of(way), tally);
         }
     }
-    FULL
+    SET_IS_FULL
 }
 
 /// Gives the packet's flow the slot of its first set whose last packet is the longest ago.
@@ -170,7 +173,6 @@ fn grow(slot: &mut Slot, wire: Wire, tcp_flags: u8) -> bool {
 #[inline(never)]
 fn claim(packet: &Packet, head: *mut Head, set: *mut Set, choice: u64, tally: Counters) -> u32 {
     let place = Place { head, active: packet.active };
-    let choice = place.forget(choice);
     let (room, way) = ((choice >> u32::BITS) as u32, choice as u32);
     // SAFETY: in a live element of the map that only this CPU writes.
     let slot = unsafe { &mut *slot_of(set, way) };

@@ -36,20 +36,6 @@ impl Place {
         cpu()
     }
 
-    /// The same value, of whose origin the verifier knows nothing any more.
-    ///
-    /// Where a value is added to a pointer it follows all that the value was made of, and tells every state apart in which one part
-    /// of it is known (`mark_chain_precision` in kernel/bpf/verifier.c). Reading from a map is where that ends.
-    #[inline(always)]
-    pub fn forget(self, value: u64) -> u64 {
-        // SAFETY: a live element of the map.
-        let scratch = unsafe { &raw mut (*self.head).scratch };
-        // SAFETY: as above; only this CPU writes it.
-        unsafe { scratch.write_volatile(value) };
-        // SAFETY: as above.
-        unsafe { scratch.read_volatile() }
-    }
-
     /// The first set of this CPU's range in the half that is not written.
     #[inline(always)]
     pub fn other_first_set(self) -> u32 {

@@ -69,7 +69,7 @@ fn straight(frame: &Frame, plain: Plain, place: Place, tally: Counters) -> Optio
     let wire = frame.on_wire(headers_len);
     tally.see(wire);
     let hash = cache::hash(&key, place);
-    if cache::add_to_first(&key, hash, wire, tcp_flags, place) {
+    if cache::add_at_once(&key, hash, wire, tcp_flags, place) {
         return None;
     }
     let packet = cache::packet_at_hand(place)?;
@@ -109,7 +109,7 @@ fn any<S: notice::Source>(ctx: &S, frame: Frame, hook: Hook, place: Place, tally
     // SAFETY: as above.
     unsafe { (&raw mut (*packet).hash).write(hash) };
     // SAFETY: all of it was written.
-    notice::of_flow(ctx, frame, hook, unsafe { &*packet }, place, tally);
+    notice::of_flow(ctx, frame, unsafe { &*packet }, place, tally);
     Some(packet)
 }
 

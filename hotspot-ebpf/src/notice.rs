@@ -102,11 +102,11 @@ impl Source for TcContext {
 /// Copies the packet of a flow where it is one that devices are known by. Not in tunnels on a mirror port: looking there too
 /// would take the verifier beyond half of its limit.
 #[inline(always)]
-pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, hook: Hook, packet: &Packet, place: Place, tally: Counters) {
-    // Nearly all packets leave here.
+pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, packet: &Packet, place: Place, tally: Counters) {
     if settings::decapsulate() != 0 && settings::sides_by_address() != 0 {
         return;
     }
+    // Nearly all packets leave here.
     let protocol = packet.parsed.key.protocol;
     if protocol == UDP || protocol == ICMPV6 {
         tell(of_packet(ctx, frame, packet, &place), tally);

@@ -234,6 +234,9 @@ impl Capture {
     /// Says how far the flows of each CPU may be spread in the half a generation is about to be written to: as far as as many as were
     /// read last need it, and at least half as far as in the generation that ends now, which may have been too narrow.
     fn set_reaches(&self, generation: u64) {
+        if !self.maps.layout.has_reaches {
+            return;
+        }
         let (dimensions, next) = (self.maps.dimensions, half(generation));
         for (cpu, flows) in (0..dimensions.cpus).zip(&self.flows_of_cpus) {
             let before = self.maps.reach(cpu, 1 - next);
@@ -244,14 +247,13 @@ impl Capture {
     /// Empties the half a generation is about to be written to.
     fn clear_half(&mut self, generation: u64) -> Result<(), CaptureError> {
         let dimensions = self.maps.dimensions;
-        let start = dimensions.first_slot(half(generation), 0);
-        let per_half = dimensions.slots_per_cpu() * dimensions.cpus as usize;
         if self.occupied_half == Some(generation & 1) {
             for index in self.occupied.drain(..) {
                 self.maps.sets.write_slot(index as usize, Slot::default());
             }
         } else {
-            for index in start..start + per_half {
+            let start = dimensions.first_slot(half(generation), 0);
+            for index in start..start + dimensions.slots() as usize / 2 {
                 self.maps.sets.write_slot(index, Slot::default());
             }
         }

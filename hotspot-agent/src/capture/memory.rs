@@ -145,8 +145,8 @@ impl MappedArray<Set> {
         let sets = self.settled(slots.start / ways..slots.end / ways, proof);
         slots.step_by(ways).zip(sets).try_for_each(|(first, set)| {
             let both = set.slots.iter().zip(&set.births);
-            let in_use = (first..).zip(both).filter(|(_, (slot, _))| slot.packets != 0);
-            in_use.into_iter().try_for_each(|(index, (slot, birth))| give(index, slot, birth))
+            let mut in_use = (first..).zip(both).filter(|(_, (slot, _))| slot.packets != 0);
+            in_use.try_for_each(|(index, (slot, birth))| give(index, slot, birth))
         })
     }
 

@@ -51,11 +51,6 @@ impl Dimensions {
         (2 * self.cpus) << self.slots_per_cpu_log2
     }
 
-    #[must_use]
-    pub fn slots_per_cpu(&self) -> usize {
-        1 << self.slots_per_cpu_log2
-    }
-
     /// All slots of a CPU, as a mask of their numbers.
     #[must_use]
     pub fn whole_reach(&self) -> u32 {
