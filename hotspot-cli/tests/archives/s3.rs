@@ -78,6 +78,14 @@ impl S3 {
         names
     }
 
+    /// Removes all objects below a prefix. The server is started anew for that: it may still be at work on what a client that was
+    /// killed had sent, and would put it after the others are gone.
+    pub(crate) fn remove_all(&self, prefix: &str) {
+        kill(&self.server);
+        fs::remove_dir_all(self.object(prefix)).unwrap();
+        self.run();
+    }
+
     /// Gives a command the endpoint and the credentials.
     pub(crate) fn env<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         Self::env_at(command, self.port)
