@@ -93,6 +93,8 @@ impl Toolchain {
             format!("--cfg=bpf_target_arch=\"{}\"", bpf_arch()),
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
+            // 32-bit instructions: Linux 5.1, older than the ring buffers (5.8).
+            "-Ctarget-cpu=v3".to_owned(),
         ];
         let flags = flags.into_iter().chain(self.remapped_paths(source)).collect::<Vec<_>>();
         let path = env::var_os("PATH").unwrap_or_default();

@@ -234,7 +234,7 @@ fn is_known(packet: &Packet, place: Place) -> bool {
 /// The set a flow may lie in, of those that begin with `first_set`.
 #[inline(always)]
 fn set_of(first_set: u32, hash: u64) -> Option<*mut Set> {
-    SLOTS.get_ptr_mut(first_set + (hash / WAYS as u64) as u32)
+    SLOTS.get_ptr_mut(first_set + hash as u32 / WAYS)
 }
 
 /// The same for the set that is looked at as number `turn`: where a set is full its neighbour is tried.
@@ -265,6 +265,9 @@ fn way_of(hash: u64, way: u32) -> u32 {
 /// 2⁶⁴ divided by the golden ratio, odd (D. Knuth, The Art of Computer Programming 3, §6.4).
 const FINAL: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// What is left of a hash: more than there are slots, whose number the reach cuts it to.
+const HASH_BITS: u32 = 28;
+
 /// Multilinear hash of the key's words with random odd multipliers, cut to the slots of one CPU.
 ///
 /// Two keys hardly ever have the same sum, unless they differ in nothing but the uppermost bits of words (M. Dietzfelbinger, T. Hagerup,
@@ -276,7 +279,7 @@ pub fn hash(words: &Words, place: Place) -> u64 {
     for word in 0..words.len() {
         sum = sum.wrapping_add(mix(words, word, place));
     }
-    (sum ^ sum >> 32).wrapping_mul(FINAL) >> settings::hash_shift()
+    (sum ^ sum >> 32).wrapping_mul(FINAL) >> (u64::BITS - HASH_BITS)
 }
 
 /// What one word adds to a hash. The first four are addresses, whose last bytes vary most: they must not be the uppermost.

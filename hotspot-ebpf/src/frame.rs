@@ -152,6 +152,22 @@ impl Frame {
         Some(Bytes { start })
     }
 
+    /// The first `LEN` bytes; `None` where the frame is shorter.
+    #[inline(always)]
+    pub fn start<const LEN: usize>(&self) -> Option<Bytes<LEN>> {
+        self.longer(Bytes::<0> { start: self.data })
+    }
+
+    /// More bytes from where others are; `None` where the frame ends before they do.
+    #[inline(always)]
+    pub fn longer<const LEN: usize, const MORE: usize>(&self, bytes: Bytes<LEN>) -> Option<Bytes<MORE>> {
+        let start = bytes.start;
+        if as_computed(start + MORE) > self.data_end {
+            return None;
+        }
+        Some(Bytes { start })
+    }
+
     /// Packets and bytes on the wire: each segment of a GSO packet is a frame with its own `headers_len` bytes of headers.
     #[inline(always)]
     pub fn on_wire(&self, headers_len: usize) -> Wire {
@@ -187,15 +203,6 @@ impl<const LEN: usize> Bytes<LEN> {
         // SAFETY: within the packet, as checked above and again by the verifier. The load may be unaligned: it compiles to
         // one BPF instruction, which the verifier accepts only where the machine can do it.
         unsafe { ((self.start + OFFSET) as *const T).read() }
-    }
-
-    /// Two 16-bit numbers in a row, such as ports.
-    #[inline(always)]
-    pub fn read_pair<const OFFSET: usize>(self) -> (u16, u16) {
-        const { assert!(OFFSET + 4 <= LEN) };
-        // SAFETY: within the packet, as for `read`.
-        let second = unsafe { ((self.start + OFFSET + 2) as *const u16).read() };
-        (self.number::<OFFSET>(), u16::from_be(second))
     }
 
     /// The 16-bit number in network byte order at a constant offset.

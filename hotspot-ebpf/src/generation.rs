@@ -58,9 +58,8 @@ impl Place {
 
     #[inline(always)]
     fn reach_of(self, half: u32) -> u64 {
-        // SAFETY: a live element of the map; volatile because the agent writes it.
-        let both = unsafe { (&raw const (*self.head).reaches).cast::<u64>().read_volatile() };
-        (both >> (half * u32::BITS)) as u32 as u64
+        // SAFETY: a live element of the map, and the index is 0 or 1; volatile because the agent writes it.
+        unsafe { (&raw const (*self.head).reaches).cast::<u32>().add(half as usize).read_volatile() as u64 }
     }
 
     /// Notes that a flow had to make room, and gives the flows all slots where that happens too often. Those that were counted go on in

@@ -73,7 +73,7 @@ fn straight(frame: &Frame, plain: Plain, place: Place, tally: Counters) -> Optio
         return None;
     }
     let packet = cache::packet_at_hand(place)?;
-    let parsed = Parsed { key: FlowKey::from_words(key), tcp_flags, headers_len };
+    let parsed = Parsed { key: FlowKey::from_words(key), tcp_flags, headers_len: 0 };
     // SAFETY: a live element that only this CPU writes.
     unsafe { packet.write(Packet { parsed, wire, active: place.active, hash }) };
     Some(packet)

@@ -27,7 +27,8 @@ pub struct Parsed {
     pub key: FlowKey,
     /// 0 for other protocols than TCP.
     pub tcp_flags: u8,
-    /// Bytes from the start of the frame to the end of the transport header: what every segment of a GSO packet repeats.
+    /// Bytes from the start of the frame to the end of the transport header: what every segment of a GSO packet repeats. 0 where it was
+    /// made use of, and nothing needs it any more.
     pub headers_len: usize,
 }
 

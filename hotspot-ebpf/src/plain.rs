@@ -6,7 +6,7 @@
 use hotspot_common::{Direction, FlowKey};
 
 use crate::cache::Words;
-use crate::frame::Frame;
+use crate::frame::{Bytes, Frame};
 use crate::parse::mapped;
 use crate::settings;
 use crate::sides::Hook;
@@ -18,6 +18,9 @@ const TCP_LEN: usize = 14;
 const ETHERNET_LEN: usize = 14;
 /// IEEE 802.1Q.
 const TAG_LEN: usize = 4;
+/// Ethertypes of tags, as they lie in memory.
+const CUSTOMER_TAG: u16 = 0x8100_u16.to_be();
+const SERVICE_TAG: u16 = 0x88a8_u16.to_be();
 
 // Where headers start in a frame without a tag; a tag moves them all.
 const IPV4: usize = ETHERNET_LEN;
@@ -41,12 +44,16 @@ pub struct Plain {
     pub headers_len: usize,
 }
 
+/// The least that is read at once from where the frame starts, tags left out: the smallest frame of all, IPv4 with UDP.
+const START_LEN: usize = IPV4_TRANSPORT + UDP_LEN;
+
 /// Ethernet of a frame that may be one for the straight path.
 pub struct Link {
     /// The client's address, and above it its VLAN.
     mac_and_vlan: u64,
-    /// Bytes of tags in the frame.
-    tag_len: usize,
+    /// What is in the frame, tags left out.
+    start: Bytes<START_LEN>,
+    len: usize,
 }
 
 /// Ethernet with no tag, or one in the frame or its metadata.
@@ -55,23 +62,33 @@ pub fn link(frame: &Frame, hook: Hook) -> Option<Link> {
     if settings::is_plain() == 0 {
         return None;
     }
-    let start = frame.bytes::<{ ETHERNET_LEN + TAG_LEN }>(0)?;
-    // Each with the two bytes after it.
-    let (source, destination) = (start.read::<u64, 6>(), start.read::<u64, 0>());
-    let mac = sides(hook, source, destination).0 << 16 >> 16;
-    let (control, tag_len) = match (frame.metadata_tag(), start.number::<12>()) {
+    let start = frame.start::<START_LEN>()?;
+    // Each with the two bytes beside it.
+    let (source, destination) = (start.read::<u64, 4>() >> 16, start.read::<u64, 0>() << 16 >> 16);
+    let mac = sides(hook, source, destination).0;
+    let is_tagged = matches!(start.read::<u16, 12>(), CUSTOMER_TAG | SERVICE_TAG);
+    match frame.metadata_tag() {
         // Another in the frame is no IP.
-        (Some(control), _) => (control, 0),
-        (None, 0x8100 | 0x88a8) => (start.number::<14>(), TAG_LEN),
-        (None, _) => return Some(Link { mac_and_vlan: mac, tag_len: 0 }),
-    };
-    Some(Link { mac_and_vlan: mac | (control as u64) << 52 >> 4, tag_len: frame.anywhere(tag_len) })
+        Some(control) => Some(Link { mac_and_vlan: mac | vlan(control), start, len: frame.len() }),
+        None if is_tagged => {
+            let control = start.number::<14>();
+            let start = frame.bytes::<START_LEN>(frame.anywhere(TAG_LEN))?;
+            Some(Link { mac_and_vlan: mac | vlan(control), start, len: frame.len() - TAG_LEN })
+        }
+        None => Some(Link { mac_and_vlan: mac, start, len: frame.len() }),
+    }
+}
+
+/// The identifier in a tag's control information, as it lies in the key's word.
+#[inline(always)]
+fn vlan(control: u16) -> u64 {
+    (control as u64) << 52 >> 4
 }
 
 /// IPv4 without options that is no fragment, and TCP or UDP.
 #[inline(always)]
 pub fn ipv4(frame: &Frame, link: &Link, hook: Hook) -> Option<Plain> {
-    let start = frame.bytes::<{ IPV4_TRANSPORT + UDP_LEN }>(link.tag_len)?;
+    let start = link.start;
     // Ethertype, version and header length as they lie in memory.
     if start.read::<u32, 12>() & 0x00ff_ffff != 0x45_0008 {
         return None;
@@ -81,37 +98,37 @@ pub fn ipv4(frame: &Frame, link: &Link, hook: Hook) -> Option<Plain> {
         return None;
     }
     let end = IPV4 + start.number::<16>() as usize;
-    if end + link.tag_len > frame.len() {
+    if end > link.len {
         return None;
     }
     let tcp = || {
-        let start = frame.bytes::<{ IPV4_TRANSPORT + TCP_LEN }>(link.tag_len)?;
+        let start = frame.longer::<START_LEN, { IPV4_TRANSPORT + TCP_LEN }>(start)?;
         Some(start.read::<u16, { IPV4_TRANSPORT + 12 }>())
     };
-    let (protocol, ports) = (start.read::<u8, 23>(), start.read_pair::<IPV4_TRANSPORT>());
+    let (protocol, ports) = (start.read::<u8, 23>(), start.read::<u32, IPV4_TRANSPORT>());
     let transport = Transport::new(protocol, ports, tcp, end, IPV4_TRANSPORT)?;
     let (source, destination) = (mapped(start.read::<u32, 26>())[1], mapped(start.read::<u32, 30>())[1]);
     let (client, peer) = sides(hook, source, destination);
-    transport.plain([0, client, 0, peer], link, hook, DHCP_SERVER)
+    transport.plain([0, client, 0, peer], frame, link, hook, DHCP_SERVER)
 }
 
 /// IPv6 without extension headers, and TCP or UDP.
 #[inline(always)]
 pub fn ipv6(frame: &Frame, link: &Link, hook: Hook) -> Option<Plain> {
-    let start = frame.bytes::<{ IPV6_TRANSPORT + UDP_LEN }>(link.tag_len)?;
+    let start = frame.longer::<START_LEN, { IPV6_TRANSPORT + UDP_LEN }>(link.start)?;
     // Ethertype and version.
     if start.read::<u32, 12>() & 0x00f0_ffff != 0x60_dd86 {
         return None;
     }
     let end = IPV6_TRANSPORT + start.number::<18>() as usize;
-    if end + link.tag_len > frame.len() {
+    if end > link.len {
         return None;
     }
     let tcp = || {
-        let start = frame.bytes::<{ IPV6_TRANSPORT + TCP_LEN }>(link.tag_len)?;
+        let start = frame.longer::<START_LEN, { IPV6_TRANSPORT + TCP_LEN }>(link.start)?;
         Some(start.read::<u16, { IPV6_TRANSPORT + 12 }>())
     };
-    let (protocol, ports) = (start.read::<u8, 20>(), start.read_pair::<IPV6_TRANSPORT>());
+    let (protocol, ports) = (start.read::<u8, 20>(), start.read::<u32, IPV6_TRANSPORT>());
     let transport = Transport::new(protocol, ports, tcp, end, IPV6_TRANSPORT)?;
     let (client_high, peer_high) = sides(hook, start.read::<u64, 22>(), start.read::<u64, 38>());
     // May be in the form of IPv4's, which is refused.
@@ -120,7 +137,7 @@ pub fn ipv6(frame: &Frame, link: &Link, hook: Hook) -> Option<Plain> {
     }
     let (client_low, peer_low) = sides(hook, start.read::<u64, 30>(), start.read::<u64, 46>());
     let addresses = [client_high, client_low, peer_high, peer_low];
-    transport.plain(addresses, link, hook, DHCPV6_SERVER)
+    transport.plain(addresses, frame, link, hook, DHCPV6_SERVER)
 }
 
 #[inline(always)]
@@ -134,23 +151,17 @@ fn sides<T>(hook: Hook, source: T, destination: T) -> (T, T) {
 /// What is read of TCP or UDP.
 struct Transport {
     protocol: u8,
-    source_port: u16,
-    destination_port: u16,
+    /// Source port, and below it the destination's.
+    ports: u32,
     tcp_flags: u8,
     /// As [`Plain`], without a tag.
     headers_len: usize,
 }
 
 impl Transport {
-    /// `tcp` reads the two bytes of TCP that hold its header's length and its flags; `end` is where the IP packet ends.
+    /// `ports` are as they lie in memory; `tcp` reads the two bytes of TCP that hold its header's length and its flags; `end` is where the IP packet ends.
     #[inline(always)]
-    fn new(
-        protocol: u8,
-        (source_port, destination_port): (u16, u16),
-        tcp: impl FnOnce() -> Option<u16>,
-        end: usize,
-        offset: usize,
-    ) -> Option<Self> {
+    fn new(protocol: u8, ports: u32, tcp: impl FnOnce() -> Option<u16>, end: usize, offset: usize) -> Option<Self> {
         let (tcp_flags, header_len, len_min) = match protocol {
             UDP => (0, UDP_LEN, UDP_LEN),
             TCP => {
@@ -163,7 +174,7 @@ impl Transport {
         if offset + len_min > end || tcp_flags & SYN_ACK == SYN {
             return None;
         }
-        Some(Self { protocol, source_port, destination_port, tcp_flags, headers_len: offset + header_len })
+        Some(Self { protocol, ports: u32::from_be(ports), tcp_flags, headers_len: offset + header_len })
     }
 
     /// `None` where the peer's port is `server`: such a packet may be a notice.
@@ -171,27 +182,27 @@ impl Transport {
     fn plain(
         self,
         [client_high, client_low, peer_high, peer_low]: [u64; 4],
+        frame: &Frame,
         link: &Link,
         hook: Hook,
         server: u16,
     ) -> Option<Plain> {
-        let (client_port, peer_port) = sides(hook, self.source_port, self.destination_port);
-        if peer_port == server {
+        let ports = self.ports as u64;
+        let (source, destination) = (ports >> 16, ports & 0xffff);
+        if sides(hook, source, destination).1 == server as u64 {
             return None;
         }
-        let direction = match hook {
-            Hook::Ingress => Direction::Out,
-            Hook::Egress => Direction::In,
+        // The client's port above 16 bits, the peer's above 32.
+        let (ports, direction) = match hook {
+            Hook::Ingress => (source << 16 | destination << 32, Direction::Out),
+            Hook::Egress => (ports << 16, Direction::In),
         };
-        let origin = FlowKey::origin(settings::interface() as u8, direction);
-        let last = (client_port as u64) << 16
-            | (peer_port as u64) << 32
-            | (self.protocol as u64) << 48
-            | (origin as u64) << 56;
+        let origin = settings::origin() | (FlowKey::origin(0, direction) as u64) << 56;
+        let last = ports | (self.protocol as u64) << 48 | origin;
         Some(Plain {
             key: [client_high, client_low, peer_high, peer_low, link.mac_and_vlan, last],
             tcp_flags: self.tcp_flags,
-            headers_len: self.headers_len + link.tag_len,
+            headers_len: self.headers_len + (frame.len() - link.len),
         })
     }
 }

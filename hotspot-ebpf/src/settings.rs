@@ -18,14 +18,14 @@ setting!(
     /// The agent's number of the interface this load is attached to.
     INTERFACE: u32 = 0, read by interface);
 setting!(
+    /// The same as the uppermost byte of a flow's last word.
+    ORIGIN: u64 = 0, read by origin);
+setting!(
     /// Where the interface's tally lies in those of a half, in bytes.
     TALLY_OFFSET: u64 = 0, read by tally_offset);
 setting!(
     /// Binary logarithm of the slots each CPU has per generation.
     SLOTS_PER_CPU_LOG2: u32 = 10, read by slots_per_cpu_log2);
-setting!(
-    /// 64 less that: what of a hash is shifted away.
-    HASH_SHIFT: u64 = 54, read by hash_shift);
 setting!(
     /// Bytes of one CPU's ring.
     RING_BYTES: u64 = 1 << 20, read by ring_bytes);

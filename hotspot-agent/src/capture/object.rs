@@ -131,17 +131,21 @@ pub fn load(
 ) -> Result<Ebpf, CaptureError> {
     let bytes = object.bytes()?;
     let tally_offset = u64::from(interface) * size_of::<Tally>() as u64;
-    let hash_shift = u64::from(u64::BITS - dimensions.slots_per_cpu_log2);
+    let origin = u64::from(interface) << (u64::BITS - u8::BITS);
     let is_plain = u32::from(!reading.sides_by_address && !reading.decapsulate);
     let interface = u32::from(interface);
     let (sides_by_address, decapsulate) = (u32::from(reading.sides_by_address), u32::from(reading.decapsulate));
     let ring_bytes = u64::from(dimensions.ring_bytes);
+    // Earlier programs shift hashes by themselves, and put keys together otherwise.
+    let (is_ours, hash_shift) =
+        (!matches!(object, Object::Earlier(_)), u64::from(u64::BITS - dimensions.slots_per_cpu_log2));
     let mut loader = EbpfLoader::new();
     loader
         .override_global("INTERFACE", &interface, true)
         .override_global("TALLY_OFFSET", &tally_offset, true)
         .override_global("SLOTS_PER_CPU_LOG2", &dimensions.slots_per_cpu_log2, true)
-        .override_global("HASH_SHIFT", &hash_shift, true)
+        .override_global("ORIGIN", &origin, is_ours)
+        .override_global("HASH_SHIFT", &hash_shift, !is_ours)
         .override_global("RING_BYTES", &ring_bytes, true)
         .override_global("SIDES_BY_ADDRESS", &sides_by_address, true)
         .override_global("DECAPSULATE", &decapsulate, true)
