@@ -168,6 +168,7 @@ fn transports() -> Vec<Capture> {
 fn networks() -> Vec<Capture> {
     let all_options = (0..=10).map(|words| ethernet(&[], IPV4, &ipv4(UDP, &vec![1; words * 4], 0, &udp(5000, 53))));
     let routing = [&[UDP, 2, 4, 0, 0, 0, 0, 0][..], &SERVER_V6, &udp(5000, 53)].concat();
+    let last_header = v6(43, &[&[59, 2, 4, 0, 0, 0, 0, 0][..], &SERVER_V6].concat());
     let chains = [
         [&options(60)[..], &options(UDP), &udp(5000, 53)].concat(),
         [&options(51)[..], &authentication(60), &options(UDP), &udp(5000, 53)].concat(),
@@ -190,6 +191,7 @@ fn networks() -> Vec<Capture> {
         capture("ipv4-options", all_options.collect()),
         capture("hop-by-hop-and-destination", chains.iter().map(|chain| v6(0, chain)).collect()),
         capture("routing-header", vec![v6(43, &routing)]),
+        capture("routing-header-cut", (54..=last_header.len()).map(|len| last_header[..len].to_vec()).collect()),
         capture(
             "authentication-header",
             vec![

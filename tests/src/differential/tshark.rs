@@ -13,7 +13,7 @@ use super::{FlowText, Told};
 use crate::namespace::run;
 
 /// Fields asked of tshark, with all their occurrences in a frame.
-const FIELDS: [&str; 44] = [
+const FIELDS: [&str; 47] = [
     "frame.cap_len",
     "frame.protocols",
     "_ws.malformed",
@@ -34,8 +34,11 @@ const FIELDS: [&str; 44] = [
     "ipv6.nxt",
     "ipv6.plen",
     "ipv6.hopopts.nxt",
+    "ipv6.hopopts.len_oct",
     "ipv6.dstopts.nxt",
+    "ipv6.dstopts.len_oct",
     "ipv6.routing.nxt",
+    "ipv6.routing.len_oct",
     "ipv6.fraghdr.nxt",
     "ipv6.fraghdr.offset",
     "ipv6.fraghdr.more",
@@ -266,6 +269,8 @@ impl<'a> Dissected<'a> {
             is_later: false,
         };
         let mut seen: HashMap<&str, usize> = HashMap::new();
+        // Up to there, if all that is in the headers is there.
+        let mut end = start + 40;
         let mut after = protocols[1..].iter();
         for count in 0.. {
             let mut follows = after.clone();
@@ -278,6 +283,8 @@ impl<'a> Dissected<'a> {
             }
             packet.protocol = self.number(field, *position)?.try_into().ok()?;
             after = follows;
+            // None has fewer; of one that is cut the length may be missing.
+            end += self.number(&format!("{name}.len_oct"), *position).unwrap_or(8);
             if *name == "ipv6.fraghdr" {
                 let offset = self.number("ipv6.fraghdr.offset", *position)?;
                 packet.is_later = offset != 0;
@@ -289,8 +296,8 @@ impl<'a> Dissected<'a> {
             if packet.is_later {
                 break;
             }
-            // What follows a header that is cut cannot be known.
-            if after.len() == 0 && packet.protocol != NO_NEXT_HEADER {
+            // What follows a header that is cut cannot be known, nor that nothing does.
+            if after.len() == 0 && (packet.protocol != NO_NEXT_HEADER || nth == 0 && end > len) {
                 return None;
             }
         }
