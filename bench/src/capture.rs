@@ -2,14 +2,14 @@
 //!
 //! Four programs are run through the same door (a program that picks the next flow, and a tail call): the shipped one, a twin
 //! that keeps flows in a hash map and reads the precise clock, a twin that only parses, and the memory floor (parse, coarse
-//! clock, one random cache line). Rounds are interleaved and medians compared, because the machines are noisy. What the door
-//! itself costs is measured in the same rounds with a program that does nothing, and subtracted.
+//! clock, one random cache line). Rounds are interleaved and their middles compared, because the machines are noisy. What the door
+//! itself costs is measured in each round with a program that does nothing, and subtracted.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::rig::{Course, Rig, median};
+use crate::rig::{Course, Rig, middle};
 use crate::write_json;
 
 const FLOWS: [u32; 4] = [1, 4096, 131_072, 1_048_576];
@@ -32,18 +32,18 @@ struct Row {
 pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Result<()> {
     let mut rig = Rig::new(SLOTS_LOG2, 1 << 20)?;
     println!(
-        "ns per packet, medians of {rounds} interleaved rounds of {runs} runs, 64-byte frames, flows in random order,\n\
-         less what the harness costs"
+        "ns per packet, middle of {rounds} interleaved rounds of {runs} runs, 64-byte frames, flows in random order,\n\
+         less what the harness costs; in the last column with it"
     );
     println!(
-        "{:>9}  {:>7}  {:>7}  {:>7}  {:>8}  {:>7}   {:>10}  {:>11}",
-        "flows", "harness", "parse", "floor", "hash map", "hotspot", "/ hash map", "/ floor"
+        "{:>9}  {:>7}  {:>7}  {:>7}  {:>8}  {:>7}   {:>10}  {:>7}  {:>7}",
+        "flows", "harness", "parse", "floor", "hash map", "hotspot", "/ hash map", "/ floor", "gross"
     );
     let mut rows = Vec::new();
     for flows in FLOWS {
         let row = measure(&mut rig, flows, rounds, runs)?;
         println!(
-            "{:>9}  {:>7.1}  {:>7.1}  {:>7.1}  {:>8.1}  {:>7.1}   {:>10.2}  {:>11.2}",
+            "{:>9}  {:>7.1}  {:>7.1}  {:>7.1}  {:>8.1}  {:>7.1}   {:>10.2}  {:>7.2}  {:>7.2}",
             row.flows,
             row.harness_ns,
             row.parse_ns,
@@ -52,10 +52,11 @@ pub(crate) fn run(json: Option<&Path>, rounds: usize, runs: u32) -> anyhow::Resu
             row.cache_ns,
             row.cache_ns / row.hash_ns,
             row.cache_ns / row.floor_ns,
+            (row.cache_ns + row.harness_ns) / (row.floor_ns + row.harness_ns),
         );
         rows.push(row);
     }
-    println!("goals: / hash map at most 0.33, 0.40, 0.50, 0.50; / floor at most 1.8 from 131072 flows");
+    println!("goals: / hash map at most 0.33, 0.40, 0.50, 0.50; / floor at most 1.3 with one flow, 1.8 from 131072");
     write_json(json, &rows)
 }
 
@@ -72,8 +73,10 @@ fn measure(rig: &mut Rig, flows: u32, rounds: usize, runs: u32) -> anyhow::Resul
             figures.push(rig.vary(name, Course::at_random(flows), &FRAME, runs)?);
         }
     }
-    let [harness_ns, parse, floor, hash, cache] = figures.map(median);
-    let [parse_ns, floor_ns, hash_ns, cache_ns] = [parse, floor, hash, cache].map(|gross| gross - harness_ns);
+    let [harness, programs @ ..] = figures;
+    let net = |gross: Vec<f64>| middle(gross.iter().zip(&harness).map(|(gross, harness)| gross - harness).collect());
+    let [parse_ns, floor_ns, hash_ns, cache_ns] = programs.map(net);
+    let harness_ns = middle(harness);
     // What was measured must have been counted: a program that dropped packets would be fast.
     let read = rig.drain()?;
     let seen = read.done.coverage[0].seen.packets;
