@@ -268,7 +268,7 @@ const FINAL: u64 = 0x9e37_79b9_7f4a_7c15;
 /// What is left of a hash: more than there are slots, whose number the reach cuts it to.
 const HASH_BITS: u32 = 28;
 
-/// Multilinear hash of the key's words with random odd multipliers, cut to the slots of one CPU.
+/// Multilinear hash of the key's words with random odd multipliers.
 ///
 /// Two keys hardly ever have the same sum, unless they differ in nothing but the uppermost bits of words (M. Dietzfelbinger, T. Hagerup,
 /// J. Katajainen, M. Penttonen: A reliable randomized algorithm for the closest-pair problem, 1997), but sums of keys that resemble each

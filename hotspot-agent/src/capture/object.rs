@@ -137,8 +137,8 @@ pub fn load(
     let (sides_by_address, decapsulate) = (u32::from(reading.sides_by_address), u32::from(reading.decapsulate));
     let ring_bytes = u64::from(dimensions.ring_bytes);
     // Earlier programs are told how far to shift a hash, and nothing of a last word.
-    let (is_ours, hash_shift) =
-        (!matches!(object, Object::Earlier(_)), u64::from(u64::BITS - dimensions.slots_per_cpu_log2));
+    let is_ours = !matches!(object, Object::Earlier(_));
+    let hash_shift = u64::from(u64::BITS - dimensions.slots_per_cpu_log2);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("INTERFACE", &interface, true)
