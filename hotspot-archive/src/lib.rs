@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod chain;
+pub mod checkpoint;
 pub mod correction;
 pub mod draft;
 pub mod entry;
