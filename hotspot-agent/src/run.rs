@@ -101,7 +101,7 @@ impl RunError {
             | Self::PortalSecrets(PortalSecretsError::Line { .. } | PortalSecretsError::Empty { .. })
             | Self::Secrets(SecretsError::Line { .. } | SecretsError::Twice { .. } | SecretsError::Empty { .. }) => 2,
             Self::Manifest(
-                ManifestError::BadLine { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. },
+                ManifestError::Broken { .. } | ManifestError::OutOfOrder { .. } | ManifestError::NotAKey { .. },
             ) => 3,
             Self::Recovery(RecoveryError::DataDir { .. })
             | Self::NotRoot

@@ -125,6 +125,9 @@ impl Upkeep {
         let now = ClockReading::now();
         let moment = Moment { wall_ns: now.wall_now(), clock: Some(evidence(&now, &self.boot_id)) };
         self.begin_epoch(manifest, &moment);
+        if let Err(failure) = manifest.state(self.settings.retain.as_ref(), &moment) {
+            error!(error = %chain(&failure), "retentions and holds could not be stated in the chain; nothing is deleted until they are");
+        }
         if self.looked.is_none_or(|looked| looked.elapsed() >= EXPIRE_EVERY) {
             self.expire(manifest, &moment);
             self.check_quota(manifest.archive());

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use hotspot_core::WallNs;
 
+use crate::chain::Pins;
 use crate::manifest::{Line, ManifestError};
-use crate::verify::segment_lines;
+use crate::pieces::read_chains;
 
 /// What the segments of one boot of a gateway that follow each other have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +33,21 @@ pub struct Stretch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Corrections {
     pub stretches: Vec<Stretch>,
+    /// Lines that are not believed, and why.
+    pub damage: Vec<String>,
 }
 
 impl Corrections {
-    pub fn of_archive(archive: &Path) -> Result<Self, ManifestError> {
-        Ok(Self::of_lines(&segment_lines(archive)?))
+    /// Of the lines that are believed.
+    pub fn of_archive(archive: &Path, pins: &Pins) -> Result<Self, ManifestError> {
+        let read = read_chains(archive, pins, None)?;
+        let mut all = Self { damage: read.damage, ..Self::default() };
+        for chain in &read.chains {
+            all.damage.extend(chain.damage());
+            let lines: Vec<Line> = chain.segments().cloned().collect();
+            all.stretches.extend(Self::of_lines(&lines).stretches);
+        }
+        Ok(all)
     }
 
     /// Of lines in the order of their chains.
@@ -53,7 +64,7 @@ impl Corrections {
             boots.entry((line.gateway.clone(), number)).or_default().push(line);
         }
         let stretches = boots.into_values().flat_map(|lines| of_boot(&boot(lines[0]), &lines)).collect();
-        Self { stretches }
+        Self { stretches, damage: Vec::new() }
     }
 }
 
@@ -123,7 +134,7 @@ mod tests {
     }
 
     fn corrections(lines: &[Line]) -> Vec<i64> {
-        let Corrections { stretches } = Corrections::of_lines(lines);
+        let Corrections { stretches, .. } = Corrections::of_lines(lines);
         let of = |line: &Line| stretches.iter().find(|stretch| stretch.sequences.contains(&line.sequence)).unwrap();
         lines.iter().map(|line| of(line).correction_ns).collect()
     }

@@ -8,32 +8,26 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::VerifyingKey;
 use hotspot_core::WallNs;
 use hotspot_core::record::{CoverageRecord, DeviceRecord, SessionRecord};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::chain::{self, Record};
+pub(crate) use crate::chain::split_signature;
+use crate::chain::{self, Believed, Beside, ChainCheck, Ledger, Record, SIGNATURE_FIELD, believe, needed_step_ns};
+pub use crate::chain::{
+    CoverageSummary, DeletedFile, EVENT_FORMAT, Event, EventLine, FORMAT, FileEntry, Line, NO_LINE,
+};
 use crate::draft::Draft;
 use crate::durable;
+use crate::elapsed::ClockEvidence;
 use crate::index::{IndexKey, KeyChain};
 use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
+pub use crate::layout::SIDECAR;
 use crate::layout::{Class, segment_path};
-use crate::retention::{ClockEvidence, Elapsed, RetentionError};
+use crate::retention::RetentionError;
 use crate::segment::{self, Origin, SegmentError};
 pub use crate::signing::{GatewayKey, key_id, read_public_key};
-
-/// `prev` of a chain's first line.
-pub const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-/// Version of the line; the first field of each.
-pub const FORMAT: u32 = 1;
-/// Class of a wrapped key in a line.
-pub const SIDECAR: &str = "key";
-/// Version of lines about something else than a segment.
-pub const EVENT_FORMAT: u32 = 2;
-/// What follows the signed bytes of a line.
-const SIGNATURE_FIELD: &str = ",\"signature\":\"";
 
 /// What went wrong with keys or the manifest.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +38,10 @@ pub enum ManifestError {
     KeyIsOpen { path: PathBuf },
     #[error("{} is not a signing key", path.display())]
     NotAKey { path: PathBuf },
-    #[error("{}: line {line} is not a manifest line; run `hotspot verify`", path.display())]
-    BadLine { path: PathBuf, line: usize },
+    #[error("{}: line {line} {what}. Nothing is added to this chain, and nothing deleted: run `hotspot verify`, and begin with a new data directory", path.display())]
+    Broken { path: PathBuf, line: u64, what: String },
+    #[error("{} was changed while it was in use; run `hotspot verify`", path.display())]
+    Changed { path: PathBuf },
     #[error("{} is not the public half of the gateway's key; restore the key that signed this archive, or begin with a new data directory", path.display())]
     KeyChanged { path: PathBuf },
     #[error("{} ends at sequence {found}, so {asked} cannot follow", path.display())]
@@ -56,98 +52,6 @@ pub enum ManifestError {
     Segment(#[from] SegmentError),
     #[error(transparent)]
     Key(#[from] KeyError),
-}
-
-/// A file a line vouches for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileEntry {
-    pub class: String,
-    /// Relative to the archive's root, with `/`.
-    pub path: String,
-    pub rows: u64,
-    pub bytes: u64,
-    pub sha256: String,
-    /// [`DataKey::commitment`] of the key an encrypted file is under.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// Of an index: SHA-256 of the file as far as its header goes, which vouches for the rest of it, and for the segment block by block.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head: Option<String>,
-}
-
-/// What was seen on all interfaces in a sequence, and whether it is accounted for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CoverageSummary {
-    pub seen_packets: u64,
-    pub seen_bytes: u64,
-    /// Whether every packet seen is in a flow, an overflow total or a named outcome, in every generation.
-    pub balanced: bool,
-    /// Rows that say that something was not seen.
-    pub gaps: u64,
-}
-
-/// A line without its signature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
-    pub format: u32,
-    pub gateway: String,
-    pub site: String,
-    pub sequence: u64,
-    pub from_ns: WallNs,
-    pub to_ns: WallNs,
-    pub sealed_ns: WallNs,
-    pub files: Vec<FileEntry>,
-    pub coverage: CoverageSummary,
-    /// Those the keys of the files are wrapped for; none where nothing is encrypted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recipients: Vec<String>,
-    /// What was known of time when the line was written; not in lines of early versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock: Option<ClockEvidence>,
-    /// How far the gateway's wall clock was set between the segment before and this one: all times of this one are by the new clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock_step_ns: Option<i64>,
-    /// SHA-256 of the line before, without its line feed; [`NO_LINE`] for the first.
-    pub prev: String,
-    /// First 16 hexadecimal digits of the SHA-256 of the public key.
-    pub key: String,
-}
-
-/// A line about something else than a segment, without its signature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventLine {
-    /// [`EVENT_FORMAT`].
-    pub format: u32,
-    pub gateway: String,
-    pub at_ns: WallNs,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock: Option<ClockEvidence>,
-    pub event: Event,
-    pub prev: String,
-    pub key: String,
-}
-
-/// What happened to an archive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Event {
-    /// A new key signs from the next line on. `public`: 64 hexadecimal digits.
-    Epoch { epoch: u64, public: String },
-    /// Files were deleted because their time was over.
-    Deleted { why: String, files: Vec<DeletedFile> },
-}
-
-/// A file that a line before vouched for, and that is no more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeletedFile {
-    pub path: String,
-    pub sha256: String,
-}
-
-/// The signed bytes of an object that ends with its signature, and the signature.
-pub(crate) fn split_signature(text: &str) -> Option<(String, &str)> {
-    let (head, tail) = text.rsplit_once(SIGNATURE_FIELD)?;
-    Some((format!("{head}}}"), tail.strip_suffix("\"}")?))
 }
 
 /// What is sealed together with the flows of a [`Draft`].
@@ -171,22 +75,21 @@ pub struct Manifest {
     recipients: Option<Recipients>,
     /// From the first index on that is encrypted.
     index_keys: Option<KeyChain>,
-    sequence: u64,
-    /// Number of the last line, and its hash.
-    line: u64,
-    head: String,
-    epoch: u64,
+    /// Everything the chain says, checked.
+    check: ChainCheck,
     epoch_began_ns: Option<WallNs>,
-    elapsed: Elapsed,
+    /// When the last sequence ended.
+    until_ns: Option<WallNs>,
     gateway: String,
-    /// Length of the file up to and with that line.
+    /// Length of the file up to and with the last line.
     len: u64,
     /// An append failed, so that the file may be longer than that.
     unfinished: bool,
 }
 
 impl Manifest {
-    /// Opens or makes the chain of a gateway; cuts a last line that a crash left without its end.
+    /// Opens or makes the chain of a gateway; cuts a last line that a crash left without its end. Fails where a line does not check: what
+    /// is added would vouch for it.
     pub fn open(archive: &Path, gateway: &str, key: GatewayKey) -> Result<Self, ManifestError> {
         let dir = archive.join("manifest");
         let path = dir.join(format!("{gateway}.jsonl"));
@@ -199,50 +102,46 @@ impl Manifest {
                 .map_err(|source| failed("created", source))?;
         }
         let root = read_public_key(&public)?;
-        let text = match fs::read_to_string(&path) {
+        let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(failed("read", source)),
         };
         let whole = finished_len(&text);
+        let believed = believe(gateway, root, &text[..whole], Beside::default());
+        if let Some(broken) = believed.broken() {
+            let (line, what) = (broken.line.unwrap_or_default(), broken.what.clone());
+            return Err(ManifestError::Broken { path, line, what });
+        }
         if !text.is_empty() {
             settle(&path, &text[..whole]).map_err(|source| failed("cut", source))?;
         }
+        let Believed { records, check, .. } = believed;
         let mut opened = Self {
             archive: archive.to_path_buf(),
             path: path.clone(),
             key,
             recipients: None,
             index_keys: None,
-            sequence: 0,
-            line: 0,
-            head: NO_LINE.to_owned(),
-            epoch: 1,
+            check,
             epoch_began_ns: None,
-            elapsed: Elapsed::default(),
+            until_ns: None,
             gateway: gateway.to_owned(),
             len: whole as u64,
             unfinished: false,
         };
-        let mut current = root;
-        for (number, line) in text[..whole].lines().enumerate() {
-            let bad = || ManifestError::BadLine { path: path.clone(), line: number + 1 };
-            let signed = chain::parse(line).ok_or_else(bad)?;
-            opened.learn(&signed.record, line);
-            if let Record::Event(EventLine { event: Event::Epoch { public, .. }, .. }) = &signed.record {
-                current = crate::signing::parse_public_key(public).ok_or_else(bad)?;
-            }
-        }
-        opened.take_over(&current, public)
+        records.iter().for_each(|(_, record)| opened.note(record));
+        opened.take_over(public)
     }
 
     /// The key must be the one the chain goes on with. An exchange of keys that a crash interrupted is finished.
-    fn take_over(mut self, current: &VerifyingKey, public: PathBuf) -> Result<Self, ManifestError> {
-        if self.key.public() == *current {
+    fn take_over(mut self, public: PathBuf) -> Result<Self, ManifestError> {
+        let current = *self.check.key();
+        if self.key.public() == current {
             return Ok(self);
         }
         match self.key.pending()? {
-            Some(next) if next.public() == *current => {
+            Some(next) if next.public() == current => {
                 self.key = next;
                 self.key.settle()?;
                 Ok(self)
@@ -251,21 +150,15 @@ impl Manifest {
         }
     }
 
-    fn learn(&mut self, record: &Record, text: &str) {
-        self.line += 1;
-        self.head = to_hex(&Sha256::digest(text.as_bytes()));
+    fn note(&mut self, record: &Record) {
         match record {
             Record::Segment(line) => {
-                self.sequence = line.sequence;
                 self.epoch_began_ns.get_or_insert(line.sealed_ns);
+                self.until_ns = Some(line.to_ns);
             }
-            Record::Event(EventLine { event: Event::Epoch { epoch, .. }, at_ns, .. }) => {
-                self.epoch = *epoch;
-                self.epoch_began_ns = Some(*at_ns);
-            }
+            Record::Event(EventLine { event: Event::Epoch { .. }, at_ns, .. }) => self.epoch_began_ns = Some(*at_ns),
             Record::Event(_) => {}
         }
-        self.elapsed.learn(record);
     }
 
     /// Encrypts what is sealed from now on, for these recipients.
@@ -288,7 +181,7 @@ impl Manifest {
     /// The last sequence that is sealed, 0 for none.
     #[must_use]
     pub fn last_sequence(&self) -> u64 {
-        self.sequence
+        self.check.next_sequence() - 1
     }
 
     /// When the key in use began to sign; `None` before its first line.
@@ -307,21 +200,32 @@ impl Manifest {
         &self.gateway
     }
 
-    /// How much time has passed since each line, as far as the chain can tell.
+    /// What the lines add up to.
     #[must_use]
-    pub fn elapsed(&self) -> &Elapsed {
-        &self.elapsed
+    pub fn ledger(&self) -> &Ledger {
+        self.check.ledger()
     }
 
-    /// The lines, read again.
+    /// The lines, read again. Fails where they are not those that were checked or written.
     pub fn records(&self) -> Result<Vec<Record>, ManifestError> {
         let failed = |source| ManifestError::Io { operation: "read", path: self.path.clone(), source };
-        let mut text = String::new();
-        let file = File::open(&self.path).map_err(failed)?;
-        file.take(self.len).read_to_string(&mut text).map_err(failed)?;
-        let bad = |line: usize| ManifestError::BadLine { path: self.path.clone(), line };
-        let lines = text.lines().enumerate();
-        lines.map(|(at, line)| chain::parse(line).map(|signed| signed.record).ok_or_else(|| bad(at + 1))).collect()
+        let mut text = Vec::new();
+        match File::open(&self.path) {
+            Ok(file) => file.take(self.len).read_to_end(&mut text).map(drop).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.len == 0 => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let changed = || ManifestError::Changed { path: self.path.clone() };
+        let mut records = Vec::new();
+        let lines = text.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line));
+        for (line, hash) in lines.zip(self.check.hashes()) {
+            if Sha256::digest(line)[..] != hash[..] {
+                return Err(changed());
+            }
+            let text = std::str::from_utf8(line).map_err(|_| changed())?;
+            records.push(chain::parse(text).ok_or_else(changed)?.record);
+        }
+        if records.len() == self.check.hashes().len() { Ok(records) } else { Err(changed()) }
     }
 
     /// Lets a new key sign from now on, and destroys the one before.
@@ -331,7 +235,7 @@ impl Manifest {
         // It stays where the line cannot be written: the line may be on disk all the same.
         let next = self.key.next()?;
         let public = to_hex(next.public().as_bytes());
-        self.append_event(at_ns, clock, Event::Epoch { epoch: self.epoch + 1, public })?;
+        self.append_event(at_ns, clock, Event::Epoch { epoch: self.check.epochs().len() as u64 + 1, public })?;
         // From here on only the new key may sign, whatever becomes of the files.
         self.key = next;
         self.key.settle()
@@ -344,7 +248,7 @@ impl Manifest {
         clock: Option<ClockEvidence>,
         event: Event,
     ) -> Result<(), ManifestError> {
-        let (prev, key) = (self.head.clone(), key_id(&self.key.public()));
+        let (prev, key) = (self.check.head().to_owned(), key_id(&self.key.public()));
         let line = EventLine { format: EVENT_FORMAT, gateway: self.gateway.clone(), at_ns, clock, event, prev, key };
         self.append(&Record::Event(line))
     }
@@ -355,13 +259,13 @@ impl Manifest {
         let checkpoint = chain::Checkpoint {
             checkpoint: chain::CHECKPOINT_FORMAT,
             gateway: self.gateway.clone(),
-            line: self.line,
-            sequence: self.sequence,
+            line: self.check.lines(),
+            sequence: self.last_sequence(),
             at_ns,
-            hash: self.head.clone(),
+            hash: self.check.head().to_owned(),
             key: key_id(&self.key.public()),
         };
-        (self.line > 0).then(|| self.sign(&checkpoint).ok()).flatten()
+        (self.check.lines() > 0).then(|| self.sign(&checkpoint).ok()).flatten()
     }
 
     /// An object as text, with the signature over it as its last field.
@@ -429,6 +333,7 @@ impl Manifest {
                 source,
             })?;
         }
+        let step_ns = self.step_to_state(opened_ns, sealing.step_ns);
         let line = Line {
             format: FORMAT,
             gateway: origin.gateway.clone(),
@@ -441,12 +346,19 @@ impl Manifest {
             coverage: summarise(sealing.coverage),
             recipients: self.recipients.iter().flat_map(Recipients::names).collect(),
             clock: sealing.clock.clone(),
-            clock_step_ns: Some(sealing.step_ns).filter(|step_ns| *step_ns != 0),
-            prev: self.head.clone(),
+            clock_step_ns: Some(step_ns).filter(|step_ns| *step_ns != 0),
+            prev: self.check.head().to_owned(),
             key: key_id(&self.key.public()),
         };
         self.append(&Record::Segment(line.clone()))?;
         Ok(line)
+    }
+
+    /// The step that a sequence has to state. A clock that was set back while no agent ran, or before the gateway booted, shows only
+    /// in the interval: then it was set back by that much at least.
+    fn step_to_state(&self, from_ns: WallNs, measured_ns: i64) -> i64 {
+        let needed_ns = self.until_ns.map_or(0, |until_ns| needed_step_ns(until_ns, from_ns));
+        if needed_ns < measured_ns { needed_ns } else { measured_ns }
     }
 
     fn append(&mut self, record: &Record) -> Result<(), ManifestError> {
@@ -463,7 +375,10 @@ impl Manifest {
         self.path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
         self.unfinished = false;
         self.len += text.len() as u64 + 1;
-        self.learn(record, &text);
+        let bytes = text.as_bytes();
+        // What a line may not say is not done, and `verify` names it; a line that was written stays.
+        self.check.push(bytes, |_| {});
+        self.note(record);
         Ok(())
     }
 
@@ -486,20 +401,26 @@ impl Manifest {
 
 /// Where the lines end that were written to their end. Behind them lies what a power cut left of one: without a line feed, or with
 /// zeros where blocks of it did not reach the disk.
-fn finished_len(text: &str) -> usize {
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    let last = text[..whole].trim_end_matches('\n').rfind('\n').map_or(0, |end| end + 1);
-    if text[last..whole].contains('\0') { last } else { whole }
+fn finished_len(text: &[u8]) -> usize {
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let last = last_line(&text[..whole]);
+    if text[last..whole].contains(&0) { last } else { whole }
+}
+
+/// Where the last line begins.
+fn last_line(lines: &[u8]) -> usize {
+    let before = lines.strip_suffix(b"\n").unwrap_or(lines);
+    before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
 /// Cuts a chain to its lines and makes the last of them durable: an agent that was killed before its flush had ended, or after it had
 /// failed, leaves a line that is read and yet not on disk, and whose journal is about to be removed. A page that failed to be
 /// written counts as clean, so flushing alone would not do.
-fn settle(path: &Path, lines: &str) -> io::Result<()> {
+fn settle(path: &Path, lines: &[u8]) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
     file.set_len(lines.len() as u64)?;
-    let last = lines.trim_end_matches('\n').rfind('\n').map_or(0, |end| end + 1);
-    file.write_all_at(&lines.as_bytes()[last..], last as u64)?;
+    let last = last_line(lines);
+    file.write_all_at(&lines[last..], last as u64)?;
     file.sync_all()?;
     path.parent().map_or(Ok(()), durable::sync_dir)
 }

@@ -42,6 +42,11 @@ impl Moved {
         Ok(Self(receipts.map(|receipt| ((receipt.gateway, receipt.sequence), receipt.to)).collect()))
     }
 
+    /// Every receipt: gateway, sequence, and where it is.
+    pub fn all(&self) -> impl Iterator<Item = (&str, u64, &str)> {
+        self.0.iter().map(|((gateway, sequence), to)| (gateway.as_str(), *sequence, to.as_str()))
+    }
+
     /// Where a sequence was moved to.
     #[must_use]
     pub fn to(&self, gateway: &str, sequence: u64) -> Option<&str> {

@@ -7,7 +7,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::ManifestError;
+use hotspot_core::WallNs;
+
+use crate::chain::{Believed, Beside, Line, Pins, Record, Severity, believe};
+use crate::manifest::{ManifestError, read_public_key};
 
 /// Ends the name of a directory of pieces.
 const LINES: &str = ".lines";
@@ -76,11 +79,97 @@ impl Chain {
         self.path.is_dir()
     }
 
+    /// What findings call it.
+    pub(crate) fn name(&self) -> String {
+        format!("manifest/{}{JSONL}", self.gateway)
+    }
+
     /// Where the key of its first epoch lies.
     pub(crate) fn public_key(&self) -> PathBuf {
         self.path.with_file_name(format!("{}.pub", self.gateway))
     }
 }
+
+/// A gateway's chain, as far as it is believed.
+pub struct ReadChain {
+    pub gateway: String,
+    /// Relative to the archive.
+    pub name: String,
+    pub believed: Believed,
+}
+
+impl ReadChain {
+    /// What is wrong, in words that name file and line.
+    pub fn damage(&self) -> impl Iterator<Item = String> {
+        let damage = self.believed.remarks.iter().filter(|remark| remark.severity == Severity::Damage);
+        damage.map(|remark| {
+            let line = remark.line.map(|line| format!(", line {line}")).unwrap_or_default();
+            format!("{}{line}: {}", self.name, remark.what)
+        })
+    }
+
+    /// The lines about sequences, as far as they are believed.
+    pub fn segments(&self) -> impl Iterator<Item = &Line> {
+        self.believed.records.iter().filter_map(|(_, record)| match record {
+            Record::Segment(line) => Some(line),
+            Record::Event(_) => None,
+        })
+    }
+}
+
+/// The chains of an archive, each as far as it is believed; and in words what else is wrong with them.
+pub struct ReadChains {
+    pub chains: Vec<ReadChain>,
+    pub damage: Vec<String>,
+}
+
+impl ReadChains {
+    /// The lines about sequences of all chains, as far as they are believed.
+    pub fn segments(&self) -> impl Iterator<Item = &Line> {
+        self.chains.iter().flat_map(ReadChain::segments)
+    }
+}
+
+/// Reads every chain of an archive and checks it: what no checked signature vouches for is left out, and named.
+pub fn read_chains(archive: &Path, pins: &Pins, now_ns: Option<WallNs>) -> Result<ReadChains, ManifestError> {
+    let (mut read, mut damage) = (Vec::new(), Vec::new());
+    let found = chains(archive)?;
+    for gateway in pins.gateways().filter(|gateway| !found.iter().any(|chain| chain.gateway == **gateway)) {
+        damage.push(format!("manifest/{gateway}.jsonl: is not there, though the gateway is named"));
+    }
+    for chain in found {
+        let name = chain.name();
+        if chain.is_twice {
+            damage.push(format!("{name}: {TWICE}"));
+        }
+        let root = match pins.key_of(&chain.gateway) {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => read_public_key(&chain.public_key()).map_err(|error| format!("no public key: {error}")),
+            Err(why) => Err(why),
+        };
+        let root = match root {
+            Ok(root) => root,
+            Err(why) => {
+                damage.push(format!("{name}: {why}; nothing of it is believed"));
+                continue;
+            }
+        };
+        let failed = |source| ManifestError::Io { operation: "read", path: chain.path.clone(), source };
+        let text = chain.read().map_err(failed)?;
+        let beside =
+            Beside { now_ns, trusted_until: pins.until(&chain.gateway).map(|until| until.line), ..Beside::default() };
+        let mut believed = believe(&chain.gateway, root, &text, beside);
+        // In front: the last one says where a chain is broken.
+        if let Some(remark) = pins.compare(&believed.check) {
+            believed.remarks.insert(0, remark);
+        }
+        read.push(ReadChain { gateway: chain.gateway, name, believed });
+    }
+    Ok(ReadChains { chains: read, damage })
+}
+
+/// What is wrong with a chain that lies there both ways.
+pub(crate) const TWICE: &str = "is there as a file and in pieces: remove the one that does not belong here";
 
 /// The chains of an archive, by gateway.
 pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {

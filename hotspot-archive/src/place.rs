@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::manifest;
 
@@ -36,6 +37,12 @@ pub trait Place: Send + Sync {
 pub struct Expected {
     pub path: String,
     pub sha256: String,
+}
+
+/// An archive that lies in a directory here.
+#[must_use]
+pub fn here(archive: &Path) -> Arc<dyn Place> {
+    Arc::new(Here(archive.to_path_buf()))
 }
 
 /// An archive that lies here: everything is where it belongs.

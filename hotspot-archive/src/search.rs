@@ -13,7 +13,7 @@ mod plan;
 mod scan;
 mod totals;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,17 +25,16 @@ pub use self::coverage::describe_gap;
 use self::in_order::{Flow, in_order, side_by_side};
 use self::scan::Scan;
 pub use self::totals::{By, Sums, Totals};
-use crate::chain::{self, Record};
+use crate::chain::{Believed, FileState, Ledger, Pins, Record};
 use crate::filter::Filter;
 use crate::index::Rows;
 use crate::keys::{Keyring, added_sidecar_path, sidecar_path};
 use crate::layout::{Class, INDEX};
-use crate::manifest::{Event, FileEntry, Line, hash_file};
+use crate::manifest::{FileEntry, Line, hash_file};
 use crate::moved::Moved;
-use crate::pieces::chains;
+use crate::pieces::read_chains;
 use crate::place::{Here, Place};
 use crate::segment::{Origin, SegmentError, SegmentReader, Selection};
-use crate::verify::utf8;
 
 /// A half-open interval of time; a flow is in it if any of it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +57,8 @@ impl Interval {
 pub struct Hit {
     pub origin: Origin,
     pub flow: FlowRecord,
+    /// Whether the segment's line is one that its gateway is trusted to have written.
+    pub is_trusted: bool,
 }
 
 /// What a search saw beside its hits.
@@ -73,6 +74,8 @@ pub struct Seen {
     pub damage: Vec<String>,
     /// Times in the interval at which not everything was recorded.
     pub gaps: Vec<String>,
+    /// Segments whose lines their gateways are not trusted to have written.
+    pub untrusted: usize,
 }
 
 /// How far a search is.
@@ -103,6 +106,35 @@ impl Named<'_> {
             Ok(_) => Err(format!("{path} was changed (SHA-256 differs from sequence {sequence})")),
             Err(error) => Err(format!("{path} cannot be read: {error} (sequence {sequence})")),
         }
+    }
+
+    /// Opens the file, and compares what it says of itself with its line: whose it is, which sequence, and the key it is under.
+    fn open(&self, keyring: &Keyring, blocks: Option<Vec<u8>>) -> Result<SegmentReader, String> {
+        let sequence = self.line.sequence;
+        let failed = |error: SegmentError| error.in_sequence(sequence);
+        let reader = SegmentReader::open_comparing(&self.path, keyring, blocks).map_err(failed)?;
+        let is_sealed = reader.is_sealed();
+        let (path, line) = (self.path.display(), format!("sequence {sequence}"));
+        if is_sealed != self.file.key.is_some() {
+            return Err(format!(
+                "{path} is {}encrypted, its line says otherwise ({line})",
+                if is_sealed { "" } else { "not " }
+            ));
+        }
+        if let Some(commitment) = &self.file.key {
+            let key = keyring.data_key(&self.path).map_err(|error| failed(error.into()))?;
+            if key.commitment() != *commitment {
+                return Err(format!("{path}: its wrapped key is another one than its line says ({line})"));
+            }
+        }
+        if *reader.origin() != origin(self.line) || reader.class().label() != self.file.class {
+            let Origin { site, gateway, sequence } = reader.origin();
+            let class = reader.class().label();
+            return Err(format!(
+                "{path} says that it is {class} of {gateway} at {site}, sequence {sequence}, its line otherwise ({line})"
+            ));
+        }
+        Ok(reader)
     }
 
     /// Brings the wrapped keys that the keyring may open. One that is not there is missed when it is needed.
@@ -138,47 +170,57 @@ pub struct Archive {
     place: Arc<dyn Place>,
     /// Segments that are no longer here: from when to when, and where they are.
     moved: Vec<(WallNs, WallNs, String)>,
+    /// Segments whose flows were deleted: from when to when, and of which gateway.
+    deleted: Vec<(WallNs, WallNs, String)>,
+    /// By gateway the last sequence that it is trusted to have written.
+    trusted: HashMap<String, u64>,
 }
 
 impl Archive {
     /// Reads the manifests of an archive that lies here. What is encrypted is opened with the keyring.
     pub fn open(root: &Path, keyring: Keyring) -> Result<Self, NoArchive> {
-        Self::open_at(root, Arc::new(Here(root.to_path_buf())), keyring)
+        Self::open_at(root, Arc::new(Here(root.to_path_buf())), keyring, &Pins::default(), None)
     }
 
-    /// Reads the manifests below `root`; what else is needed is brought there from the place.
-    pub fn open_at(root: &Path, place: Arc<dyn Place>, keyring: Keyring) -> Result<Self, NoArchive> {
+    /// Reads the manifests below `root`; what else is needed is brought there from the place. Lines are believed that a checked signature
+    /// vouches for, of gateways with the pinned keys where keys are pinned. `now_ns`: a line from the future deletes nothing.
+    pub fn open_at(
+        root: &Path,
+        place: Arc<dyn Place>,
+        keyring: Keyring,
+        pins: &Pins,
+        now_ns: Option<WallNs>,
+    ) -> Result<Self, NoArchive> {
         let failed = |source| NoArchive { path: root.to_path_buf(), source };
-        let chains = chains(root).map_err(|error| failed(io::Error::other(error.to_string())))?;
-        let (mut lines, mut damage): (Vec<Line>, Vec<String>) = (Vec::new(), Vec::new());
-        let mut deleted = HashSet::new();
-        for chain in chains {
-            let text = chain.read().and_then(utf8).map_err(failed)?;
-            let texts: Vec<&str> = text.lines().collect();
-            let parse = |texts: &&[&str]| -> Vec<Option<Record>> {
-                texts.iter().map(|text| chain::parse(text).map(|signed| signed.record)).collect()
-            };
-            let parts: Vec<&[&str]> = texts.chunks(LINES_AT_ONCE).collect();
-            for (number, record) in side_by_side(&parts, parse).into_iter().flatten().enumerate() {
-                match record {
-                    Some(Record::Segment(line)) => lines.push(line),
-                    Some(Record::Event(line)) => {
-                        if let Event::Deleted { files, .. } = line.event {
-                            deleted.extend(files.into_iter().map(|file| file.path));
-                        }
-                    }
-                    None => damage.push(format!("{}, line {}: not a manifest line", chain.path.display(), number + 1)),
+        let read = read_chains(root, pins, now_ns).map_err(|error| failed(io::Error::other(error.to_string())))?;
+        let (mut lines, mut damage) = (Vec::new(), read.damage);
+        let (mut deleted, mut trusted) = (Vec::new(), HashMap::new());
+        for chain in read.chains {
+            damage.extend(chain.damage());
+            let Believed { records, check, .. } = chain.believed;
+            for (number, record) in records {
+                let Record::Segment(mut line) = record else { continue };
+                if check.is_trusted(number) {
+                    trusted.insert(line.gateway.clone(), line.sequence);
+                } else {
+                    trusted.entry(line.gateway.clone()).or_insert(0);
                 }
+                if leave_out_deleted(&mut line, check.ledger()) {
+                    deleted.push((line.from_ns, line.to_ns, line.gateway.clone()));
+                }
+                lines.push(line);
             }
-        }
-        // What a signed line calls deleted is not there, and not damage.
-        for line in &mut lines {
-            line.files.retain(|file| !deleted.contains(&file.path));
         }
         lines.sort_by_key(|line| (line.from_ns, line.sequence));
         let moved = leave_out_moved(root, &mut lines, &Moved::read(root).map_err(failed)?);
         let root = root.to_path_buf();
-        Ok(Self { root, lines, damage, keyring, place, moved })
+        Ok(Self { root, lines, damage, keyring, place, moved, deleted, trusted })
+    }
+
+    /// Whether a segment's line is one that its gateway is trusted to have written.
+    #[must_use]
+    pub fn is_trusted(&self, origin: &Origin) -> bool {
+        self.trusted.get(&origin.gateway).is_some_and(|last| origin.sequence <= *last)
     }
 
     /// The directory that the files are read in.
@@ -200,7 +242,10 @@ impl Archive {
             interval,
             &scan,
             scan::flows,
-            |found, origin| found.into_iter().all(|flow| each(Hit { origin: origin.clone(), flow })),
+            |found, origin| {
+                let is_trusted = self.is_trusted(origin);
+                found.into_iter().all(|flow| each(Hit { origin: origin.clone(), flow, is_trusted }))
+            },
             &mut progress,
         )
     }
@@ -246,6 +291,7 @@ impl Archive {
         seen.damage.extend(self.moved_away(asked));
         let files: Vec<Named<'_>> = self.files(Class::Flows, asked).collect();
         seen.segments = files.len();
+        seen.untrusted = files.iter().filter(|named| !self.is_trusted(&origin(named.line))).count();
         self.place.expect(scan.first_needed(&files));
         let mut done = 0;
         let mut is_ended = false;
@@ -291,13 +337,11 @@ impl Archive {
             // A flow may begin before its journal was opened: its first packet was still in the kernel.
             let touches = interval.touches(line.from_ns.saturating_sub(EARLY_NS), line.to_ns);
             let of = move |label: &'static str| line.files.iter().filter(move |file| touches && file.class == label);
-            of(class.label()).filter_map(move |file| {
-                Some(Named {
-                    line,
-                    file,
-                    path: self.path(file)?,
-                    index: of(INDEX).find_map(|index| Some((self.path(index)?, index))),
-                })
+            of(class.label()).map(move |file| Named {
+                line,
+                file,
+                path: self.path(file),
+                index: of(INDEX).next().map(|index| (self.path(index), index)),
             })
         })
     }
@@ -314,11 +358,9 @@ impl Archive {
         counts.into_iter().map(say).collect::<Vec<_>>().into_iter()
     }
 
-    /// Where a file lies; `None` where a line names one outside of the archive, which `verify` reports.
-    fn path(&self, file: &FileEntry) -> Option<PathBuf> {
-        let path = Path::new(&file.path);
-        let is_inside = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        is_inside.then(|| self.root.join(path))
+    /// Where a file lies, which is below the root: lines name others in vain.
+    fn path(&self, file: &FileEntry) -> PathBuf {
+        self.root.join(&file.path)
     }
 }
 
@@ -348,6 +390,21 @@ fn candidates<'a>(block: &'a [Named<'a>], scan: &Scan<'_>, seen: &mut Seen) -> V
     candidates
 }
 
+/// Takes out of a line what was deleted and what is not its own, which is no reason to skip anything elsewhere. Whether flows were deleted.
+fn leave_out_deleted(line: &mut Line, ledger: &Ledger) -> bool {
+    let mut is_deleted = false;
+    let state = ledger.files_of(line);
+    let mut files = std::mem::take(&mut line.files);
+    files.retain(|file| {
+        let state = state(file);
+        is_deleted |= state == FileState::Deleted && file.class == Class::Flows.label();
+        state == FileState::Kept
+    });
+    drop(state);
+    line.files = files;
+    is_deleted
+}
+
 /// Takes the files out of lines that were moved and are not here; from when to when, and where to.
 fn leave_out_moved(root: &Path, lines: &mut [Line], moved: &Moved) -> Vec<(WallNs, WallNs, String)> {
     let mut away = Vec::new();
@@ -366,8 +423,6 @@ fn origin(line: &Line) -> Origin {
     Origin { site: line.site.clone(), gateway: line.gateway.clone(), sequence: line.sequence }
 }
 
-/// Manifest lines that a thread takes at once.
-const LINES_AT_ONCE: usize = 128;
 /// Segments whose indexes are asked before the first of them is read.
 const BLOCK: usize = 256;
 /// How much earlier than its segment a flow may begin.

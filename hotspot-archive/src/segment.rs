@@ -200,6 +200,12 @@ impl SegmentReader {
         &self.origin
     }
 
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.file.is_sealed()
+    }
+
     /// What the file says about its row groups: minima and maxima of columns.
     #[must_use]
     pub fn metadata(&self) -> &ParquetMetaData {
@@ -221,10 +227,6 @@ impl SegmentReader {
 
     pub(crate) fn damaged(&self, source: arrow_schema::ArrowError) -> SegmentError {
         SegmentError::Damaged { path: self.path.clone(), source: source.into() }
-    }
-
-    pub(crate) fn another_class(&self) -> SegmentError {
-        SegmentError::Format { path: self.path.clone(), found: Some(self.class.label().to_owned()) }
     }
 
     /// The flows of a batch that was selected.

@@ -1,77 +1,44 @@
-//! Verifying: is every line of every chain there, signed, in order, and is every file as its line says?
+//! Verifying: is every line of every chain there, signed, in order, and right, and is every file as its line says?
 //!
-//! Needs no key that opens anything. Every finding names the file, the line, and what is wrong with it.
+//! Needs no key that opens anything. Every finding names the file, the line, and what is wrong with it; the verdict is that of the worst.
 
-use std::collections::BTreeSet;
+mod extra;
+mod keys;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ed25519_dalek::VerifyingKey;
+use hotspot_core::WallNs;
 
+use self::extra::{Unnamed, find_extra_files};
+use self::keys::verify_keys;
+pub use self::report::{Finding, Kind, Report, Verdict};
 use crate::audit;
-use crate::chain::{self, ChainCheck, Record};
-use crate::keys::{KeyError, Keyring, added_sidecar_path, sidecar_path};
-use crate::layout::{Class, INDEX};
-use crate::manifest::{self, Line, ManifestError};
+use crate::chain::{self, Beside, ChainCheck, FileState, Pins, Record, Remark, Severity};
+use crate::keys::Keyring;
+use crate::manifest::{self, FileEntry, Line, ManifestError};
 use crate::moved::Moved;
-pub(crate) use crate::pieces::chains;
+use crate::pieces::{Chain, TWICE, chains};
 use crate::place::{Here, Place};
-
-/// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Manifest or segment, relative to the archive.
-    pub file: String,
-    /// Line of a manifest, from 1.
-    pub line: Option<usize>,
-    pub what: String,
-    /// Not damage: the gateway is still writing, or died before the line.
-    pub is_notice: bool,
-}
-
-/// What a verification saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub gateways: usize,
-    pub lines: usize,
-    pub files: usize,
-    pub bytes: u64,
-    /// Files that are gone and that a signed line calls deleted.
-    pub deleted: usize,
-    /// Files that are gone from here, and for which there is a receipt from elsewhere.
-    pub moved: usize,
-    /// Where these are, and have to be verified.
-    pub moved_to: BTreeSet<String>,
-    pub checkpoints: usize,
-    /// Wrapped keys that were opened and are the right ones.
-    pub keys: usize,
-    pub findings: Vec<Finding>,
-}
-
-impl Report {
-    /// Whether nothing is wrong. Notices are not wrong.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.findings.iter().all(|finding| finding.is_notice)
-    }
-
-    fn notice(&mut self, file: &str, what: String) {
-        self.findings.push(Finding { file: file.to_owned(), line: None, what, is_notice: true });
-    }
-
-    fn find(&mut self, file: &str, line: Option<usize>, what: impl Into<String>) {
-        self.findings.push(Finding { file: file.to_owned(), line, what: what.into(), is_notice: false });
-    }
-}
+use crate::policy::Policy;
 
 /// What a verification may lean on beside the archive itself.
 #[derive(Default)]
 pub struct Trust<'a> {
-    /// Replaces the public keys that lie beside the chains, which whoever changed the archive could have replaced too.
-    pub public_key: Option<&'a VerifyingKey>,
+    /// Replaces the public keys that lie beside the chains, which whoever changed the archive could have replaced too; and says until
+    /// when gateways are trusted.
+    pub pins: Pins,
+    /// How long records have to be kept, whatever the chains say of it.
+    pub policy: Policy,
+    /// Now, by the verifier's clock.
+    pub now_ns: Option<WallNs>,
     /// Lines of text with checkpoints that were kept elsewhere.
     pub checkpoints: &'a [String],
     /// Unwraps the keys of segments and compares them with what the lines say of them.
     pub keyring: Option<&'a Keyring>,
+    /// Places that files were moved to, by the name that receipts have for them: what is not here must be there.
+    pub elsewhere: Vec<(String, &'a dyn Place)>,
 }
 
 /// Verifies every chain of an archive that lies here. `progress` is told after each line.
@@ -91,45 +58,27 @@ pub fn verify_at(
         move |source| ManifestError::Io { operation: "read", path, source }
     };
     let moved = Moved::read(root).map_err(failed(&root.join(crate::moved::SHIPPED)))?;
-    let mut report = Report::default();
-    let mut vouched = BTreeSet::new();
+    let mut run =
+        Run { root, place, trust, moved, report: Report::default(), vouched: BTreeSet::new(), away: BTreeMap::new() };
     let (mut checks, mut unnamed) = (Vec::new(), Vec::new());
     for chain in chains(root)? {
-        report.gateways += 1;
-        let name = format!("manifest/{}.jsonl", chain.gateway);
-        if chain.is_twice {
-            report.find(&name, None, "is there as a file and in pieces: remove the one that does not belong here");
-        }
-        let key = match trust.public_key {
-            Some(key) => Ok(*key),
-            None => manifest::read_public_key(&chain.public_key()),
-        };
-        let key = match key {
-            Ok(key) => key,
-            Err(error) => {
-                report.find(&name, None, format!("no public key: {error}"));
-                continue;
-            }
-        };
-        let text = chain.read().map_err(failed(&chain.path))?;
-        let mut check = ChainCheck::new(&chain.gateway, key);
-        let records = check_lines(&text, &mut check, |line, what| report.find(&name, line, what));
-        let store = |path: &Path| place.hash(&path.to_string_lossy());
-        for (line, segment) in &records {
-            let mut files =
-                Files { store: &store, moved: &moved, check: &check, report: &mut report, vouched: &mut vouched };
-            files.verify(&name, *line, segment);
-            verify_keys(root, place, segment, trust.keyring, &mut report);
-            progress(&report);
-        }
-        find_idle_deletions(&name, &check, &vouched, &mut report);
-        let next = check.next_sequence();
-        let last = if chain.is_shipped() { u64::MAX } else { next };
-        unnamed.push(Unnamed { gateway: chain.gateway.clone(), sequences: next..=last });
+        run.report.gateways += 1;
+        let Some(check) = run.chain(&chain, &mut progress)? else { continue };
+        unnamed.push(Unnamed::new(&chain.gateway, check.next_sequence(), chain.is_shipped()));
         checks.push(check);
     }
+    run.receipts(&checks);
+    let Run { mut report, vouched, .. } = run;
+    for gateway in trust.pins.gateways().filter(|name| !checks.iter().any(|check| check.gateway() == *name)) {
+        report.add(
+            Kind::Damage,
+            &format!("manifest/{gateway}.jsonl"),
+            None,
+            "is not there, though the gateway is named",
+        );
+    }
     if report.gateways == 0 {
-        report.find("manifest", None, "there is no manifest: nothing here can be proved");
+        report.add(Kind::Damage, "manifest", None, "there is no manifest: nothing here can be proved");
     }
     verify_checkpoints(trust.checkpoints, &checks, &mut report);
     find_extra_files(place, &vouched, &unnamed, &mut report).map_err(failed(root))?;
@@ -140,235 +89,196 @@ pub fn verify_at(
 /// Checks the chain of an audit log; one that is not there has nothing to say.
 pub fn verify_audit(path: &Path, name: &str, report: &mut Report) {
     match audit::check(path) {
-        Ok((_, breaks)) => report.findings.extend(breaks.into_iter().map(|found| Finding {
-            file: name.to_owned(),
-            line: Some(found.line),
-            what: found.what,
-            is_notice: found.is_notice,
-        })),
+        Ok((_, breaks)) => {
+            for found in breaks {
+                let kind = if found.is_notice { Kind::Notice } else { Kind::Damage };
+                report.add(kind, name, Some(found.line), found.what);
+            }
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => report.find(name, None, format!("cannot be read: {error}")),
+        Err(error) => report.add(Kind::Damage, name, None, format!("cannot be read: {error}")),
     }
 }
 
-/// The lines of every chain, by gateway. What is not a line is an error: `verify` says more.
-pub fn all_records(archive: &Path) -> Result<Vec<(String, Vec<Record>)>, ManifestError> {
-    let mut all = Vec::new();
-    for chain in chains(archive)? {
+/// One verification.
+struct Run<'a> {
+    root: &'a Path,
+    place: &'a dyn Place,
+    trust: &'a Trust<'a>,
+    moved: Moved,
+    report: Report,
+    /// Files that a line names by right.
+    vouched: BTreeSet<String>,
+    /// Files that receipts say are elsewhere, where nobody looked, by place.
+    away: BTreeMap<String, usize>,
+}
+
+impl Run<'_> {
+    /// Verifies one chain and its files. `None`: nothing says who signs it.
+    fn chain(
+        &mut self,
+        chain: &Chain,
+        progress: &mut impl FnMut(&Report),
+    ) -> Result<Option<ChainCheck>, ManifestError> {
+        let name = chain.name();
+        if chain.is_twice {
+            self.report.add(Kind::Damage, &name, None, TWICE);
+        }
+        let pinned = self.trust.pins.key_of(&chain.gateway);
+        let key = pinned.and_then(|key| match key {
+            Some(key) => Ok(key),
+            None => manifest::read_public_key(&chain.public_key()).map_err(|error| format!("no public key: {error}")),
+        });
+        let key = match key {
+            Ok(key) => key,
+            Err(why) => {
+                self.report.add(Kind::Damage, &name, None, why);
+                return Ok(None);
+            }
+        };
         let failed = |source| ManifestError::Io { operation: "read", path: chain.path.clone(), source };
-        let text = chain.read().and_then(utf8).map_err(failed)?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut records = Vec::new();
-        for (at, line) in text[..whole].lines().enumerate() {
-            let bad = || ManifestError::BadLine { path: chain.path.clone(), line: at + 1 };
-            records.push(chain::parse(line).ok_or_else(bad)?.record);
+        let text = chain.read().map_err(failed)?;
+        let trusted_until = self.trust.pins.until(&chain.gateway).map(|until| until.line);
+        let beside = Beside { now_ns: self.trust.now_ns, trusted_until, policy: self.trust.policy.clone() };
+        let mut check = ChainCheck::new(&chain.gateway, key, beside);
+        let records = check_lines(&text, &mut check, |remark| self.report.remark(&name, remark));
+        self.trust.pins.compare(&check).into_iter().for_each(|remark| self.report.remark(&name, remark));
+        for (number, line) in &records {
+            self.report.lines += 1;
+            self.report.untrusted += usize::from(!check.is_trusted(*number as u64));
+            self.files(line, &check);
+            verify_keys(self.root, self.place, line, self.trust.keyring, &mut self.report);
+            progress(&self.report);
         }
-        all.push((chain.gateway, records));
+        let deletions = check.ledger().deletions().iter();
+        self.report.deletions.extend(deletions.map(|deletion| (chain.gateway.clone(), deletion.clone())));
+        Ok(Some(check))
     }
-    Ok(all)
-}
 
-/// Manifests are text.
-pub(crate) fn utf8(bytes: Vec<u8>) -> std::io::Result<String> {
-    String::from_utf8(bytes).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
-}
-
-/// The lines about segments of every chain.
-pub fn segment_lines(archive: &Path) -> Result<Vec<Line>, ManifestError> {
-    let records = all_records(archive)?.into_iter().flat_map(|(_, records)| records);
-    Ok(records
-        .filter_map(|record| match record {
-            Record::Segment(line) => Some(line),
-            Record::Event(_) => None,
-        })
-        .collect())
-}
-
-/// Checks the lines of one chain, and hands back those about segments.
-pub(crate) fn check_lines(
-    text: &[u8],
-    check: &mut ChainCheck,
-    mut find: impl FnMut(Option<usize>, String),
-) -> Vec<(usize, Line)> {
-    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    if whole != text.len() {
-        find(None, format!("the last line has no end ({} bytes)", text.len() - whole));
-    }
-    let mut segments = Vec::new();
-    let lines = text[..whole].strip_suffix(b"\n").into_iter().flat_map(|lines| lines.split(|byte| *byte == b'\n'));
-    for (position, bytes) in lines.enumerate() {
-        let number = position + 1;
-        if let Some(Record::Segment(line)) = check.push(bytes, |what| find(Some(number), what)) {
-            segments.push((number, line));
-        }
-    }
-    segments
-}
-
-/// Compares files with what lines say of them.
-pub(crate) struct Files<'a, S> {
-    /// SHA-256 and length of a file.
-    pub(crate) store: &'a S,
-    pub(crate) moved: &'a Moved,
-    pub(crate) check: &'a ChainCheck,
-    pub(crate) report: &'a mut Report,
-    pub(crate) vouched: &'a mut BTreeSet<String>,
-}
-
-impl<S: Fn(&Path) -> std::io::Result<(String, u64)>> Files<'_, S> {
-    pub(crate) fn verify(&mut self, name: &str, number: usize, line: &Line) {
-        self.report.lines += 1;
+    /// Compares the files of a line with what it says of them.
+    fn files(&mut self, line: &Line, check: &ChainCheck) {
+        let state = check.ledger().files_of(line);
         for file in &line.files {
-            let path = Path::new(&file.path);
-            if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-                self.report.find(name, Some(number), format!("names a file outside the archive: {}", file.path));
+            let state = state(file);
+            // What is not the line's to name was said, and is not looked at.
+            if state == FileState::Foreign || !self.vouched.insert(file.path.clone()) {
                 continue;
             }
-            if !self.vouched.insert(file.path.clone()) {
-                self.report.find(
-                    name,
-                    Some(number),
-                    format!("names a file that another line names too: {}", file.path),
-                );
-            }
-            // A deletion counts for the file it names, not for another of its name.
-            let deleted = self.check.deleted(&file.path).filter(|(_, sha256)| *sha256 == file.sha256);
-            match (self.store)(path) {
+            let is_deleted = state == FileState::Deleted;
+            match self.place.hash(&file.path) {
                 Ok((sha256, bytes)) => {
                     self.report.files += 1;
                     self.report.bytes += bytes;
                     if bytes != file.bytes {
-                        self.report.find(&file.path, None, format!("has {bytes} bytes, its line says {}", file.bytes));
+                        let what = format!("has {bytes} bytes, its line says {}", file.bytes);
+                        self.report.add(Kind::Damage, &file.path, None, what);
                     } else if sha256 != file.sha256 {
-                        self.report.find(&file.path, None, "its content was changed (SHA-256 differs)");
-                    } else if let Some((deletion, _)) = deleted {
-                        self.report
-                            .notice(&file.path, format!("is there, though line {deletion} says that it is deleted"));
+                        self.report.add(Kind::Damage, &file.path, None, "its content was changed (SHA-256 differs)");
+                    } else if is_deleted {
+                        self.report.add(
+                            Kind::Notice,
+                            &file.path,
+                            None,
+                            "is there, though a line says that it is deleted",
+                        );
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    if deleted.is_some() {
+                    if is_deleted {
                         self.report.deleted += 1;
-                    } else if let Some(to) = self.moved.to(&line.gateway, line.sequence) {
-                        self.report.moved += 1;
-                        self.report.moved_to.insert(to.to_owned());
                     } else {
-                        self.report.find(&file.path, None, format!("is missing (sequence {})", line.sequence));
+                        self.missing(line, file);
                     }
                 }
-                Err(error) => self.report.find(&file.path, None, format!("cannot be read: {error}")),
+                Err(error) => self.report.add(Kind::Damage, &file.path, None, format!("cannot be read: {error}")),
+            }
+        }
+    }
+
+    /// A file that is not here, and that no line deletes.
+    fn missing(&mut self, line: &Line, file: &FileEntry) {
+        let Some(to) = self.moved.to(&line.gateway, line.sequence) else {
+            let what = format!("is missing (sequence {})", line.sequence);
+            self.report.add(Kind::Damage, &file.path, None, what);
+            return;
+        };
+        self.report.moved += 1;
+        let Some((_, place)) = self.trust.elsewhere.iter().find(|(name, _)| name == to) else {
+            *self.away.entry(to.to_owned()).or_default() += 1;
+            return;
+        };
+        let what = match place.hash(&file.path) {
+            Ok((sha256, bytes)) if sha256 == file.sha256 && bytes == file.bytes => {
+                self.report.shown += 1;
+                return;
+            }
+            Ok(_) => format!("was moved to {to}, and is another one there"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                format!("was moved to {to}, and is not there")
+            }
+            Err(error) => format!("was moved to {to}, and cannot be read there: {error}"),
+        };
+        self.report.add(Kind::Receipt, &file.path, None, what);
+    }
+
+    /// What receipts say beside what was looked for.
+    fn receipts(&mut self, checks: &[ChainCheck]) {
+        for (to, count) in std::mem::take(&mut self.away) {
+            let what = format!("says that {count} files are at {to}: verify them there, --moved-at {to}");
+            self.report.add(Kind::Moved, RECEIPTS, None, what);
+            self.report.moved_to.insert(to);
+        }
+        for (gateway, sequence, to) in self.moved.all() {
+            let check = checks.iter().find(|check| check.gateway() == gateway);
+            if check.is_none_or(|check| sequence == 0 || sequence >= check.next_sequence()) {
+                let what = format!("says that sequence {sequence} of {gateway} is at {to}, and no chain here has it");
+                self.report.add(Kind::Receipt, RECEIPTS, None, what);
             }
         }
     }
 }
 
-/// Deletions of files that no line ever named.
-pub(crate) fn find_idle_deletions(name: &str, check: &ChainCheck, vouched: &BTreeSet<String>, report: &mut Report) {
-    for (path, (line, _)) in check.all_deleted() {
-        if !vouched.contains(path) {
-            let number = usize::try_from(*line).ok();
-            report.find(name, number, format!("says that {path} is deleted, which no line named"));
-        }
-    }
-}
+/// What findings about receipts name.
+const RECEIPTS: &str = "shipped/moved.jsonl";
 
-/// Whether the keys that open a segment are those it was written with.
-fn verify_keys(root: &Path, place: &dyn Place, line: &Line, keyring: Option<&Keyring>, report: &mut Report) {
-    let Some(keyring) = keyring else { return };
-    let parquet = |file: &&manifest::FileEntry| file.path.ends_with(".parquet");
-    for file in line.files.iter().filter(parquet) {
-        let Some(commitment) = &file.key else { continue };
-        let path = Path::new(&file.path);
-        let added = keyring.recipients().map(|recipient| added_sidecar_path(path, &recipient));
-        for sidecar in std::iter::once(sidecar_path(path)).chain(added) {
-            let shown = sidecar.to_string_lossy().into_owned();
-            match place.bring(&shown, None) {
-                Ok(()) => {}
-                // The signed one is missed by its line, and others need not be there.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    report.find(&shown, None, format!("cannot be read: {error}"));
-                    continue;
-                }
-            }
-            match keyring.unwrap(&root.join(&sidecar)) {
-                Ok(key) if key.commitment() == *commitment => report.keys += 1,
-                Ok(_) => report.find(&shown, None, "holds another key than the segment was written with"),
-                Err(KeyError::NotForUs { .. }) => {}
-                Err(error) => report.find(&shown, None, error.to_string()),
-            }
-            place.release(&shown);
+/// Checks the lines of one chain, and hands back those about segments.
+fn check_lines(text: &[u8], check: &mut ChainCheck, mut find: impl FnMut(Remark)) -> Vec<(usize, Line)> {
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole != text.len() {
+        let what = format!("the last line has no end ({} bytes)", text.len() - whole);
+        find(Remark { line: None, severity: Severity::Damage, what });
+    }
+    let mut segments = Vec::new();
+    let lines = text[..whole].strip_suffix(b"\n").into_iter().flat_map(|lines| lines.split(|byte| *byte == b'\n'));
+    for (number, bytes) in (1..).zip(lines) {
+        if let Some(Record::Segment(line)) = check.push(bytes, &mut find) {
+            segments.push((number, line));
         }
     }
+    check.finish(&mut find);
+    segments
 }
 
 fn verify_checkpoints(lines: &[String], checks: &[ChainCheck], report: &mut Report) {
     for text in lines.iter().filter(|text| !text.trim().is_empty()) {
         let Some(kept) = chain::parse_checkpoint(text) else {
-            report.find("checkpoint", None, format!("is none: {}", text.chars().take(80).collect::<String>()));
+            let start: String = text.chars().take(80).collect();
+            report.add(Kind::Damage, "checkpoint", None, format!("no checkpoint is in {start:?}"));
             continue;
         };
         report.checkpoints += 1;
         let name = format!("manifest/{}.jsonl", kept.checkpoint.gateway);
         match checks.iter().find(|check| check.gateway() == kept.checkpoint.gateway) {
-            None => report.find(&name, None, "a checkpoint was made of this chain, and there is none"),
+            None => report.add(Kind::Cut, &name, None, "a checkpoint was made of this chain, and there is none"),
             Some(check) => {
                 if let Some(what) = check.compare(&kept) {
-                    report.find(&name, usize::try_from(kept.checkpoint.line).ok(), what);
+                    let is_longer = kept.checkpoint.line > check.lines();
+                    let kind = if is_longer { Kind::Cut } else { Kind::Damage };
+                    report.add(kind, &name, usize::try_from(kept.checkpoint.line).ok(), what);
                 }
             }
         }
     }
-}
-
-/// Wrapped keys that were added after sealing lie beside what they open: `x.parquet.<16 digits>.age`.
-fn is_added_sidecar(relative: &str, vouched: &BTreeSet<String>) -> bool {
-    let Some((segment, id)) = relative.strip_suffix(".age").and_then(|rest| rest.rsplit_once('.')) else {
-        return false;
-    };
-    id.len() == 16 && manifest::from_hex(id).is_some() && vouched.contains(segment)
-}
-
-/// Sequences whose files may be there before the line that names them.
-struct Unnamed {
-    gateway: String,
-    sequences: std::ops::RangeInclusive<u64>,
-}
-
-impl Unnamed {
-    /// `<gateway>-<10 digits>.<extension>`, its key, or what is half written of them (`….tmp`, `…#1`).
-    fn is_of(&self, name: &str, extension: &str) -> bool {
-        let rest = name.strip_prefix(&self.gateway).and_then(|rest| rest.strip_prefix('-'));
-        let Some((digits, kind)) = rest.and_then(|rest| rest.split_once('.')) else { return false };
-        let kind = kind.strip_suffix(".tmp").or(kind.split_once('#').map(|(kind, _)| kind)).unwrap_or(kind);
-        let is_kind = kind.strip_suffix(".age").unwrap_or(kind) == extension;
-        let is_number = digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        is_kind && is_number && digits.parse().is_ok_and(|sequence| self.sequences.contains(&sequence))
-    }
-}
-
-/// Files that no line vouches for.
-fn find_extra_files(
-    place: &dyn Place,
-    vouched: &BTreeSet<String>,
-    unnamed: &[Unnamed],
-    report: &mut Report,
-) -> std::io::Result<()> {
-    for (class, extension) in Class::ALL.map(|class| (class.label(), "parquet")).into_iter().chain([(INDEX, "index")]) {
-        for relative in place.list(class)? {
-            if vouched.contains(&relative) || is_added_sidecar(&relative, vouched) {
-                continue;
-            }
-            let name = relative.rsplit_once('/').map_or(relative.as_str(), |(_, name)| name);
-            if unnamed.iter().any(|unnamed| unnamed.is_of(name, extension)) {
-                let what = "is not yet in the manifest: it is being sealed or shipped, or that was cut short";
-                report.notice(&relative, what.to_owned());
-            } else {
-                report.find(&relative, None, "is in no manifest line");
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -403,10 +313,11 @@ mod tests {
             ..CoverageRecord::default()
         }];
         let origin = Origin { site: "s".into(), gateway: "g".into(), sequence };
-        let draft = manifest.draft(&origin, 1_795_392_000_000_000_000).unwrap();
+        let opened_ns = 1_795_392_000_000_000_000 + i64::try_from(sequence).unwrap() * 300_000_000_000;
+        let draft = manifest.draft(&origin, opened_ns).unwrap();
         let sealing = Sealing {
-            closed_ns: 1_795_392_300_000_000_000,
-            sealed_ns: 1_795_392_310_000_000_000,
+            closed_ns: opened_ns + 300_000_000_000,
+            sealed_ns: opened_ns + 310_000_000_000,
             clock: None,
             step_ns: 0,
             sessions: &[],
@@ -518,10 +429,38 @@ mod tests {
         let file = |sequence| root.join(format!("coverage/site=s/date=2026-11-23/g-000000000{sequence}.parquet"));
         fs::remove_file(file(2)).unwrap();
         let report = check(&dir);
-        assert_eq!((report.moved, report.files, report.findings.as_slice()), (1, 2, [].as_slice()));
+        assert_eq!((report.moved, report.shown, report.files, report.verdict()), (1, 0, 2, Verdict::Moved));
         assert!(report.moved_to.contains("s3://b/p"));
         fs::remove_file(file(3)).unwrap();
-        assert!(check(&dir).findings[0].what.contains("missing"));
+        assert_eq!(check(&dir).verdict(), Verdict::Damaged, "another one is missing, and no receipt says where it is");
+    }
+
+    #[test]
+    fn a_moved_file_is_there_as_its_line_says_or_the_receipt_is_worth_nothing() {
+        let dir = archive(2);
+        let root = dir.path().join("archive");
+        let there = dir.path().join("there");
+        let to = there.to_string_lossy().into_owned();
+        let receipt =
+            |sequence| crate::moved::Receipt { moved: 1, gateway: "g".into(), sequence, to: to.clone(), at_ns: 1 };
+        crate::moved::record(&root, &receipt(2)).unwrap();
+        let relative = "coverage/site=s/date=2026-11-23/g-0000000002.parquet";
+        fs::create_dir_all(there.join(relative).parent().unwrap()).unwrap();
+        fs::rename(root.join(relative), there.join(relative)).unwrap();
+        let place = Here(there.clone());
+        let look = || {
+            let elsewhere: Vec<(String, &dyn Place)> = vec![(to.clone(), &place)];
+            verify(&root, &Trust { elsewhere, ..Trust::default() }, |_| {}).unwrap()
+        };
+        assert_eq!((look().verdict(), look().shown), (Verdict::Whole, 1));
+        let bytes = fs::read(there.join(relative)).unwrap();
+        fs::write(there.join(relative), &bytes[1..]).unwrap();
+        assert_eq!(look().verdict(), Verdict::Receipts, "another file is there");
+        fs::remove_file(there.join(relative)).unwrap();
+        assert_eq!(look().verdict(), Verdict::Receipts, "no file is there");
+        fs::write(there.join(relative), &bytes).unwrap();
+        crate::moved::record(&root, &receipt(9)).unwrap();
+        assert_eq!(look().verdict(), Verdict::Receipts, "a receipt of what no chain has");
     }
 
     #[test]
@@ -545,11 +484,15 @@ mod tests {
     #[test]
     fn a_key_of_somebody_else_does_not_verify() {
         let (ours, theirs) = (archive(1), archive(1));
-        let key = manifest::read_public_key(&theirs.path().join("archive/manifest/g.pub")).unwrap();
+        let key = fs::read_to_string(theirs.path().join("archive/manifest/g.pub")).unwrap();
         assert!(
-            !verify(&ours.path().join("archive"), &Trust { public_key: Some(&key), ..Trust::default() }, |_| {})
-                .unwrap()
-                .is_whole()
+            !verify(
+                &ours.path().join("archive"),
+                &Trust { pins: Pins::parse(&key).unwrap(), ..Trust::default() },
+                |_| {}
+            )
+            .unwrap()
+            .is_whole()
         );
     }
 }

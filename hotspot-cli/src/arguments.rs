@@ -10,6 +10,11 @@ fn groups() -> clap::builder::PossibleValuesParser {
     By::ALL.iter().map(|by| by.word()).collect::<Vec<_>>().into()
 }
 
+/// A policy; none where nothing is said.
+fn policy(text: &str) -> Result<hotspot_archive::policy::Policy, hotspot_archive::policy::BadPolicy> {
+    if text.is_empty() { Ok(hotspot_archive::policy::Policy::default()) } else { text.parse() }
+}
+
 const TIMES: &str = "Times are RFC 3339 with a zone (2026-11-23T10:02:03+07:00, 2026-11-23T03:02:03Z) or seconds since 1970 (@1795402923); \
 without a zone they need --tz (2026-11-23T10:02:03 --tz Asia/Ho_Chi_Minh).
 
@@ -62,6 +67,12 @@ pub(crate) enum Command {
     /// Prints every record of a segment or journal.
     Decode(DecodeArguments),
     /// Proves that an archive is whole: every signature, every line, every file.
+    ///
+    ///   hotspot verify --archive /srv/archive --public-key fleet.pins --checkpoint /var/log/checkpoints --policy flows=365d
+    ///
+    /// Exit codes: 0 whole · 3 damaged · 5 files were moved and not looked at where they are (--moved-at) · 6 receipts say what is not so ·
+    /// 7 the end of a chain was cut off · 8 nothing outside of an audit log vouches for it · 9 times need an explanation · 2 usage.
+    #[command(verbatim_doc_comment)]
     Verify(VerifyArguments),
     /// Shows whether every packet is accounted for: the balance per interface.
     Coverage(CoverageArguments),
@@ -109,6 +120,8 @@ pub(crate) struct ShipArguments {
 pub(crate) struct ClockArguments {
     #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
+    #[command(flatten)]
+    pub(crate) trusting: Trusting,
     /// Zone for the times that are shown, by its IANA name; UTC where none is given
     #[arg(long, value_name = "ZONE")]
     pub(crate) tz: Option<String>,
@@ -197,6 +210,8 @@ pub(crate) struct HoldArguments {
     /// Identity that opens an encrypted archive. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trusting: Trusting,
     /// Only flows at or after this time
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
@@ -240,6 +255,8 @@ pub(crate) struct FindArguments {
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trusting: Trusting,
     #[command(flatten)]
     pub(crate) asking: Asking,
     /// Only flows at or after this time
@@ -308,6 +325,8 @@ pub(crate) struct WhoArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
     #[command(flatten)]
+    pub(crate) trusting: Trusting,
+    #[command(flatten)]
     pub(crate) asking: Asking,
     /// Address and port as the other side saw them
     #[arg(long, value_name = "IP:PORT")]
@@ -347,6 +366,19 @@ pub(crate) struct DecodeArguments {
     pub(crate) json: bool,
 }
 
+/// Whom the reader believes beside the archive.
+#[derive(Debug, Args)]
+pub(crate) struct Trusting {
+    /// Public keys got by another way than with the archive: lines of a gateway and its key, or one key for an archive of one gateway. May
+    /// be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public_key: Vec<PathBuf>,
+    /// The last line that a gateway is trusted to have written, after it was stolen or taken over: GATEWAY:LINE, or a file with a
+    /// checkpoint of that line. What comes after is marked, and deletes nothing. May be given several times
+    #[arg(long, value_name = "GATEWAY:LINE|FILE")]
+    pub(crate) trusted_until: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
@@ -354,9 +386,14 @@ pub(crate) struct VerifyArguments {
     /// Also check an audit log that lies elsewhere
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
-    /// Public key got by another way than with the archive
-    #[arg(long, value_name = "FILE")]
-    pub(crate) public_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trusting: Trusting,
+    /// How long records have to be kept, whatever the gateway says of it: an earlier deletion is a finding
+    #[arg(long, value_name = "CLASS=DAYSd,…", default_value = "", hide_default_value = true, value_parser = policy)]
+    pub(crate) policy: hotspot_archive::policy::Policy,
+    /// Where files were moved to (as `hotspot ship --keep-here` does): they are looked at there. May be given several times
+    #[arg(long, value_name = "DIR|URL")]
+    pub(crate) moved_at: Vec<String>,
     /// File with checkpoints that the agent reported elsewhere (or a log that holds them): a cut end is noticed. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Vec<PathBuf>,
@@ -375,6 +412,8 @@ pub(crate) struct CoverageArguments {
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trusting: Trusting,
     /// One JSON object per interface
     #[arg(long)]
     pub(crate) json: bool,

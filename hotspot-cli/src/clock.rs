@@ -10,13 +10,15 @@ use crate::output::{Table, json_line, stdout};
 use crate::remote::View;
 use crate::store::is_url;
 use crate::time::Zone;
+use crate::trust::pins;
 use crate::{Failure, Outcome};
 
 pub(crate) fn run(arguments: &ClockArguments) -> Result<Outcome, Failure> {
     let zone = Zone::new(arguments.tz.as_deref())?;
     let view = is_url(&arguments.archive).then(|| View::open(&arguments.archive, |_| true)).transpose()?;
     let root = view.as_ref().map_or(arguments.archive.as_path(), |view| view.root());
-    let corrections = Corrections::of_archive(root).map_err(|error| Failure::Damaged(error.to_string()))?;
+    let corrections = Corrections::of_archive(root, &pins(&arguments.trusting)?)
+        .map_err(|error| Failure::Damaged(error.to_string()))?;
     let mut to = stdout();
     if arguments.json {
         corrections.stretches.iter().try_for_each(|stretch| json_line(&mut to, &as_json(stretch, &zone)))?;
@@ -26,6 +28,9 @@ pub(crate) fn run(arguments: &ClockArguments) -> Result<Outcome, Failure> {
         table.write(&mut to)?;
     }
     to.flush()?;
+    if !corrections.damage.is_empty() {
+        return Err(Failure::Damaged(format!("not all is known: {}", corrections.damage.join("; "))));
+    }
     Ok(if corrections.stretches.is_empty() { Outcome::NothingFound } else { Outcome::Done })
 }
 

@@ -42,7 +42,7 @@ fn plus(left: Tallied, right: Tallied) -> Tallied {
 
 #[expect(clippy::print_stderr, reason = "files that could not be read are no part of the balance")]
 pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
-    let archive = open(&arguments.archive, &arguments.identity, &Filter::Everything)?;
+    let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &Filter::Everything)?;
     let mut damage = Vec::new();
     let mut balances: BTreeMap<String, Balance> = BTreeMap::new();
     for row in archive.coverage(Interval::ALWAYS, &mut damage) {

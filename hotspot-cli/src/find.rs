@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 
 use hotspot_archive::filter::{self, Filter};
 use hotspot_archive::keys::Keyring;
+use hotspot_archive::place;
 use hotspot_archive::search::{Archive, By, Hit, Interval, Seen};
 use hotspot_archive::segment::{FlowFile, SegmentError};
 use hotspot_core::record::FlowRecord;
 
-use crate::arguments::{FindArguments, Sort};
+use crate::arguments::{FindArguments, Sort, Trusting};
 use crate::ask::Query;
 use crate::output::{Table, cell, csv_line, json_line, stdout};
 use crate::progress::ProgressLine;
 use crate::remote::View;
 use crate::store::is_url;
-use crate::time::{Zone, utc};
+use crate::time::{Zone, now_ns, utc};
+use crate::trust::pins;
 use crate::{Failure, Outcome, ask, columns, totals};
 
 /// Rows of a table that are laid out together.
@@ -28,7 +30,7 @@ pub(crate) fn run(arguments: &FindArguments) -> Result<Outcome, Failure> {
     let by = arguments.by.as_deref().and_then(|word| By::ALL.iter().copied().find(|by| by.word() == word));
     let order = by.is_none().then(|| arguments.sort.map(order).transpose()).transpose()?.flatten();
     ask::check_log(&arguments.asking, &arguments.archive)?;
-    let archive = open(&arguments.archive, &arguments.identity, &filter)?;
+    let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &filter)?;
     let query = query(arguments, interval, &filter);
     ask::record_at(&arguments.asking, &arguments.archive, archive.root(), "find", query)?;
     if let Some(by) = by {
@@ -131,7 +133,8 @@ pub(crate) fn query_of(interval: Interval, filter: &Filter) -> Query {
 /// The flows of an answer, in the form that was asked for.
 enum Answer {
     Json(Output),
-    Csv(Output, bool),
+    /// Whether the header is written, and whether rows say if they are trusted.
+    Csv(Output, bool, bool),
     Table(Output, Table, usize, Zone),
     Parquet(Box<FlowFile>),
 }
@@ -145,7 +148,7 @@ impl Answer {
         } else if arguments.json {
             Self::Json(stdout())
         } else if arguments.csv {
-            Self::Csv(stdout(), false)
+            Self::Csv(stdout(), false, !arguments.trusting.trusted_until.is_empty())
         } else {
             Self::Table(stdout(), new_table(), 0, zone)
         })
@@ -153,8 +156,14 @@ impl Answer {
 
     fn add(&mut self, hit: &Hit) -> Result<(), Failure> {
         match self {
-            Self::Json(to) => json_line(to, &columns::of_hit(hit))?,
-            Self::Csv(to, header_written) => write_csv(to, hit, header_written)?,
+            Self::Json(to) => {
+                let mut object = columns::of_hit(hit);
+                if !hit.is_trusted {
+                    object.push("trusted", false.into());
+                }
+                json_line(to, &object)?;
+            }
+            Self::Csv(to, header_written, has_trust) => write_csv(to, hit, header_written, *has_trust)?,
             Self::Table(to, table, rows, zone) => {
                 table.push(row(hit, zone));
                 *rows += 1;
@@ -170,7 +179,7 @@ impl Answer {
 
     fn end(self) -> Result<(), Failure> {
         match self {
-            Self::Json(mut to) | Self::Csv(mut to, _) => to.flush()?,
+            Self::Json(mut to) | Self::Csv(mut to, ..) => to.flush()?,
             Self::Table(mut to, table, rows, _) => {
                 if rows > 0 {
                     table.write(&mut to)?;
@@ -195,6 +204,12 @@ pub(crate) fn conclude(found: usize, seen: &Seen) -> Outcome {
     for damage in &seen.damage {
         eprintln!("hotspot: not searched: {damage}");
     }
+    if seen.untrusted > 0 {
+        let count = seen.untrusted;
+        eprintln!(
+            "hotspot: not trusted: {count} segments were written after the last line their gateway is trusted until; their rows are marked"
+        );
+    }
     for gap in &seen.gaps {
         eprintln!("hotspot: not everything was recorded: {gap}");
     }
@@ -216,14 +231,19 @@ pub(crate) fn conclude(found: usize, seen: &Seen) -> Outcome {
 }
 
 /// Opens an archive here or at an object store. From there, only chains of gateways that the filter does not rule out are brought.
-pub(crate) fn open(path: &Path, identities: &[PathBuf], filter: &Filter) -> Result<Archive, Failure> {
-    let keyring = keyring(identities)?;
+pub(crate) fn open(
+    path: &Path,
+    identities: &[PathBuf],
+    trusting: &Trusting,
+    filter: &Filter,
+) -> Result<Archive, Failure> {
+    let (keyring, pins, now_ns) = (keyring(identities)?, pins(trusting)?, Some(now_ns()));
     let opened = if is_url(path) {
         let view = View::open(path, |gateway| filter.may_match_gateway(gateway))?;
         let root = view.root().to_path_buf();
-        Archive::open_at(&root, view, keyring)
+        Archive::open_at(&root, view, keyring, &pins, now_ns)
     } else {
-        Archive::open(path, keyring)
+        Archive::open_at(path, place::here(path), keyring, &pins, now_ns)
     };
     opened.map_err(|error| Failure::Damaged(error.to_string()))
 }
@@ -248,8 +268,11 @@ fn parse_filter(words: &[String]) -> Result<Filter, Failure> {
     filter::parse(&words.join(" ")).map_err(|error| Failure::Usage(error.to_string()))
 }
 
-fn write_csv(to: &mut impl Write, hit: &Hit, header_written: &mut bool) -> std::io::Result<()> {
-    let object = columns::of_hit(hit);
+fn write_csv(to: &mut impl Write, hit: &Hit, header_written: &mut bool, has_trust: bool) -> std::io::Result<()> {
+    let mut object = columns::of_hit(hit);
+    if has_trust {
+        object.push("trusted", hit.is_trusted.into());
+    }
     if !*header_written {
         csv_line(to, object.iter().map(|(name, _)| name.to_owned()))?;
         *header_written = true;
@@ -290,7 +313,7 @@ fn row(hit: &Hit, zone: &Zone) -> Vec<String> {
         protocol(flow),
         (flow.packets_out + flow.packets_in).to_string(),
         (flow.bytes_out + flow.bytes_in).to_string(),
-        flow.attribution.label().to_owned(),
+        format!("{}{}", flow.attribution.label(), if hit.is_trusted { "" } else { ", not trusted" }),
     ]
 }
 

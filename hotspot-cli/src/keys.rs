@@ -9,15 +9,17 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use hotspot_archive::chain::Pins;
 use hotspot_archive::keys::{Identity, KeyError, Keyring, Recipients, added_sidecar_path, recipient_id, sidecar_path};
 use hotspot_archive::manifest::FileEntry;
 use hotspot_archive::moved::Moved;
-use hotspot_archive::verify::segment_lines;
+use hotspot_archive::pieces::{ReadChain, ReadChains, read_chains};
 
 use crate::arguments::{AddArguments, KeysCommand, NewArguments, ShowArguments, UnwrapArguments};
 use crate::find::keyring;
 use crate::output::stdout;
 use crate::remote::here;
+use crate::time::now_ns;
 use crate::{Failure, Outcome};
 
 pub(crate) fn run(command: &KeysCommand) -> Result<Outcome, Failure> {
@@ -56,10 +58,15 @@ struct Segments {
 
 fn segments(archive: &Path) -> Result<Segments, Failure> {
     let archive = here(archive)?;
-    let lines = segment_lines(archive).map_err(|error| Failure::Damaged(error.to_string()))?;
+    let read = read_chains(archive, &Pins::default(), Some(now_ns()));
+    let ReadChains { chains, damage: mut failures } = read.map_err(|error| Failure::Damaged(error.to_string()))?;
+    failures.extend(chains.iter().flat_map(ReadChain::damage));
+    if !failures.is_empty() {
+        return Err(Failure::Damaged(failures.join("; ")));
+    }
     let moved = Moved::read(archive).map_err(|error| Failure::Damaged(error.to_string()))?;
     let mut segments = Segments::default();
-    for line in lines {
+    for line in chains.iter().flat_map(ReadChain::segments) {
         for file in line.files.iter().filter(|file| file.key.is_some() && file.path.ends_with(".parquet")) {
             let path = archive.join(&file.path);
             if path.exists() {

@@ -20,6 +20,7 @@ mod ship;
 mod store;
 mod time;
 mod totals;
+mod trust;
 mod verify;
 mod who;
 
@@ -34,6 +35,12 @@ enum Outcome {
     Done = 0,
     NothingFound = 1,
     Damaged = 3,
+    /// The rest are verdicts of `verify`.
+    Moved = 5,
+    Receipts = 6,
+    Cut = 7,
+    Unanchored = 8,
+    Doubtful = 9,
 }
 
 /// Why a command could not be carried out.
@@ -87,7 +94,8 @@ fn main() -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => {
             eprintln!("hotspot: the answer cannot be written: {error}");
-            ExitCode::from(1)
+            // Not 1: nobody may take that for "nothing found".
+            ExitCode::from(3)
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
+use hotspot_archive::chain::{Pins, Record};
 use hotspot_archive::filter;
+use hotspot_archive::pieces::{ReadChains, read_chains};
 use hotspot_archive::retention::{self, Hold, Moment};
 use hotspot_archive::search::Interval;
-use hotspot_archive::verify::all_records;
 
 use crate::arguments::{Asking, ExpireArguments, HoldArguments, HoldCommand};
 use crate::find::{self, open};
@@ -66,7 +67,7 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
     }
     if segments.is_empty() {
         let filter = filter::parse(&arguments.filter.join(" ")).map_err(|error| Failure::Usage(error.to_string()))?;
-        let archive = open(&arguments.archive, &arguments.identity, &filter)?;
+        let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &filter)?;
         let asking = Asking { case: Some(arguments.case.clone()), audit: arguments.audit.clone() };
         ask::record(&asking, &arguments.archive, "hold", find::query_of(interval, &filter))?;
         let progress = ProgressLine::new();
@@ -105,11 +106,15 @@ pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {
     let damaged = |error: String| Failure::Damaged(error);
     let holds = retention::read_holds(here(&arguments.archive)?).map_err(|error| damaged(error.to_string()))?;
     let now = Moment { wall_ns: now_ns(), clock: None };
-    let chains = all_records(&arguments.archive).map_err(|error| damaged(error.to_string()))?;
+    let read = read_chains(&arguments.archive, &Pins::default(), Some(now.wall_ns));
+    let ReadChains { chains, damage: mut failures } = read.map_err(|error| damaged(error.to_string()))?;
     let mut table = Table::new(&["gateway", ">sequence", "class", "until", ">files", ">bytes", ""]);
     let (mut found, mut bytes) = (0usize, 0u64);
-    for (gateway, records) in &chains {
-        for expired in retention::plan(records, &arguments.retain, &holds, &now) {
+    for chain in &chains {
+        failures.extend(chain.damage());
+        let (gateway, ledger) = (&chain.gateway, chain.believed.check.ledger());
+        let records: Vec<Record> = chain.believed.records.iter().map(|(_, record)| record.clone()).collect();
+        for expired in retention::plan(&records, ledger, &arguments.retain, &holds, &now) {
             found += 1;
             if expired.held_by.is_none() {
                 bytes += expired.bytes;
@@ -131,5 +136,8 @@ pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {
     }
     writeln!(to, "{bytes} bytes would be deleted")?;
     to.flush()?;
+    if !failures.is_empty() {
+        return Err(Failure::Damaged(format!("not all is known: {}", failures.join("; "))));
+    }
     Ok(if found > 0 { Outcome::Done } else { Outcome::NothingFound })
 }

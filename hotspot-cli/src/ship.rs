@@ -38,6 +38,10 @@ pub(crate) enum ShipError {
     Holds(#[from] RetentionError),
     #[error("{} is not what its manifest line says; it is not shipped: run `hotspot verify`", path.display())]
     ChangedHere { path: PathBuf },
+    #[error("{}: line {line} {what}. Nothing is shipped or removed: run `hotspot verify`", path.display())]
+    Broken { path: PathBuf, line: u64, what: String },
+    #[error("{to}/{path} is not what a line deletes; it stays: run `hotspot verify` there")]
+    AnotherThere { path: String, to: String },
     #[error(
         "{to}/{path} is not what was sent, right after it was sent; nothing that depends on it was shipped or removed"
     )]

@@ -1,32 +1,37 @@
 //! `hotspot verify`.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use hotspot_archive::manifest::read_public_key;
-use hotspot_archive::verify::{Report, Trust, verify, verify_at, verify_audit};
-use serde_json::json;
+use hotspot_archive::place::{self, Place};
+use hotspot_archive::verify::{Kind, Report, Trust, Verdict, verify, verify_at, verify_audit};
+use serde_json::{Value, json};
 
 use crate::arguments::VerifyArguments;
 use crate::find::keyring;
 use crate::output::stdout;
 use crate::remote::View;
-use crate::store::is_url;
+use crate::store::{Store, is_url};
+use crate::time::{now_ns, utc};
+use crate::trust::pins;
 use crate::{Failure, Outcome};
 
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
-    let trusted = arguments
-        .public_key
-        .as_deref()
-        .map(|path| read_public_key(path).map_err(|error| Failure::Usage(error.to_string())))
-        .transpose()?;
+    let pins = pins(&arguments.trusting)?;
+    let is_pinned = pins.has_keys();
     let shows_progress = std::io::stderr().is_terminal();
     let checkpoints = read_checkpoints(&arguments.checkpoint)?;
     let keyring = keyring(&arguments.identity)?;
+    let elsewhere = elsewhere(&arguments.moved_at)?;
     let trust = Trust {
-        public_key: trusted.as_ref(),
+        pins,
+        policy: arguments.policy.clone(),
+        now_ns: Some(now_ns()),
         checkpoints: &checkpoints,
         keyring: (!keyring.is_empty()).then_some(&keyring),
+        elsewhere: elsewhere.iter().map(|(name, place)| (name.clone(), &**place)).collect(),
     };
     let progress = |report: &Report| {
         if shows_progress {
@@ -45,23 +50,75 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     }
     let mut to = stdout();
     if arguments.json {
-        let findings: Vec<_> = report
-            .findings
-            .iter()
-            .map(|finding| json!({"file": finding.file, "line": finding.line, "what": finding.what, "notice": finding.is_notice}))
-            .collect();
-        let answer = json!({
-            "verify": if report.is_whole() { "ok" } else { "damaged" },
-            "gateways": report.gateways, "lines": report.lines, "files": report.files, "bytes": report.bytes,
-            "deleted": report.deleted, "moved": report.moved, "moved_to": report.moved_to, "checkpoints": report.checkpoints, "keys": report.keys,
-            "findings": findings,
-        });
-        writeln!(to, "{answer}")?;
+        writeln!(to, "{}", as_json(&report))?;
     } else {
-        write_report(&mut to, &report, trusted.is_some())?;
+        write_report(&mut to, &report, is_pinned)?;
     }
     to.flush()?;
-    Ok(if report.is_whole() { Outcome::Done } else { Outcome::Damaged })
+    Ok(outcome(report.verdict()))
+}
+
+/// Each verdict has an exit code of its own.
+fn outcome(verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Whole => Outcome::Done,
+        Verdict::Unanchored => Outcome::Unanchored,
+        Verdict::Moved => Outcome::Moved,
+        Verdict::Receipts => Outcome::Receipts,
+        Verdict::Doubtful => Outcome::Doubtful,
+        Verdict::Cut => Outcome::Cut,
+        Verdict::Damaged => Outcome::Damaged,
+    }
+}
+
+/// The places that files were moved to, by the names that receipts have for them.
+fn elsewhere(places: &[String]) -> Result<Vec<(String, Arc<dyn Place>)>, Failure> {
+    let mut elsewhere: Vec<(String, Arc<dyn Place>)> = Vec::new();
+    for place in places {
+        let name = Store::open(place)?.url().to_owned();
+        let path = Path::new(place);
+        let opened: Arc<dyn Place> = if is_url(path) { View::open(path, |_| true)? } else { place::here(path) };
+        elsewhere.push((name, opened));
+    }
+    Ok(elsewhere)
+}
+
+fn as_json(report: &Report) -> Value {
+    let findings: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            json!({"kind": kind(finding.kind), "file": finding.file, "line": finding.line, "what": finding.what,
+                   "notice": finding.kind == Kind::Notice})
+        })
+        .collect();
+    let deletions: Vec<_> = report
+        .deletions
+        .iter()
+        .map(|(gateway, deletion)| {
+            json!({"gateway": gateway, "line": deletion.line, "at": utc(deletion.at_ns), "why": deletion.why,
+                   "files": deletion.files, "right": deletion.right, "unstated": deletion.unstated})
+        })
+        .collect();
+    json!({
+        "verify": report.verdict().word(),
+        "gateways": report.gateways, "lines": report.lines, "untrusted": report.untrusted, "files": report.files,
+        "bytes": report.bytes, "deleted": report.deleted, "deletions": deletions, "moved": report.moved,
+        "shown": report.shown, "moved_to": report.moved_to, "checkpoints": report.checkpoints, "keys": report.keys,
+        "findings": findings,
+    })
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Notice => "notice",
+        Kind::Unanchored => "unanchored",
+        Kind::Moved => "moved",
+        Kind::Receipt => "receipt",
+        Kind::Doubt => "doubt",
+        Kind::Cut => "cut",
+        Kind::Damage => "damage",
+    }
 }
 
 /// Lines that hold a checkpoint. A file without any is a mistake: nothing would be compared.
@@ -79,30 +136,60 @@ fn read_checkpoints(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
     Ok(checkpoints)
 }
 
-fn write_report(to: &mut impl Write, report: &Report, is_trusted: bool) -> std::io::Result<()> {
+fn write_report(to: &mut impl Write, report: &Report, is_pinned: bool) -> std::io::Result<()> {
     for finding in &report.findings {
         let line = finding.line.map(|line| format!(", line {line}")).unwrap_or_default();
-        let kind = if finding.is_notice { "notice" } else { "DAMAGE" };
-        writeln!(to, "{kind}: {}{line}: {}", finding.file, finding.what)?;
+        writeln!(to, "{}: {}{line}: {}", kind(finding.kind).to_uppercase(), finding.file, finding.what)?;
     }
-    let verdict = if report.is_whole() { "whole" } else { "NOT WHOLE" };
+    write_deletions(to, report)?;
     writeln!(
         to,
-        "{verdict}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} moved, {} checkpoints, {} keys",
+        "{}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} moved ({} looked at there), {} checkpoints, {} keys",
+        report.verdict().describe(),
         report.gateways,
         report.lines,
         report.files,
         report.bytes,
         report.deleted,
         report.moved,
+        report.shown,
         report.checkpoints,
         report.keys
     )?;
-    for place in &report.moved_to {
-        writeln!(to, "Files were moved to {place}: verify them there too, --archive {place}")?;
+    if report.untrusted > 0 {
+        writeln!(to, "{} segments were written after the last line their gateway is trusted until.", report.untrusted)?;
     }
-    if !is_trusted {
-        writeln!(to, "The public keys came with the archive; give one you got another way with --public-key.")?;
+    if !is_pinned {
+        writeln!(to, "The public keys came with the archive; give those you got another way with --public-key.")?;
+    }
+    Ok(())
+}
+
+/// Deletions of one gateway for one reason are one line: there may be one a day, for years.
+fn write_deletions(to: &mut impl Write, report: &Report) -> std::io::Result<()> {
+    #[derive(Default)]
+    struct Sum {
+        lines: usize,
+        first: u64,
+        last: u64,
+        right: usize,
+        unstated: usize,
+    }
+    let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
+    for (gateway, deletion) in &report.deletions {
+        let sum = sums.entry((gateway, &deletion.why)).or_default();
+        sum.first = if sum.lines == 0 { deletion.line } else { sum.first };
+        (sum.lines, sum.last) = (sum.lines + 1, deletion.line);
+        (sum.right, sum.unstated) = (sum.right + deletion.right, sum.unstated + deletion.unstated);
+    }
+    for ((gateway, why), Sum { lines, first, last, right, unstated }) in sums {
+        let stated = right - unstated;
+        let by = match (stated, unstated) {
+            (_, 0) => "each older than every retention in force since it was sealed".to_owned(),
+            (0, _) => "by the gateway's word: no line says how long they are kept (--policy does)".to_owned(),
+            _ => format!("{unstated} of them by the gateway's word: no line says how long they are kept"),
+        };
+        writeln!(to, "deleted: {gateway}, {why}: {right} files by {lines} lines ({first} to {last}), {by}")?;
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
         }
     };
     ask::check_log(&arguments.asking, &arguments.archive)?;
-    let archive = open(&arguments.archive, &arguments.identity, &filter)?;
+    let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &filter)?;
     let query = query_of(interval, &filter);
     ask::record_at(&arguments.asking, &arguments.archive, archive.root(), "who", query)?;
     let progress = ProgressLine::new();
@@ -71,6 +71,9 @@ pub(crate) fn run(arguments: &WhoArguments) -> Result<Outcome, Failure> {
         for hit in &candidates {
             let mut object = columns::of_hit(hit);
             object.push("at_that_moment", (moment.away_ns(&hit.flow) == 0).into());
+            if !hit.is_trusted {
+                object.push("trusted", false.into());
+            }
             json_line(&mut to, &object)?;
         }
     } else if !candidates.is_empty() {
@@ -143,6 +146,9 @@ fn describe(to: &mut impl Write, hit: &Hit, zone: &Zone) -> io::Result<()> {
     let mut line = |name: &str, value: &str| writeln!(to, "  {name:<9} {value}");
     line("user", who.and_then(|who| who.user.as_deref()).unwrap_or("unknown"))?;
     line("sure", sureness(flow.attribution))?;
+    if !hit.is_trusted {
+        line("but", "NOT TRUSTED: the segment was written after the last line its gateway is trusted until")?;
+    }
     if let Some(who) = who {
         let method =
             who.auth_method.as_deref().map(|method| format!(", authenticated by {method}")).unwrap_or_default();

@@ -15,13 +15,15 @@ use hotspot_agent::journals::Journals;
 use hotspot_agent::recovery::{Found, Left};
 use hotspot_agent::sealer::{SealJob, Sealer};
 use hotspot_agent::upkeep::Upkeep;
+use hotspot_archive::chain::Pins;
 use hotspot_archive::entry::{Entry, InterfaceName, JournalHeader, RingBatch};
 use hotspot_archive::journal::{JournalKeys, replay_what_is_left};
 use hotspot_archive::keys::{Identity, Keyring, Recipients};
 use hotspot_archive::layout::DataDir;
 use hotspot_archive::manifest::{GatewayKey, Manifest};
+use hotspot_archive::pieces::read_chains;
 use hotspot_archive::segment::{Records, SegmentReader};
-use hotspot_archive::verify::{Trust, segment_lines, verify};
+use hotspot_archive::verify::{Trust, verify};
 use hotspot_common::FlowKey;
 use hotspot_common::control::Control;
 use hotspot_core::fact::FlowDelta;
@@ -372,7 +374,8 @@ fn count_sealed(
     gaps: &mut Vec<String>,
 ) -> Result<u64, String> {
     let mut last = 0;
-    for line in segment_lines(archive).map_err(|error| error.to_string())? {
+    let chains = read_chains(archive, &Pins::default(), None).map_err(|error| error.to_string())?;
+    for line in chains.segments() {
         last = line.sequence;
         for file in line.files.iter().filter(|file| matches!(file.class.as_str(), "flows" | "coverage")) {
             let reader = SegmentReader::open(&archive.join(&file.path), keyring).map_err(|error| error.to_string())?;

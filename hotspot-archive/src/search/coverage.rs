@@ -9,7 +9,7 @@ use super::{Archive, Interval, Named, show};
 use crate::keys::Keyring;
 use crate::layout::Class;
 use crate::place::Place;
-use crate::segment::{Records, SegmentReader};
+use crate::segment::Records;
 
 impl Archive {
     /// Every coverage row of an interval.
@@ -43,12 +43,28 @@ impl Archive {
             let (from, to) = (show(line.from_ns), show(line.to_ns));
             format!("{from} to {to}: gateway {}, segment {} does not balance", line.gateway, line.sequence)
         }));
+        gaps.extend(self.deleted(interval));
         if interval != Interval::ALWAYS && touched().next().is_none() {
             gaps.push("no segment of this archive covers the time asked for".to_owned());
         } else {
             gaps.extend(self.uncovered(interval));
         }
         gaps
+    }
+
+    /// What was recorded once, and its time was over.
+    fn deleted(&self, interval: Interval) -> Vec<String> {
+        let mut by_gateway: BTreeMap<&str, (WallNs, WallNs, usize)> = BTreeMap::new();
+        let touched = self.deleted.iter().filter(|(from_ns, to_ns, _)| interval.touches(*from_ns, *to_ns));
+        for (from_ns, to_ns, gateway) in touched {
+            let (first, last, count) = by_gateway.entry(gateway).or_insert((*from_ns, *to_ns, 0));
+            (*first, *last, *count) = ((*first).min(*from_ns), (*last).max(*to_ns), *count + 1);
+        }
+        let say = |(gateway, (first, last, count)): (&str, (WallNs, WallNs, usize))| {
+            let (from, to) = (show(first), show(last));
+            format!("{from} to {to}: gateway {gateway} deleted the flows of {count} segments when their time was over")
+        };
+        by_gateway.into_iter().map(say).collect()
     }
 
     /// What of the interval lies before a gateway's first segment or after its last.
@@ -92,7 +108,7 @@ fn read(named: &Named<'_>, keyring: &Keyring, place: &dyn Place) -> Result<Vec<C
 
 fn read_here(named: &Named<'_>, keyring: &Keyring) -> Result<Vec<CoverageRecord>, String> {
     let failed = |error: crate::segment::SegmentError| error.in_sequence(named.line.sequence);
-    let reader = SegmentReader::open(&named.path, keyring).map_err(failed)?;
+    let reader = named.open(keyring, None)?;
     let mut rows = Vec::new();
     for records in reader.read() {
         match records.map_err(failed)? {

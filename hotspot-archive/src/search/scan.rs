@@ -15,7 +15,6 @@ use super::{Interval, Named, origin, plan};
 use crate::filter::Filter;
 use crate::index::{Index, IndexError, Rows, Said, Sealed};
 use crate::keys::{DataKey, Keyring, sidecar_path};
-use crate::layout::Class;
 use crate::manifest::FileEntry;
 use crate::place::{Expected, Place};
 use crate::segment::{Origin, Predicate, SegmentError, SegmentReader, Selection};
@@ -86,14 +85,9 @@ impl<'a> Scan<'a> {
         rows: Rows,
         read: impl FnOnce(&SegmentReader, Selection) -> Result<(), SegmentError>,
     ) -> Result<(), String> {
-        let opened = SegmentReader::open_comparing(&named.path, self.keyring, blocks).and_then(|reader| {
-            if reader.class() != Class::Flows {
-                return Err(reader.another_class());
-            }
-            let selection = self.selection(&reader, rows);
-            read(&reader, selection)
-        });
-        opened.map_err(|error| error.in_sequence(named.line.sequence))
+        let reader = named.open(self.keyring, blocks)?;
+        let selection = self.selection(&reader, rows);
+        read(&reader, selection).map_err(|error| error.in_sequence(named.line.sequence))
     }
 
     fn selection(&self, reader: &SegmentReader, rows: Rows) -> Selection {

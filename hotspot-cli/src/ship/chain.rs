@@ -5,7 +5,7 @@
 
 use std::io;
 
-use hotspot_archive::chain::ChainCheck;
+use hotspot_archive::chain::{Beside, ChainCheck};
 use hotspot_archive::manifest::to_hex;
 use hotspot_archive::pieces::{self, PIECE_BYTES};
 use hotspot_archive::signing::parse_public_key;
@@ -136,7 +136,7 @@ impl<'a> There<'a> {
         for (path, _) in self.to.list(&pieces::directory(self.gateway)).await? {
             text.extend(self.to.get(&path).await?);
         }
-        let mut check = ChainCheck::new(self.gateway, key);
+        let mut check = ChainCheck::new(self.gateway, key, Beside::default());
         let mut is_genuine = text.ends_with(b"\n");
         for line in text.strip_suffix(b"\n").unwrap_or(&text).split(|byte| *byte == b'\n') {
             check.push(line, |_| is_genuine = false);

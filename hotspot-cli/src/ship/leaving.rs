@@ -8,7 +8,8 @@ use std::io;
 use std::path::Path;
 
 use hotspot_archive::chain::Record;
-use hotspot_archive::manifest::Line;
+use hotspot_archive::layout::FileName;
+use hotspot_archive::manifest::{DeletedFile, Line};
 use hotspot_archive::moved::{self, Receipt};
 
 use super::beside::put_and_compare;
@@ -24,18 +25,15 @@ impl Pass<'_> {
         while self.state.deleted < self.state.lines {
             let (first, last) = (self.state.deleted + 1, (self.state.deleted + LINES_AT_ONCE).min(self.state.lines));
             for (_, record) in self.lines.records(first, last)? {
+                let right = |file: &&DeletedFile| self.ledger.deleted_by(&file.path, &file.sha256).is_some();
                 let (keys, files): (Vec<_>, Vec<_>) =
-                    deleted_files(&record).iter().map(|file| file.path.as_str()).partition(|path| is_key(path));
-                for path in keys.into_iter().chain(files) {
-                    if self.is_path_held(path) {
+                    deleted_files(&record).iter().filter(right).partition(|file| is_key(&file.path));
+                for file in keys.into_iter().chain(files) {
+                    if self.is_path_held(&file.path) {
                         is_all_deleted = false;
                         continue;
                     }
-                    for id in self.state.recipients.keys().filter(|_| path.ends_with(".parquet")) {
-                        self.to.delete(&format!("{path}.{id}.age")).await?;
-                    }
-                    self.to.delete(path).await?;
-                    self.done.deleted += 1;
+                    self.delete_file_there(file).await?;
                 }
             }
             // What is held now is looked at again when the hold is lifted.
@@ -48,13 +46,27 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A path names its gateway and sequence: `…/<gateway>-<10 digits>.…`.
+    /// Deletes one file there, if it is the very one that the line deletes.
+    async fn delete_file_there(&mut self, file: &DeletedFile) -> Result<(), ShipError> {
+        match self.to.hash(&file.path).await {
+            Ok((sha256, _)) if sha256 == file.sha256 => {}
+            Ok(_) => {
+                return Err(ShipError::AnotherThere { path: file.path.clone(), to: self.to.url().to_owned() });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        for id in self.state.recipients.keys().filter(|_| file.path.ends_with(".parquet")) {
+            self.to.delete(&format!("{}.{id}.age", file.path)).await?;
+        }
+        self.to.delete(&file.path).await?;
+        self.done.deleted += 1;
+        Ok(())
+    }
+
     fn is_path_held(&self, path: &str) -> bool {
-        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-        let rest = name.strip_prefix(self.gateway).and_then(|rest| rest.strip_prefix('-'));
-        let sequence = rest.and_then(|rest| rest.get(..10)).and_then(|digits| digits.parse().ok());
-        // A name that is not understood is of no segment that a hold could name.
-        sequence.is_some_and(|sequence| self.holds.iter().any(|hold| hold.holds(self.gateway, sequence)))
+        let held = |name: FileName| self.holds.iter().any(|hold| hold.holds(&name.gateway, name.sequence));
+        FileName::parse(path).is_some_and(held)
     }
 
     /// Removes here the segments that are older, each after all of it was read back there.

@@ -1,12 +1,12 @@
 //! One pass over one chain: files, then the lines that name them, then what lies beside; then what may go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use hotspot_archive::chain::Record;
-use hotspot_archive::manifest::{Event, FileEntry, Line};
+use hotspot_archive::chain::{Beside, FileState, Ledger, Record, believe};
+use hotspot_archive::manifest::{Event, Line, read_public_key};
 use hotspot_archive::moved::Moved;
 use hotspot_archive::retention::{Hold, read_holds};
 
@@ -28,8 +28,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) moved: Moved,
     /// What must not go; read before anything does.
     pub(crate) holds: Vec<Hold>,
-    /// Where each file that the chain calls deleted is called so; made when it is first needed.
-    deleted: Option<HashMap<String, (u64, String)>>,
+    /// What the lines here add up to, checked: which deletions count.
+    pub(crate) ledger: Ledger,
 }
 
 /// What a pass does beside shipping.
@@ -45,16 +45,18 @@ pub(crate) struct Wanted {
 
 impl<'a> Pass<'a> {
     pub(crate) fn new(archive: &'a Path, to: &'a Store, gateway: &'a str) -> Result<Self, ShipError> {
+        let lines = Lines::read(&archive.join("manifest").join(format!("{gateway}.jsonl")))?;
+        let ledger = checked(archive, gateway, &lines)?;
         Ok(Self {
             archive,
             to,
             gateway,
-            lines: Lines::read(&archive.join("manifest").join(format!("{gateway}.jsonl")))?,
+            lines,
             state: State::read(archive, gateway, to.url()),
             done: Done::default(),
             moved: Moved::read(archive)?,
             holds: Vec::new(),
-            deleted: None,
+            ledger,
         })
     }
 
@@ -126,10 +128,11 @@ impl<'a> Pass<'a> {
         let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
         for (_, record) in lines.records(first, last)? {
             let Record::Segment(line) = record else { continue };
-            for file in &line.files {
+            let state = self.ledger.files_of(&line);
+            for file in line.files.iter().filter(|file| state(file) != FileState::Foreign) {
                 if self.archive.join(&file.path).try_exists()? {
                     here.push(file.clone());
-                } else if let Some(deletion) = self.deletion_of(lines, file)? {
+                } else if let Some(deletion) = self.ledger.deleted_by(&file.path, &file.sha256) {
                     needed = needed.max(deletion);
                 } else if self.moved.to(&line.gateway, line.sequence) == Some(self.to.url()) {
                     elsewhere.push(file.clone());
@@ -150,25 +153,6 @@ impl<'a> Pass<'a> {
         Ok(needed)
     }
 
-    /// The line that calls a file deleted.
-    fn deletion_of(&mut self, lines: &Lines, file: &FileEntry) -> io::Result<Option<u64>> {
-        if self.deleted.is_none() {
-            let mut deleted = HashMap::new();
-            let mut first = 1;
-            while first <= lines.count() {
-                let last = (first + LINES_AT_ONCE - 1).min(lines.count());
-                for (number, record) in lines.records(first, last)? {
-                    let files = deleted_files(&record);
-                    deleted.extend(files.iter().map(|file| (file.path.clone(), (number, file.sha256.clone()))));
-                }
-                first = last + 1;
-            }
-            self.deleted = Some(deleted);
-        }
-        let deleted = self.deleted.as_ref().and_then(|deleted| deleted.get(&file.path));
-        Ok(deleted.filter(|(_, sha256)| *sha256 == file.sha256).map(|(number, _)| *number))
-    }
-
     /// The hold that keeps a file's segment, if there is one.
     pub(crate) fn is_held(&self, line: &Line) -> bool {
         self.holds.iter().any(|hold| hold.holds(&line.gateway, line.sequence))
@@ -178,12 +162,27 @@ impl<'a> Pass<'a> {
 /// Lines whose files are looked at before it is remembered.
 pub(crate) const LINES_AT_ONCE: u64 = 64;
 
+/// Checks the chain here: a line that nothing vouches for is neither sent nor acted upon.
+fn checked(archive: &Path, gateway: &str, lines: &Lines) -> Result<Ledger, ShipError> {
+    let path = lines.path();
+    let public_key = archive.join("manifest").join(format!("{gateway}.pub"));
+    let root = read_public_key(&public_key).map_err(|error| about(&public_key)(io::Error::other(error.to_string())))?;
+    let believed = believe(gateway, root, &lines.bytes(1, lines.count())?, Beside::default());
+    match believed.broken() {
+        None => Ok(believed.check.ledger().clone()),
+        Some(broken) => {
+            let (line, what) = (broken.line.unwrap_or_default(), broken.what.clone());
+            Err(ShipError::Broken { path: path.to_path_buf(), line, what })
+        }
+    }
+}
+
 /// The files that a line calls deleted.
 pub(crate) fn deleted_files(record: &Record) -> &[hotspot_archive::manifest::DeletedFile] {
     match record {
         Record::Event(line) => match &line.event {
             Event::Deleted { files, .. } => files,
-            Event::Epoch { .. } => &[],
+            Event::Epoch { .. } | Event::Policy(_) | Event::Hold { .. } | Event::Lifted { .. } => &[],
         },
         Record::Segment(_) => &[],
     }
