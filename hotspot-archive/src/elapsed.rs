@@ -25,7 +25,7 @@ pub struct Moment {
 /// How much time a chain proves to have passed up to its last line.
 ///
 /// Within one boot the boot clock tells. Across a reboot the new boot's own age counts, and the time between only where the wall
-/// clock was synchronised on both sides: a clock that came up wrong proves nothing.
+/// clock was synchronised on both sides, because a clock that came up wrong proves nothing; and never more than the wall clock went on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elapsed {
     total_ns: i64,
@@ -57,7 +57,8 @@ impl Elapsed {
         } else {
             let booted_ns = wall_ns.saturating_sub(clock.boottime_ns);
             let off_ns = if last.synchronised && clock.synchronised { booted_ns.saturating_sub(*last_ns) } else { 0 };
-            clock.boottime_ns.saturating_add(off_ns.max(0))
+            // What the wall clock does not say has not certainly passed either.
+            clock.boottime_ns.saturating_add(off_ns.max(0)).min(wall_ns.saturating_sub(*last_ns))
         };
         self.total_ns.saturating_add(passed_ns.max(0))
     }

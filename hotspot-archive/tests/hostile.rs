@@ -8,10 +8,11 @@ use std::sync::Arc;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringArray, new_null_array};
 use arrow_schema::{DataType, Field, Schema};
+use ed25519_dalek::{Signer, SigningKey};
 use hotspot_archive::filter;
 use hotspot_archive::keys::Keyring;
 use hotspot_archive::layout::Class;
-use hotspot_archive::manifest::{GatewayKey, Manifest, Sealing};
+use hotspot_archive::manifest::{GatewayKey, Manifest, Sealing, to_hex};
 use hotspot_archive::search::{Archive, By, Interval, Totals};
 use hotspot_archive::segment::{FORMAT, Origin, schema};
 use hotspot_core::MacAddr;
@@ -104,7 +105,7 @@ fn make(dir: &Path) {
 }
 
 /// A file of flows with one column as it is wanted, and the others null, written without any limit.
-fn bomb(path: &Path, column: &str, values: &ArrayRef, is_dictionary: bool) {
+fn bomb(path: &Path, sequence: &str, column: &str, values: &ArrayRef, is_dictionary: bool) {
     let fields = |kind_of: &dyn Fn(&Field) -> DataType| {
         let schema = schema::of(Class::Flows);
         let field = |field: &Arc<Field>| Field::new(field.name(), kind_of(field), true);
@@ -118,7 +119,8 @@ fn bomb(path: &Path, column: &str, values: &ArrayRef, is_dictionary: bool) {
         if field.name() == column { Arc::clone(values) } else { new_null_array(field.data_type(), values.len()) }
     });
     let batch = RecordBatch::try_new(Arc::clone(&given), columns.collect()).unwrap();
-    let metadata = [("format", FORMAT), ("class", "flows"), ("site", "cafe"), ("gateway", "gw"), ("sequence", "9")];
+    let metadata =
+        [("format", FORMAT), ("class", "flows"), ("site", "cafe"), ("gateway", "gw"), ("sequence", sequence)];
     let pairs = metadata.iter().map(|(key, value)| KeyValue::new(format!("hotspot.{key}"), (*value).to_owned()));
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap()))
@@ -135,7 +137,8 @@ fn bomb(path: &Path, column: &str, values: &ArrayRef, is_dictionary: bool) {
 }
 
 /// Puts hostile files where the last segments are, and has the manifest vouch for them, as somebody who holds the signing key could.
-fn poison(archive: &Path) {
+fn poison(archive: &Path, key: &SigningKey) {
+    let sequence = |number: u64| (SEGMENTS + 1 + number).to_string();
     let segment = |number: u64| {
         let sequence = SEGMENTS + 1 + number;
         archive.join(format!("flows/site=cafe/date=2026-11-23/gw-{sequence:010}.parquet"))
@@ -143,11 +146,11 @@ fn poison(archive: &Path) {
     let long = |bytes: usize| "0".repeat(bytes);
     // One page of a gibibyte, one dictionary of as much, and a value of 128 KiB in each of 100 000 rows.
     let huge: ArrayRef = Arc::new(StringArray::from(vec![long(1 << 30)]));
-    bomb(&segment(0), "interface", &huge, false);
-    bomb(&segment(1), "interface", &huge, true);
+    bomb(&segment(0), &sequence(0), "interface", &huge, false);
+    bomb(&segment(1), &sequence(1), "interface", &huge, true);
     let wide = Arc::new(StringArray::from(vec![long(1 << 17)]));
     let copies: ArrayRef = Arc::new(DictionaryArray::<Int32Type>::new(vec![0; 100_000].into(), wide));
-    bomb(&segment(2), "interface", &copies, true);
+    bomb(&segment(2), &sequence(2), "interface", &copies, true);
     // A footer of 4 GiB, a list of two thousand million row groups, and nothing but ones.
     let whole = fs::read(segment(3)).unwrap();
     let mut lying = whole[..whole.len() - 8].to_vec();
@@ -170,7 +173,24 @@ fn poison(archive: &Path) {
         let hex = digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         text.replace_range(hash..hash + 64, &hex);
     }
-    fs::write(manifest, text).unwrap();
+    fs::write(manifest, signed_again(&text, key)).unwrap();
+}
+
+/// The lines of a chain, each linked to the one before and signed, as whoever holds the key writes them.
+fn signed_again(text: &str, key: &SigningKey) -> String {
+    let (mut lines, mut prev) = (String::new(), "0".repeat(64));
+    for line in text.lines() {
+        let (head, _) = line.rsplit_once(",\"signature\":\"").unwrap();
+        let at = head.rfind("\"prev\":\"").unwrap() + 8;
+        let mut signed = format!("{head}}}");
+        signed.replace_range(at..at + 64, &prev);
+        let signature = to_hex(&key.sign(signed.as_bytes()).to_bytes());
+        let line = format!("{},\"signature\":\"{signature}\"}}", signed.strip_suffix('}').unwrap());
+        prev = to_hex(&Sha256::digest(&line));
+        lines.push_str(&line);
+        lines.push('\n');
+    }
+    lines
 }
 
 #[test]
@@ -178,7 +198,9 @@ fn whatever_files_claim_a_search_stays_within_its_bound() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
     let root = dir.path().join("archive");
-    poison(&root);
+    let seed = fs::read_to_string(dir.path().join("signing.key")).unwrap();
+    let seed: Vec<u8> = (0..64).step_by(2).map(|at| u8::from_str_radix(&seed[at..at + 2], 16).unwrap()).collect();
+    poison(&root, &SigningKey::from_bytes(&seed.try_into().unwrap()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX) as u64;
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let used_kib: u64 =

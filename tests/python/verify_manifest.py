@@ -137,7 +137,7 @@ class Elapsed:
             else:
                 off = wall - clock["boottime_ns"] - last_wall
                 both = last["synchronised"] and clock["synchronised"]
-                passed = clock["boottime_ns"] + (max(off, 0) if both else 0)
+                passed = min(clock["boottime_ns"] + (max(off, 0) if both else 0), wall - last_wall)
             self.total += max(passed, 0)
         self.last = (wall, clock)
 
@@ -433,7 +433,11 @@ def main():
             find("damage", None, "no public key is pinned")
             continue
         if pins is None:
-            with open(os.path.join(archive, "manifest", gateway + ".pub")) as file:
+            path = os.path.join(archive, "manifest", gateway + ".pub")
+            if not os.path.exists(path):
+                find("damage", None, "no public key")
+                continue
+            with open(path) as file:
                 key = bytes.fromhex(file.read().strip())
         else:
             key = pins.get(gateway, pins.get(None))

@@ -3,6 +3,7 @@
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
 
 mod asking;
+mod attacks;
 mod fleet;
 mod s3;
 mod shipping;
