@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::s3::{S3, url as at};
-use crate::venue::{FLOWS, SEGMENTS, Venue, text};
+use crate::venue::{BEGIN_NS, FLOWS, SEGMENTS, Venue, text};
 
 fn hotspot(command: &str, words: &[&str]) -> Command {
     let mut process = Command::new(env!("CARGO_BIN_EXE_hotspot"));
@@ -67,10 +67,11 @@ fn chain(dir: &Path, gateway: &str) -> Vec<u8> {
 }
 
 /// The verifier that was written from the description of the format alone.
-fn verify_independently(archive: &Path) {
+fn verify_independently(archive: &Path, options: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let python = root.join("target/venv/bin/python");
-    let output = Command::new(&python).arg(root.join("tests/python/verify_manifest.py")).arg(archive).output();
+    let output =
+        Command::new(&python).arg(root.join("tests/python/verify_manifest.py")).arg(archive).args(options).output();
     let output = output.unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", python.display()));
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
@@ -88,7 +89,7 @@ fn a_directory_becomes_an_archive_that_verifies_and_is_asked() {
         }
         assert_eq!(chain(target.path(), "gw"), fs::read(venue.archive().join("manifest/gw.jsonl")).unwrap());
         done(&mut hotspot("verify", &["--archive", &to]));
-        verify_independently(target.path());
+        verify_independently(target.path(), &[]);
         let mut find = hotspot("find", &["--archive", &to, "--json"]);
         if let Some(identity) = &venue.identity {
             find.arg("--identity").arg(identity);
@@ -247,14 +248,22 @@ fn nothing_goes_here_before_it_is_there_and_the_chain_here_still_verifies() {
     assert!(!left.is_empty() && left.iter().all(|file| file.contains("gw-0000000005")), "{left:?}");
     assert!(target.path().join("holds/gw/C-1.json").exists());
 
-    let verified = done(&mut venue.command("verify"));
-    assert!(text(&verified.stdout).contains(&format!("{} moved", before.len() - left.len())), "{verified:?}");
-    assert!(text(&verified.stdout).contains(&format!("--archive {to}")));
-    verify_independently(&venue.archive());
+    let verified = venue.command("verify").output().unwrap();
+    assert_eq!(verified.status.code(), Some(5), "not whole: nobody looked there: {verified:?}");
+    assert!(text(&verified.stdout).contains(&format!("{} moved (0 looked at there)", before.len() - left.len())));
+    assert!(text(&verified.stdout).contains(&format!("--moved-at {to}")));
+    let verified = done(venue.command("verify").args(["--moved-at", &to]));
+    let count = before.len() - left.len();
+    assert!(text(&verified.stdout).contains(&format!("{count} moved ({count} looked at there)")), "{verified:?}");
+    verify_independently(&venue.archive(), &["--moved-at", &to]);
     done(&mut hotspot("verify", &["--archive", &to]));
     // Only the receipt excuses what is gone, and only here.
-    fs::remove_file(there).unwrap();
+    let kept = fs::read(&there).unwrap();
+    fs::remove_file(&there).unwrap();
     assert_eq!(hotspot("verify", &["--archive", &to]).output().unwrap().status.code(), Some(3));
+    let unproved = venue.command("verify").args(["--moved-at", &to]).output().unwrap();
+    assert_eq!(unproved.status.code(), Some(6), "the receipt is worth nothing: {unproved:?}");
+    fs::write(&there, kept).unwrap();
 
     let found = venue.find(&["--json", "user 0900000007"]);
     assert_eq!(found.status.code(), Some(3), "an answer that is not whole says so");
@@ -266,7 +275,7 @@ fn nothing_goes_here_before_it_is_there_and_the_chain_here_still_verifies() {
     done(&mut ship(&venue, &to, &["--keep-here", "0"]));
     assert_eq!(shipped_files(&venue), Vec::<String>::new());
     assert!(!target.path().join("holds/gw/C-1.json").exists());
-    done(&mut venue.command("verify"));
+    done(venue.command("verify").args(["--moved-at", &to]));
 }
 
 #[test]
@@ -276,7 +285,9 @@ fn what_the_chain_calls_deleted_goes_there_too_if_asked_and_not_held() {
     let to = target.path().display().to_string();
     done(&mut ship(&venue, &to, &[]));
     let mut manifest = venue.manifest();
-    let now = hotspot_archive::retention::Moment { wall_ns: i64::MAX / 2, clock: None };
+    // Five days after it began: over, and no time that is still to come.
+    let wall_ns = BEGIN_NS + 5 * 86_400_000_000_000;
+    let now = hotspot_archive::retention::Moment { wall_ns, clock: None };
     assert_eq!(manifest.expire(&"flows=1d".parse().unwrap(), &now).unwrap().files, 0, "no clock proves the time");
     let clock = |days: i64| hotspot_archive::retention::ClockEvidence {
         boot: "b".into(),
@@ -284,13 +295,13 @@ fn what_the_chain_calls_deleted_goes_there_too_if_asked_and_not_held() {
         synchronised: true,
     };
     manifest.begin_epoch(1, Some(clock(1))).unwrap();
-    let now = hotspot_archive::retention::Moment { wall_ns: i64::MAX / 2, clock: Some(clock(9)) };
+    let now = hotspot_archive::retention::Moment { wall_ns, clock: Some(clock(9)) };
     let files = manifest.expire(&"flows=1d".parse().unwrap(), &now).unwrap().files;
     assert_eq!(files, SEGMENTS * 3, "flows, keys, indexes");
 
     done(&mut ship(&venue, &to, &[]));
     let verify = || done(&mut hotspot("verify", &["--archive", &to, "--json"]));
-    let notices = |output: &Output| text(&output.stdout).matches("though line").count() as u64;
+    let notices = |output: &Output| text(&output.stdout).matches("though a line says").count() as u64;
     assert_eq!(notices(&verify()), SEGMENTS * 3, "the lines are there, the files still are");
     let hold = ["--archive", &venue.archive().display().to_string(), "--case", "C-1", "--segment", "gw:5"];
     done(hotspot("hold", &["add"]).args(hold));
@@ -486,7 +497,7 @@ fn a_shipper_that_is_killed_at_any_moment_leaves_an_archive_that_verifies() {
     for _ in 0..20 {
         kill_within(whole, &["--keep-here", "0"]);
         assert_eq!(verify(), SEGMENTS);
-        done(&mut venue.command("verify"));
+        done(s3.env(venue.command("verify").args(["--moved-at", &url])));
     }
     done(s3.env(&mut ship(&venue, &url, &["--keep-here", "0"])));
     assert_eq!((shipped_files(&venue), files_of(&s3.objects("p"))), (Vec::new(), files));
