@@ -16,6 +16,7 @@ pub mod journal;
 pub mod keys;
 pub mod layout;
 pub mod manifest;
+pub mod merkle;
 pub mod moved;
 pub mod pieces;
 pub mod place;
