@@ -75,13 +75,13 @@ impl Draft {
     /// Makes the files durable; the entries of the flows, of their key, and of their index.
     pub(crate) fn finish(mut self) -> Result<Vec<FileEntry>, ManifestError> {
         let Some(Flows { writer, key, index }) = self.flows.take() else { return Ok(Vec::new()) };
-        let rows = writer.finish()?;
-        let mut files = file_entries(Class::Flows, &self.archive, &self.relative(), rows, key.as_ref())?;
+        let written = writer.finish()?;
+        let mut files = file_entries(Class::Flows, &self.archive, &self.relative(), written, key.as_ref())?;
         let sha256 = files.first().map(|flows| flows.sha256.clone()).unwrap_or_default();
         let path = self.archive.join(self.relative());
         let blocks = File::open(&path).and_then(hash_blocks);
         let blocks = blocks.map_err(|source| ManifestError::Io { operation: "read", path, source })?;
-        files.push(self.write_index(index.finish(&sha256, &blocks), rows, key.as_ref())?);
+        files.push(self.write_index(index.finish(&sha256, &blocks), written.rows, key.as_ref())?);
         Ok(files)
     }
 

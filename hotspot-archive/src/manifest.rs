@@ -26,6 +26,7 @@ use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
 pub use crate::layout::SIDECAR;
 use crate::layout::{Class, segment_path};
 use crate::retention::RetentionError;
+use crate::rows::RowsRoot;
 use crate::segment::{self, Origin, SegmentError};
 pub use crate::signing::{GatewayKey, key_id, read_public_key};
 
@@ -314,13 +315,13 @@ impl Manifest {
             let relative = segment_path(class, &origin.site, &origin.gateway, origin.sequence, opened_ns);
             let path = self.archive.join(&relative);
             let key = self.recipients.as_ref().map(|recipients| recipients.fresh_key(&path)).transpose()?;
-            match class {
-                Class::Flows => {}
+            let written = match class {
+                Class::Flows => continue,
                 Class::Sessions => segment::write_sessions(&path, &origin, key.as_ref(), sealing.sessions)?,
                 Class::Devices => segment::write_devices(&path, &origin, key.as_ref(), sealing.devices)?,
                 Class::Coverage => segment::write_coverage(&path, &origin, key.as_ref(), sealing.coverage)?,
-            }
-            files.extend(file_entries(class, &self.archive, &relative, rows as u64, key.as_ref())?);
+            };
+            files.extend(file_entries(class, &self.archive, &relative, written, key.as_ref())?);
         }
         // The files' own directories are flushed with them; here the way to those.
         let mut dirs: Vec<&Path> = files.iter().filter_map(|file| Path::new(&file.path).parent()).collect();
@@ -439,11 +440,12 @@ pub(crate) fn file_entries(
     class: Class,
     archive: &Path,
     relative: &Path,
-    rows: u64,
+    written: RowsRoot,
     key: Option<&DataKey>,
 ) -> Result<Vec<FileEntry>, ManifestError> {
-    let entry = file_entry(class.label(), archive, relative, rows)?;
-    let mut entries = vec![FileEntry { key: key.map(DataKey::commitment), ..entry }];
+    let entry = file_entry(class.label(), archive, relative, written.rows)?;
+    let rows_root = Some(to_hex(&written.root));
+    let mut entries = vec![FileEntry { key: key.map(DataKey::commitment), rows_root, ..entry }];
     if key.is_some() {
         entries.push(file_entry(SIDECAR, archive, &sidecar_path(relative), 0)?);
     }
@@ -462,6 +464,7 @@ pub(crate) fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64
         sha256,
         key: None,
         head: None,
+        rows_root: None,
     })
 }
 

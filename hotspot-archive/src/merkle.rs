@@ -4,11 +4,13 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::sha256::digest_of_blocks;
+
 /// SHA-256 of a leaf or a node.
 pub type Hash = [u8; 32];
 
 /// What is hashed before a leaf's content, so that no leaf is taken for a node.
-const LEAF: u8 = 0;
+pub(crate) const LEAF: u8 = 0;
 /// What is hashed before a node's two children.
 const NODE: u8 = 1;
 
@@ -19,10 +21,14 @@ pub fn leaf_hash(content: &[u8]) -> Hash {
 }
 
 fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut children = [NODE; 65];
-    children[1..33].copy_from_slice(left);
-    children[33..].copy_from_slice(right);
-    Sha256::digest(children).into()
+    // 65 bytes, padded to two blocks.
+    let mut message = [0; 128];
+    message[0] = NODE;
+    message[1..33].copy_from_slice(left);
+    message[33..65].copy_from_slice(right);
+    message[65] = 0x80;
+    message[126..].copy_from_slice(&(65u16 * 8).to_be_bytes());
+    digest_of_blocks(message.as_chunks().0)
 }
 
 /// A tree that grows at its end, of which only the roots of its whole subtrees are kept: one hash for each bit of its length.
@@ -314,8 +320,8 @@ mod tests {
             let proofs = inclusions(leaves.clone(), &all).unwrap();
             for (index, proof) in proofs.iter().enumerate() {
                 assert_eq!(*proof, naive_path(&leaves, index));
-                for place in 0..size {
-                    let holds = verify_inclusion(&leaves[place], index as u64, size as u64, proof, &root);
+                for (place, leaf) in leaves.iter().enumerate() {
+                    let holds = verify_inclusion(leaf, index as u64, size as u64, proof, &root);
                     assert_eq!(holds, place == index, "{place} as {index} of {size}");
                 }
                 assert!(!verify_inclusion(&leaves[index], size as u64, size as u64, proof, &root));

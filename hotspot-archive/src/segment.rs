@@ -3,7 +3,7 @@
 //! Column names and types are in [`schema`] and `docs/formats/records.md`. A file is written under a temporary name, flushed and
 //! renamed, so that one with its name is whole.
 
-mod columns;
+pub(crate) mod columns;
 mod coverage;
 mod devices;
 mod export;
@@ -25,24 +25,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
 use hotspot_core::record::{CoverageRecord, DeviceRecord, FlowRecord, SessionRecord};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 pub use self::export::FlowFile;
+pub(crate) use self::flows::source_label;
 use self::guard::Guarded;
 pub(crate) use self::select::{Predicate, Selection};
+pub(crate) use self::shared_columns::are_same;
 pub use self::writer::FlowWriter;
 use self::writer::SegmentWriter;
 use crate::blocks::BlockFile;
 use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::Class;
+use crate::rows::{BatchRows, RowsRoot, SaltKey};
 
 /// Version of the columns that is written; in every file's metadata under `hotspot.format`.
 pub const FORMAT: &str = "2";
 /// Versions that are read.
 const FORMATS: [&str; 2] = ["1", FORMAT];
+/// Where a file in the clear says what the salts of its rows are made of.
+const ROW_SALTS: &str = "hotspot.row_salts";
 /// Rows turned into records at once: bounds the memory of reading.
 const BATCH_ROWS: usize = 8192;
 
@@ -96,10 +102,10 @@ pub fn write_flows(
     origin: &Origin,
     key: Option<&DataKey>,
     rows: &[FlowRecord],
-) -> Result<(), SegmentError> {
+) -> Result<RowsRoot, SegmentError> {
     let mut writer = FlowWriter::create(path, origin, key)?;
     rows.iter().try_for_each(|row| writer.push(row))?;
-    writer.finish().map(drop)
+    writer.finish()
 }
 
 /// Writes `sessions`.
@@ -108,7 +114,7 @@ pub fn write_sessions(
     origin: &Origin,
     key: Option<&DataKey>,
     rows: &[SessionRecord],
-) -> Result<(), SegmentError> {
+) -> Result<RowsRoot, SegmentError> {
     write(path, Class::Sessions, origin, key, rows.chunks(BATCH_ROWS).map(|rows| sessions::to_batch(origin, rows)))
 }
 
@@ -118,7 +124,7 @@ pub fn write_devices(
     origin: &Origin,
     key: Option<&DataKey>,
     rows: &[DeviceRecord],
-) -> Result<(), SegmentError> {
+) -> Result<RowsRoot, SegmentError> {
     write(path, Class::Devices, origin, key, rows.chunks(BATCH_ROWS).map(|rows| devices::to_batch(origin, rows)))
 }
 
@@ -128,7 +134,7 @@ pub fn write_coverage(
     origin: &Origin,
     key: Option<&DataKey>,
     rows: &[CoverageRecord],
-) -> Result<(), SegmentError> {
+) -> Result<RowsRoot, SegmentError> {
     write(path, Class::Coverage, origin, key, rows.chunks(BATCH_ROWS).map(|rows| coverage::to_batch(origin, rows)))
 }
 
@@ -137,13 +143,17 @@ fn write(
     class: Class,
     origin: &Origin,
     key: Option<&DataKey>,
-    batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
-) -> Result<(), SegmentError> {
-    let mut writer = SegmentWriter::create(path, class, origin, key)?;
+    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+) -> Result<RowsRoot, SegmentError> {
+    let (mut writer, salts) = SegmentWriter::create(path, class, origin, key)?;
+    let mut rows = BatchRows::new(class, &salts);
     for batch in batches {
-        writer.write(batch)?;
+        let batch = batch.map_err(|error| SegmentError::Write { path: path.to_path_buf(), source: error.into() })?;
+        rows.push(path, &batch)?;
+        writer.write(Ok(batch))?;
     }
-    writer.finish()
+    writer.finish()?;
+    Ok(rows.finish())
 }
 
 /// A segment opened for reading.
@@ -153,6 +163,7 @@ pub struct SegmentReader {
     origin: Origin,
     file: Guarded,
     metadata: ArrowReaderMetadata,
+    key: Option<DataKey>,
 }
 
 impl SegmentReader {
@@ -173,10 +184,7 @@ impl SegmentReader {
         let file = Guarded::new(file).map_err(damaged)?;
         let key = file.is_sealed().then(|| keyring.data_key(path)).transpose()?;
         let (file, metadata) = load(file, key.as_ref()).map_err(damaged)?;
-        let value = |key: &str| {
-            let pairs = metadata.metadata().file_metadata().key_value_metadata()?;
-            pairs.iter().find(|pair| pair.key == key)?.value.clone()
-        };
+        let value = |key: &str| value_of(metadata.metadata(), key).map(str::to_owned);
         let format_error = || SegmentError::Format { path: path.to_path_buf(), found: value("hotspot.format") };
         if !value("hotspot.format").is_some_and(|format| FORMATS.contains(&&*format)) {
             return Err(format_error());
@@ -187,7 +195,23 @@ impl SegmentReader {
             gateway: value("hotspot.gateway").ok_or_else(format_error)?,
             sequence: value("hotspot.sequence").and_then(|text| text.parse().ok()).ok_or_else(format_error)?,
         };
-        Ok(Self { path: path.to_path_buf(), class, origin, file, metadata })
+        Ok(Self { path: path.to_path_buf(), class, origin, file, metadata, key })
+    }
+
+    /// The file, for whoever says what is wrong with it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the salts of its rows are made of; `None` for a file in the clear that was written before rows had any.
+    pub(crate) fn salt_key(&self) -> Result<Option<SaltKey>, SegmentError> {
+        let Some(key) = &self.key else {
+            let Some(text) = value_of(self.metadata(), ROW_SALTS) else { return Ok(None) };
+            let unexpected =
+                || SegmentError::Value { path: self.path.clone(), column: ROW_SALTS, value: text.to_owned() };
+            return SaltKey::from_text(text).map(Some).ok_or_else(unexpected);
+        };
+        Ok(Some(SaltKey::derived(key)?))
     }
 
     #[must_use]
@@ -225,7 +249,7 @@ impl SegmentReader {
         })
     }
 
-    pub(crate) fn damaged(&self, source: arrow_schema::ArrowError) -> SegmentError {
+    pub(crate) fn damaged(&self, source: ArrowError) -> SegmentError {
         SegmentError::Damaged { path: self.path.clone(), source: source.into() }
     }
 
@@ -233,6 +257,12 @@ impl SegmentReader {
     pub(crate) fn flows(&self, batch: &RecordBatch) -> Result<Vec<FlowRecord>, SegmentError> {
         flows::from_batch(&self.path, batch)
     }
+}
+
+/// What a file says of itself under a name.
+fn value_of<'a>(metadata: &'a ParquetMetaData, name: &str) -> Option<&'a str> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    pairs.iter().find(|pair| pair.key == name)?.value.as_deref()
 }
 
 /// Reads the footer and the offset indexes of a file, after checking them.

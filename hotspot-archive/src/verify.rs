@@ -5,6 +5,7 @@
 mod extra;
 mod keys;
 mod report;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,6 +38,8 @@ pub struct Trust<'a> {
     pub checkpoints: &'a [String],
     /// Unwraps the keys of segments and compares them with what the lines say of them.
     pub keyring: Option<&'a Keyring>,
+    /// Reads every row that can be opened, and compares them with the roots the lines name.
+    pub rows: bool,
     /// Places that files were moved to, by the name that receipts have for them: what is not here must be there.
     pub elsewhere: Vec<(String, &'a dyn Place)>,
 }
@@ -148,6 +151,9 @@ impl Run<'_> {
             self.report.untrusted += usize::from(!check.is_trusted(*number as u64));
             self.files(line, &check);
             verify_keys(self.root, self.place, line, self.trust.keyring, &mut self.report);
+            let state = check.ledger().files_of(line);
+            let kept = line.files.iter().filter(|file| state(file) == FileState::Kept);
+            rows::verify(self.root, self.place, kept, self.trust, &mut self.report);
             progress(&self.report);
         }
         let deletions = check.ledger().deletions().iter();

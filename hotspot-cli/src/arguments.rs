@@ -397,9 +397,12 @@ pub(crate) struct VerifyArguments {
     /// File with checkpoints that the agent reported elsewhere (or a log that holds them): a cut end is noticed. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Vec<PathBuf>,
-    /// Identity, to check the wrapped keys of its segments too. May be given several times
+    /// Identity, to check the wrapped keys of its segments too, and every row that it opens. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,
+    /// Read every row that can be opened without an identity, and compare them with the roots the lines name
+    #[arg(long)]
+    pub(crate) rows: bool,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

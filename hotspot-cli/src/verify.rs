@@ -31,6 +31,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         now_ns: Some(now_ns()),
         checkpoints: &checkpoints,
         keyring: (!keyring.is_empty()).then_some(&keyring),
+        rows: arguments.rows || !keyring.is_empty(),
         elsewhere: elsewhere.iter().map(|(name, place)| (name.clone(), &**place)).collect(),
     };
     let progress = |report: &Report| {
@@ -105,6 +106,7 @@ fn as_json(report: &Report) -> Value {
         "gateways": report.gateways, "lines": report.lines, "untrusted": report.untrusted, "files": report.files,
         "bytes": report.bytes, "deleted": report.deleted, "deletions": deletions, "moved": report.moved,
         "shown": report.shown, "moved_to": report.moved_to, "checkpoints": report.checkpoints, "keys": report.keys,
+        "rows_files": report.rows_files, "without_rows_root": report.without_rows_root,
         "findings": findings,
     })
 }
@@ -144,7 +146,7 @@ fn write_report(to: &mut impl Write, report: &Report, is_pinned: bool) -> std::i
     write_deletions(to, report)?;
     writeln!(
         to,
-        "{}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} moved ({} looked at there), {} checkpoints, {} keys",
+        "{}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} moved ({} looked at there), {} checkpoints, {} keys, {} files row by row",
         report.verdict().describe(),
         report.gateways,
         report.lines,
@@ -154,8 +156,16 @@ fn write_report(to: &mut impl Write, report: &Report, is_pinned: bool) -> std::i
         report.moved,
         report.shown,
         report.checkpoints,
-        report.keys
+        report.keys,
+        report.rows_files
     )?;
+    if report.without_rows_root > 0 {
+        let count = report.without_rows_root;
+        writeln!(
+            to,
+            "{count} files were sealed before rows had a root: their rows are proved by the whole file only."
+        )?;
+    }
     if report.untrusted > 0 {
         writeln!(to, "{} segments were written after the last line their gateway is trusted until.", report.untrusted)?;
     }

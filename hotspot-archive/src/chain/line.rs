@@ -33,6 +33,9 @@ pub struct FileEntry {
     /// Of an index: SHA-256 of the file as far as its header goes, which vouches for the rest of it, and for the segment block by block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
+    /// Of a file of rows: the root over them, by which each can be proved alone. Not in lines of early versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_root: Option<String>,
 }
 
 /// What was seen on all interfaces in a sequence, and whether it is accounted for.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type, TimestampMicrosecondType, UInt64Type};
-use arrow_array::{Array, ArrayRef, PrimitiveArray, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
 use hotspot_core::WallNs;
 
 use super::SegmentError;
@@ -45,9 +45,9 @@ pub(super) fn time<T>(rows: &[T], mut value: impl FnMut(&T) -> Option<WallNs>) -
 }
 
 /// The columns of a batch that was read, by name.
-pub(super) struct Columns<'a> {
-    pub(super) path: &'a Path,
-    pub(super) batch: &'a RecordBatch,
+pub(crate) struct Columns<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) batch: &'a RecordBatch,
 }
 
 impl<'a> Columns<'a> {
@@ -59,7 +59,7 @@ impl<'a> Columns<'a> {
         SegmentError::Column { path: self.path.to_path_buf(), column }
     }
 
-    pub(super) fn text(&self, column: &'static str) -> Result<Text<'a>, SegmentError> {
+    pub(crate) fn text(&self, column: &'static str) -> Result<Text<'a>, SegmentError> {
         let array = self.column(column)?;
         let (keys, values) = match array.as_dictionary_opt::<Int32Type>() {
             Some(dictionary) => (Some(dictionary.keys()), dictionary.values()),
@@ -84,12 +84,12 @@ impl<'a> Columns<'a> {
         self.text(column)
     }
 
-    pub(super) fn number<P: ArrowPrimitiveType>(&self, column: &'static str) -> Result<Numbers<'a, P>, SegmentError> {
+    pub(crate) fn number<P: ArrowPrimitiveType>(&self, column: &'static str) -> Result<Numbers<'a, P>, SegmentError> {
         self.column(column)?.as_primitive_opt::<P>().map(Numbers).ok_or_else(|| self.missing(column))
     }
 
     /// Counts, which format 1 held without a sign.
-    pub(super) fn count(&self, column: &'static str) -> Result<Counts<'a>, SegmentError> {
+    pub(crate) fn count(&self, column: &'static str) -> Result<Counts<'a>, SegmentError> {
         let array = self.column(column)?;
         if let Some(counts) = array.as_primitive_opt::<UInt64Type>() {
             return Ok(Counts::Unsigned(counts));
@@ -97,26 +97,38 @@ impl<'a> Columns<'a> {
         array.as_primitive_opt::<Int64Type>().map(Counts::Signed).ok_or_else(|| self.missing(column))
     }
 
-    pub(super) fn time(&self, column: &'static str) -> Result<Numbers<'a, TimestampMicrosecondType>, SegmentError> {
+    pub(crate) fn flag(&self, column: &'static str) -> Result<Flags<'a>, SegmentError> {
+        self.column(column)?.as_boolean_opt().map(Flags).ok_or_else(|| self.missing(column))
+    }
+
+    pub(crate) fn time(&self, column: &'static str) -> Result<Numbers<'a, TimestampMicrosecondType>, SegmentError> {
         self.number(column)
     }
 }
 
-pub(super) struct Numbers<'a, P: ArrowPrimitiveType>(&'a PrimitiveArray<P>);
+pub(crate) struct Flags<'a>(&'a BooleanArray);
 
-impl<P: ArrowPrimitiveType> Numbers<'_, P> {
-    pub(super) fn get(&self, row: usize) -> Option<P::Native> {
+impl Flags<'_> {
+    pub(crate) fn get(&self, row: usize) -> Option<bool> {
         self.0.is_valid(row).then(|| self.0.value(row))
     }
 }
 
-pub(super) enum Counts<'a> {
+pub(crate) struct Numbers<'a, P: ArrowPrimitiveType>(&'a PrimitiveArray<P>);
+
+impl<P: ArrowPrimitiveType> Numbers<'_, P> {
+    pub(crate) fn get(&self, row: usize) -> Option<P::Native> {
+        self.0.is_valid(row).then(|| self.0.value(row))
+    }
+}
+
+pub(crate) enum Counts<'a> {
     Unsigned(&'a PrimitiveArray<UInt64Type>),
     Signed(&'a PrimitiveArray<Int64Type>),
 }
 
 impl Counts<'_> {
-    pub(super) fn get(&self, row: usize) -> Option<u64> {
+    pub(crate) fn get(&self, row: usize) -> Option<u64> {
         match self {
             Self::Unsigned(counts) => counts.is_valid(row).then(|| counts.value(row)),
             Self::Signed(counts) => counts.is_valid(row).then(|| counts.value(row).unsigned_abs()),
@@ -168,7 +180,7 @@ impl<'a, T: Clone> Repeating<'a, T> {
 }
 
 /// A column of text, which is read as a dictionary.
-pub(super) struct Text<'a> {
+pub(crate) struct Text<'a> {
     keys: Option<&'a PrimitiveArray<Int32Type>>,
     values: Option<&'a StringArray>,
     column: &'static str,
@@ -176,7 +188,7 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn get(&self, row: usize) -> Option<&'a str> {
+    pub(crate) fn get(&self, row: usize) -> Option<&'a str> {
         self.values.zip(self.place(row)).map(|(values, at)| values.value(at))
     }
 
@@ -214,7 +226,7 @@ impl<'a> Text<'a> {
         value.ok_or_else(|| self.unexpected(&"null"))
     }
 
-    pub(super) fn unexpected(&self, value: &impl Display) -> SegmentError {
+    pub(crate) fn unexpected(&self, value: &impl Display) -> SegmentError {
         SegmentError::Value { path: self.path.to_path_buf(), column: self.column, value: value.to_string() }
     }
 }

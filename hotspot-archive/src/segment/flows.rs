@@ -11,7 +11,7 @@ use hotspot_core::record::{Attribution, EndReason, FlowRecord, Identity, NatStat
 use super::SegmentError;
 use super::columns::{Columns, Repeating, Text};
 
-pub(super) const fn source_label(source: IdentitySource) -> &'static str {
+pub(crate) const fn source_label(source: IdentitySource) -> &'static str {
     match source {
         IdentitySource::Radius => "radius",
         IdentitySource::Portal => "portal",

@@ -41,7 +41,7 @@ impl Run {
     }
 }
 
-fn are_same<T: ?Sized>(left: Option<&Arc<T>>, right: Option<&Arc<T>>) -> bool {
+pub(crate) fn are_same<T: ?Sized>(left: Option<&Arc<T>>, right: Option<&Arc<T>>) -> bool {
     match (left, right) {
         (None, None) => true,
         (Some(left), Some(right)) => Arc::ptr_eq(left, right),

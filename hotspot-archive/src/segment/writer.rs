@@ -22,10 +22,11 @@ use parquet::file::properties::{
 use parquet::schema::types::ColumnPath;
 
 use super::flow_columns::FlowColumns;
-use super::{FORMAT, Origin, SegmentError, schema};
+use super::{FORMAT, Origin, ROW_SALTS, SegmentError, schema};
 use crate::durable::{self, Replacement};
 use crate::keys::DataKey;
 use crate::layout::Class;
+use crate::rows::{FlowRows, RowsRoot, SaltKey};
 
 /// Rows per row group: dictionaries, that of peers above all, are written once per group.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -97,19 +98,21 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
+    /// Begins a file; what the salts of its rows are made of.
     pub(super) fn create(
         path: &Path,
         class: Class,
         origin: &Origin,
         key: Option<&DataKey>,
-    ) -> Result<Self, SegmentError> {
+    ) -> Result<(Self, SaltKey), SegmentError> {
+        let salts = key.map_or_else(SaltKey::generate, SaltKey::derived)?;
         let io_failed = |source| SegmentError::Io { operation: "written", path: path.to_path_buf(), source };
         path.parent().map_or(Ok(()), durable::make_dir).map_err(io_failed)?;
         let file = Replacement::begin(path).map_err(io_failed)?;
         let target = file.file().map_err(io_failed)?;
-        let writer = properties(class, origin, key).and_then(|properties| open(target, class, properties));
+        let writer = properties(class, origin, key, &salts).and_then(|properties| open(target, class, properties));
         let writer = writer.map_err(|source| SegmentError::Write { path: path.to_path_buf(), source })?;
-        Ok(Self { path: path.to_path_buf(), file, writer })
+        Ok((Self { path: path.to_path_buf(), file, writer }, salts))
     }
 
     pub(super) fn write(&mut self, batch: Result<RecordBatch, ArrowError>) -> Result<(), SegmentError> {
@@ -132,24 +135,21 @@ pub struct FlowWriter {
     writer: SegmentWriter,
     origin: Origin,
     columns: FlowColumns,
-    rows: u64,
+    rows: FlowRows,
 }
 
 impl FlowWriter {
     /// Begins a file; encrypted where there is a key. It has its name only after [`Self::finish`].
     pub fn create(path: &Path, origin: &Origin, key: Option<&DataKey>) -> Result<Self, SegmentError> {
-        Ok(Self {
-            writer: SegmentWriter::create(path, Class::Flows, origin, key)?,
-            origin: origin.clone(),
-            columns: FlowColumns::new(FLOWS_PER_BATCH),
-            rows: 0,
-        })
+        let (writer, salts) = SegmentWriter::create(path, Class::Flows, origin, key)?;
+        let columns = FlowColumns::new(FLOWS_PER_BATCH);
+        Ok(Self { writer, origin: origin.clone(), columns, rows: FlowRows::new(origin, &salts) })
     }
 
     /// Adds a row behind the others; rows of one client belong together.
     pub fn push(&mut self, row: &FlowRecord) -> Result<(), SegmentError> {
         self.columns.push(row);
-        self.rows += 1;
+        self.rows.push(row);
         if self.columns.is_full() { self.flush() } else { Ok(()) }
     }
 
@@ -158,13 +158,13 @@ impl FlowWriter {
         self.writer.write(batch)
     }
 
-    /// Makes the file durable; says how many rows it holds.
-    pub fn finish(mut self) -> Result<u64, SegmentError> {
+    /// Makes the file durable; says how many rows it holds, and what stands for them.
+    pub fn finish(mut self) -> Result<RowsRoot, SegmentError> {
         if !self.columns.is_empty() {
             self.flush()?;
         }
         self.writer.finish()?;
-        Ok(self.rows)
+        Ok(self.rows.finish())
     }
 }
 
@@ -191,14 +191,22 @@ fn compressed() -> Result<WriterPropertiesBuilder, ParquetError> {
 
 /// How a segment is written: compression, encodings, row groups, statistics, what it says of itself, and encryption where there is
 /// a key.
-fn properties(class: Class, origin: &Origin, key: Option<&DataKey>) -> Result<WriterProperties, ParquetError> {
-    let metadata = [
+fn properties(
+    class: Class,
+    origin: &Origin,
+    key: Option<&DataKey>,
+    salts: &SaltKey,
+) -> Result<WriterProperties, ParquetError> {
+    let mut metadata = vec![
         ("hotspot.format", FORMAT.to_owned()),
         ("hotspot.class", class.label().to_owned()),
         ("hotspot.site", origin.site.clone()),
         ("hotspot.gateway", origin.gateway.clone()),
         ("hotspot.sequence", origin.sequence.to_string()),
     ];
+    if key.is_none() {
+        metadata.push((ROW_SALTS, salts.to_text()));
+    }
     let properties = compressed()?
         .set_key_value_metadata(Some(
             metadata.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect(),

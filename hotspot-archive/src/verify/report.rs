@@ -98,6 +98,10 @@ pub struct Report {
     pub checkpoints: usize,
     /// Wrapped keys that were opened and are the right ones.
     pub keys: usize,
+    /// Files whose rows are those their signed root stands for.
+    pub rows_files: usize,
+    /// Files of rows that were sealed before rows had a root: none of their rows can be proved alone.
+    pub without_rows_root: usize,
     pub findings: Vec<Finding>,
 }
 
