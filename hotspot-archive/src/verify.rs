@@ -150,10 +150,10 @@ impl Run<'_> {
             self.report.lines += 1;
             self.report.untrusted += usize::from(!check.is_trusted(*number as u64));
             self.files(line, &check);
-            verify_keys(self.root, self.place, line, self.trust.keyring, &mut self.report);
             let state = check.ledger().files_of(line);
-            let kept = line.files.iter().filter(|file| state(file) == FileState::Kept);
-            rows::verify(self.root, self.place, kept, self.trust, &mut self.report);
+            let kept = || line.files.iter().filter(|file| state(file) == FileState::Kept);
+            verify_keys(self.root, self.place, kept(), self.trust.keyring, &mut self.report);
+            rows::verify(self.root, self.place, kept(), self.trust, &mut self.report);
             progress(&self.report);
         }
         let deletions = check.ledger().deletions().iter();

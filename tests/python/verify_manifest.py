@@ -255,6 +255,8 @@ class Chain:
                 self.find("damage", number, "names a file that is not its own: " + entry["path"])
                 continue
             kinds.add(name["label"])
+            if record["format"] == 3 and entry["class"] == name["class"] and "rows_root" not in entry:
+                self.find("damage", number, "names no root over the rows of " + entry["path"])
             self.files[entry["path"]] = {"entry": entry, "name": name, "deleted": None, **sequence}
 
     def is_trusted(self, number):

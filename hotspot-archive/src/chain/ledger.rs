@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hotspot_core::WallNs;
 
-use super::{DeletedFile, FileEntry, Line};
+use super::{DeletedFile, FORMAT, FileEntry, Line};
 use crate::elapsed::{Elapsed, Moment};
 use crate::layout::{Class, FileKind, FileName, partition_of};
 use crate::manifest::from_hex;
@@ -93,6 +93,7 @@ impl Ledger {
     pub(crate) fn introduce(&mut self, number: u64, line: &Line, find: &mut impl FnMut(String)) {
         let partition = partition_of(&line.site, &line.gateway, line.sequence, line.from_ns);
         let mut files: Vec<File> = Vec::with_capacity(line.files.len());
+        let is_strict = line.format == FORMAT;
         for file in &line.files {
             let kind = partition.kind_of(&file.path);
             match (kind.filter(|kind| kind.label() == file.class), parse_hash(&file.sha256)) {
@@ -101,7 +102,13 @@ impl Ledger {
                 (Some(kind), Some(_)) if files.iter().any(|other| other.kind == kind) => {
                     find(format!("names a file twice: {}", file.path));
                 }
-                (Some(kind), Some(sha256)) => files.push(File { kind, sha256, deleted_by: None }),
+                (Some(kind), Some(sha256)) => {
+                    // Without it no row could be proved alone, and rows could be exchanged for others.
+                    if is_strict && matches!(kind, FileKind::Rows(_)) && file.rows_root.is_none() {
+                        find(format!("names no root over the rows of {}", file.path));
+                    }
+                    files.push(File { kind, sha256, deleted_by: None });
+                }
             }
         }
         files.shrink_to_fit();

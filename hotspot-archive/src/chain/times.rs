@@ -54,10 +54,10 @@ impl Times {
         let weigh = |severity| if record.is_early() { Severity::Notice } else { severity };
         let written_ns = record.written_ns();
         if let Some(clock) = record.clock() {
-            if let Some((last_ns, last)) = &self.last {
-                if let Some((severity, what)) = compare(*last_ns, last, written_ns, clock) {
-                    find(number, weigh(severity), what);
-                }
+            if let Some((last_ns, last)) = &self.last
+                && let Some((severity, what)) = compare(*last_ns, last, written_ns, clock)
+            {
+                find(number, weigh(severity), what);
             }
             self.last = Some((written_ns, clock.clone()));
         }

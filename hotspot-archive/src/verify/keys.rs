@@ -4,14 +4,19 @@ use std::path::Path;
 
 use super::{Kind, Report};
 use crate::keys::{KeyError, Keyring, added_sidecar_path, sidecar_path};
-use crate::manifest::{FileEntry, Line};
+use crate::manifest::FileEntry;
 use crate::place::Place;
 
-/// Whether the keys that open a segment are those it was written with.
-pub(super) fn verify_keys(root: &Path, place: &dyn Place, line: &Line, keyring: Option<&Keyring>, report: &mut Report) {
+/// Whether the keys that open segments are those they were written with. The files are those that a line names by right.
+pub(super) fn verify_keys<'a>(
+    root: &Path,
+    place: &dyn Place,
+    files: impl Iterator<Item = &'a FileEntry>,
+    keyring: Option<&Keyring>,
+    report: &mut Report,
+) {
     let Some(keyring) = keyring else { return };
-    let parquet = |file: &&FileEntry| file.path.ends_with(".parquet");
-    for file in line.files.iter().filter(parquet) {
+    for file in files.filter(|file| file.path.ends_with(".parquet")) {
         let Some(commitment) = &file.key else { continue };
         let path = Path::new(&file.path);
         let added = keyring.recipients().map(|recipient| added_sidecar_path(path, &recipient));
