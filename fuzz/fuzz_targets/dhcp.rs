@@ -7,6 +7,7 @@ use hotspot_common::NoticeHeader;
 use hotspot_core::device::{DeviceTable, DeviceTimeouts};
 use hotspot_core::fact::DeviceEvent;
 use hotspot_core::notice;
+use hotspot_core::text::is_spelled;
 use libfuzzer_sys::fuzz_target;
 
 const NOW_NS: i64 = 1_795_392_000_000_000_000;
@@ -19,10 +20,10 @@ fuzz_target!(|bytes: &[u8]| {
     let header = NoticeHeader { kind: kind % 4 + 1, origin: origin & 0x80, client_mac, ..NoticeHeader::default() };
     let mut table = DeviceTable::default();
     for is_mirror in [false, true] {
-        for fact in notice::facts(&header, payload, NOW_NS, is_mirror).into_iter().flatten() {
+        for fact in notice::facts(&header, payload, NOW_NS, is_mirror).map(|said| said.facts).unwrap_or_default() {
             if let DeviceEvent::Named(names) = &fact.event {
                 let texts = [&names.hostname, &names.vendor_class, &names.dhcp_fingerprint, &names.client_id];
-                assert!(texts.into_iter().flatten().all(|text| !text.is_empty() && !text.contains(char::is_control)));
+                assert!(texts.into_iter().flatten().all(|text| !text.is_empty() && is_spelled(text)));
             }
             table.apply(&fact);
             let once = table.devices();

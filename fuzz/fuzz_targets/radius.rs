@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use hotspot_core::radius::{self, Demand, Exchange, NasClock, Packet};
+use hotspot_core::text::is_spelled;
 use libfuzzer_sys::fuzz_target;
 
 const SECRET: &[u8] = b"xyzzy5461";
@@ -24,7 +25,9 @@ fn read(datagram: &[u8]) {
     match radius::parse(datagram, SECRET, Demand::Authenticator) {
         Ok(Packet::Accounting(request)) => {
             let lateness_ns = request.lag_ns(NOW_NS).map_or(0, |lag| NasClock::default().lateness_ns(lag, NOW_NS));
-            let _ = request.fact(SENDER, NOW_NS, lateness_ns);
+            let fact = request.fact(SENDER, NOW_NS, lateness_ns);
+            let texts = [&fact.user, &fact.ssid, &fact.nas, &fact.nas_port];
+            assert!(texts.into_iter().flatten().all(|text| is_spelled(text)));
             answer(&request.exchange);
         }
         Ok(Packet::StatusServer(exchange)) => answer(&exchange),

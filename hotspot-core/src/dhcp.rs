@@ -1,12 +1,14 @@
 //! DHCP for IPv4 (RFC 2131, RFC 2132): what a message says about the device that sent it or the lease it grants.
 //!
-//! Strict: whatever does not keep to the format is refused as a whole. Options are put together from their parts (RFC 3396), also
-//! where they lie in the fields of server name and boot file (option 52). What follows the end option is not looked at. Never panics,
-//! and allocates no more than the message is long.
+//! An option that does not keep to its format costs itself, never the message: it is left out, or read as servers and clients in use read
+//! it, and named in [`Message::odd`]. Refused is only what cannot be read at all: without fixed fields, cookie, Ethernet address or one
+//! message type. Options are put together from their parts (RFC 3396), also where they lie in the fields of server name and boot file
+//! (option 52). What follows the end option is not looked at. Never panics, and allocates no more than the message is long.
 
 use std::net::Ipv4Addr;
 
 use crate::MacAddr;
+use crate::domain_name::{Name, fqdn};
 
 const FIXED_LEN: usize = 236;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
@@ -33,16 +35,10 @@ pub enum Refused {
     Short,
     #[error("not from or to a device with an Ethernet address")]
     NotEthernet,
-    #[error("an option runs past the end of its field")]
-    OptionTooLong,
-    #[error("an option has another length than its meaning needs")]
-    OptionLength,
-    #[error("no DHCP message type")]
+    #[error("no DHCP message type, or several")]
     NoType,
     #[error("a request that is sent as a reply, or the other way round")]
     WrongWay,
-    #[error("a domain name that is not one")]
-    BadName,
 }
 
 /// Option 53.
@@ -82,6 +78,8 @@ pub struct Message {
     /// Option 55, in the device's order.
     pub parameters: Option<Vec<u8>>,
     pub client_id: Option<Vec<u8>>,
+    /// Names of the fields that did not keep to their format; each once.
+    pub odd: Vec<&'static str>,
 }
 
 /// Takes the payload of a UDP packet apart.
@@ -89,11 +87,12 @@ pub fn parse(payload: &[u8]) -> Result<Message, Refused> {
     let (fixed, rest) = payload.split_at_checked(FIXED_LEN).ok_or(Refused::Short)?;
     let options = rest.strip_prefix(&COOKIE).ok_or(Refused::Short)?;
     let (op, hardware_type, hardware_len) = (fixed[0], fixed[1], fixed[2]);
-    if hardware_type != 1 || hardware_len != 6 {
+    // 6 is what some Wi-Fi stacks send for Ethernet (RFC 1700: IEEE 802); some count all 16 octets of the field as the address.
+    if !matches!(hardware_type, 1 | 6) || !(6..=16).contains(&hardware_len) {
         return Err(Refused::NotEthernet);
     }
-    let options = Options::collect(fixed, options)?;
-    let kind = message_type(options.number(MESSAGE_TYPE)?.ok_or(Refused::NoType)?);
+    let mut options = Options::collect(fixed, options);
+    let kind = message_type(options.message_type().ok_or(Refused::NoType)?);
     let is_reply = matches!(kind, MessageType::Offer | MessageType::Ack | MessageType::Nak);
     if op != if is_reply { 2 } else { 1 } && !matches!(kind, MessageType::Other(_)) {
         return Err(Refused::WrongWay);
@@ -107,20 +106,16 @@ pub fn parse(payload: &[u8]) -> Result<Message, Refused> {
         client_ip: address(12),
         your_ip: address(16),
         relay_ip: address(24),
-        requested_ip: options.word(REQUESTED_IP)?.map(Ipv4Addr::from),
-        server_id: options.word(SERVER_ID)?.map(Ipv4Addr::from),
-        lease_s: options.word(LEASE_TIME)?.map(u32::from_be_bytes),
-        // Some devices count the C string's end as part of the name.
-        hostname: options.text(HOST_NAME).map(|name| name.strip_suffix(&[0]).unwrap_or(name)).and_then(not_empty),
-        fqdn: options.text(CLIENT_FQDN).map(fqdn).transpose()?.flatten(),
-        vendor_class: options.text(VENDOR_CLASS).and_then(not_empty),
-        parameters: options.text(PARAMETERS).and_then(not_empty),
-        client_id: options.text(CLIENT_ID).and_then(not_empty),
+        requested_ip: options.first_word(REQUESTED_IP, "dhcp_requested_ip").map(Ipv4Addr::from),
+        server_id: options.first_word(SERVER_ID, "dhcp_server_id").map(Ipv4Addr::from),
+        lease_s: options.lease_s(),
+        hostname: options.text(HOST_NAME),
+        fqdn: options.fqdn(),
+        vendor_class: options.text(VENDOR_CLASS),
+        parameters: options.octets(PARAMETERS),
+        client_id: options.octets(CLIENT_ID),
+        odd: options.odd,
     })
-}
-
-fn not_empty(bytes: &[u8]) -> Option<Vec<u8>> {
-    (!bytes.is_empty()).then(|| bytes.to_vec())
 }
 
 fn message_type(number: u8) -> MessageType {
@@ -137,98 +132,131 @@ fn message_type(number: u8) -> MessageType {
     }
 }
 
-/// RFC 4702 §2: flags, two result codes, and a name that is ASCII or, with the flag E, in the form of DNS.
-fn fqdn(option: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
-    const ENCODED: u8 = 0b0000_0100;
-    let [flags, _, _, name @ ..] = option else { return Err(Refused::OptionLength) };
-    if flags & ENCODED == 0 { Ok(not_empty(name)) } else { dns_name(name) }
-}
+/// What a client takes that cannot read how long its lease is (busybox `udhcpc`); the shortest of those in use.
+const LEASE_UNREADABLE_S: u32 = 3600;
 
-/// Labels of a domain name (RFC 1035 §3.1), joined by dots; one that is not complete ends with the option. No compression.
-pub(crate) fn dns_name(mut wire: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
-    const LABEL_MAX: usize = 63;
-    const NAME_MAX: usize = 255;
-    if wire.len() > NAME_MAX {
-        return Err(Refused::BadName);
-    }
-    let mut name = Vec::with_capacity(wire.len());
-    while let [len, rest @ ..] = wire {
-        let len = usize::from(*len);
-        if len == 0 {
-            // The root ends the name, and nothing may follow.
-            return if rest.is_empty() { Ok(not_empty(&name)) } else { Err(Refused::BadName) };
-        }
-        let label = rest.get(..len).filter(|_| len <= LABEL_MAX).ok_or(Refused::BadName)?;
-        if !name.is_empty() {
-            name.push(b'.');
-        }
-        name.extend(label);
-        wire = &rest[len..];
-    }
-    Ok(not_empty(&name))
-}
-
-/// Options that are read, each put together from its parts (RFC 3396 §5, §7): options field, boot file, server name.
+/// Options that are read, with their parts (RFC 3396 §5, §7): options field, boot file, server name.
 #[derive(Default)]
 struct Options {
-    parts: Vec<(u8, Vec<u8>)>,
+    parts: Vec<(u8, Vec<Vec<u8>>)>,
+    odd: Vec<&'static str>,
 }
 
 impl Options {
-    fn collect(fixed: &[u8], field: &[u8]) -> Result<Self, Refused> {
+    fn collect(fixed: &[u8], field: &[u8]) -> Self {
         let mut options = Self::default();
-        options.add(field, true)?;
-        let overload = options.number(OVERLOAD)?.unwrap_or(0);
-        if overload > 3 {
-            return Err(Refused::OptionLength);
-        }
+        options.add(field, true);
+        let overload = match options.parts(OVERLOAD) {
+            [] => 0,
+            parts => match parts.iter().find(|part| matches!(part[..], [1..=3])) {
+                Some(part) => part[0],
+                // Then both fields hold names, as they do without the option.
+                None => options.is_odd("dhcp_overload", 0),
+            },
+        };
         if overload & 1 != 0 {
-            options.add(&fixed[BOOT_FILE], false)?;
+            options.add(&fixed[BOOT_FILE], false);
         }
         if overload & 2 != 0 {
-            options.add(&fixed[SERVER_NAME], false)?;
+            options.add(&fixed[SERVER_NAME], false);
         }
-        Ok(options)
+        options
     }
 
-    /// Reads a field up to its end option, or to its end where that is missing, as some devices leave it out.
-    fn add(&mut self, mut field: &[u8], is_first: bool) -> Result<(), Refused> {
+    /// Reads a field up to its end option, or to its end where that is missing, as some devices leave it out. An option that runs
+    /// past the end of its field is none, and nothing follows it.
+    fn add(&mut self, mut field: &[u8], is_first: bool) {
         while let [code, rest @ ..] = field {
             if *code == END {
-                return Ok(());
+                return;
             }
             if *code == PAD {
                 field = rest;
                 continue;
             }
-            let [len, rest @ ..] = rest else { return Err(Refused::OptionTooLong) };
-            let value = rest.get(..usize::from(*len)).ok_or(Refused::OptionTooLong)?;
+            let value = rest.split_first().and_then(|(len, rest)| rest.get(..usize::from(*len)));
+            let Some(value) = value else { return self.is_odd("dhcp_option_cut", ()) };
             // An overloaded field overloads no other.
             if is_read(*code) && (is_first || *code != OVERLOAD) {
                 match self.parts.iter_mut().find(|(known, _)| known == code) {
-                    Some((_, whole)) => whole.extend(value),
-                    None => self.parts.push((*code, value.to_vec())),
+                    Some((_, parts)) => parts.push(value.to_vec()),
+                    None => self.parts.push((*code, vec![value.to_vec()])),
                 }
             }
-            field = &rest[value.len()..];
-        }
-        Ok(())
-    }
-
-    fn text(&self, code: u8) -> Option<&[u8]> {
-        self.parts.iter().find(|(known, _)| *known == code).map(|(_, value)| &**value)
-    }
-
-    fn number(&self, code: u8) -> Result<Option<u8>, Refused> {
-        match self.text(code) {
-            None => Ok(None),
-            Some([number]) => Ok(Some(*number)),
-            Some(_) => Err(Refused::OptionLength),
+            field = &rest[1 + value.len()..];
         }
     }
 
-    fn word(&self, code: u8) -> Result<Option<[u8; 4]>, Refused> {
-        self.text(code).map(|value| value.try_into().map_err(|_| Refused::OptionLength)).transpose()
+    /// Names a field that does not keep to its format; gives what is read instead.
+    fn is_odd<T>(&mut self, field: &'static str, instead: T) -> T {
+        if !self.odd.contains(&field) {
+            self.odd.push(field);
+        }
+        instead
+    }
+
+    fn parts(&self, code: u8) -> &[Vec<u8>] {
+        self.parts.iter().find(|(known, _)| *known == code).map_or(&[], |(_, parts)| parts)
+    }
+
+    /// An option of any length. Parts are put together (RFC 3396); the same option twice is said twice, not a part of a longer one.
+    fn octets(&self, code: u8) -> Option<Vec<u8>> {
+        let parts = self.parts(code);
+        let first = parts.first()?;
+        let is_repeated = first.len() < usize::from(u8::MAX) && parts.iter().all(|part| part == first);
+        Some(if is_repeated { first.clone() } else { parts.concat() }).filter(|whole| !whole.is_empty())
+    }
+
+    /// The same; zeros at the end are a C string's or padding.
+    fn text(&self, code: u8) -> Option<Vec<u8>> {
+        let mut text = self.octets(code)?;
+        text.truncate(text.iter().rposition(|octet| *octet != 0)? + 1);
+        Some(text)
+    }
+
+    /// The type, where all that is said of it is the same.
+    fn message_type(&mut self) -> Option<u8> {
+        let parts = self.parts(MESSAGE_TYPE);
+        let mut said = parts.iter().filter(|part| part.len() == 1).map(|part| part[0]);
+        let first = said.next()?;
+        let kind = said.all(|other| other == first).then_some(first);
+        if parts.len() == 1 { kind } else { self.is_odd("dhcp_message_type", kind) }
+    }
+
+    /// The values of an option of four octets: one, from its parts, or those that a server sends beside its own.
+    fn words(&mut self, code: u8, field: &'static str) -> Vec<[u8; 4]> {
+        let parts = self.parts(code);
+        if parts.is_empty() {
+            return Vec::new();
+        }
+        if let Ok(word) = parts.concat().try_into() {
+            return vec![word];
+        }
+        let words = parts.iter().filter_map(|part| part[..].try_into().ok()).collect();
+        self.is_odd(field, words)
+    }
+
+    fn first_word(&mut self, code: u8, field: &'static str) -> Option<[u8; 4]> {
+        self.words(code, field).first().copied()
+    }
+
+    /// How long the lease lasts: the shortest that is said, because an address that is not the device's any more names somebody else.
+    fn lease_s(&mut self) -> Option<u32> {
+        if self.parts(LEASE_TIME).is_empty() {
+            return None;
+        }
+        let said = self.words(LEASE_TIME, "dhcp_lease_time");
+        Some(said.into_iter().map(u32::from_be_bytes).min().unwrap_or(LEASE_UNREADABLE_S))
+    }
+
+    fn fqdn(&mut self) -> Option<Vec<u8>> {
+        // RFC 4702 §2: flags, two result codes, a name; which is ASCII or, with the flag E, in the form of DNS.
+        const ENCODED: u8 = 0b0000_0100;
+        let option = self.octets(CLIENT_FQDN)?;
+        match fqdn(&option, 3, |flags| flags & ENCODED != 0) {
+            Name::Regular(name) => name,
+            Name::Odd(name) => self.is_odd("dhcp_fqdn", name),
+        }
     }
 }
 
@@ -317,16 +345,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_does_not_keep_to_the_format_is_refused() {
-        assert_eq!(hostname(&message(1, &[12, 50, b'x'])), Err(Refused::OptionTooLong));
-        assert_eq!(hostname(&message(1, &[52, 1, 9])), Err(Refused::OptionLength));
-        assert_eq!(hostname(&message(1, &[50, 3, 1, 2, 3])), Err(Refused::OptionLength));
-        assert_eq!(hostname(&message(1, &[53, 1, 1])), Err(Refused::OptionLength), "two types");
-        assert_eq!(hostname(&message(1, &[81, 2, 0, 0])), Err(Refused::OptionLength));
-        assert_eq!(hostname(&message(1, &[81, 5, 4, 0, 0, 64, b'x'])), Err(Refused::BadName));
-        assert_eq!(hostname(&message(1, &[81, 5, 4, 0, 0, 0, b'x'])), Err(Refused::BadName));
+    fn only_what_cannot_be_read_is_refused() {
         let mut bytes = message(1, &[]);
-        bytes[1] = 6;
+        bytes[1] = 32;
         assert_eq!(hostname(&bytes), Err(Refused::NotEthernet));
         bytes = message(5, &[]);
         bytes[0] = 1;
@@ -334,6 +355,80 @@ pub(crate) mod tests {
         bytes = message(1, &[]);
         bytes[240..243].copy_from_slice(&[0; 3]);
         assert_eq!(hostname(&bytes), Err(Refused::NoType));
+        assert_eq!(hostname(&message(1, &[53, 1, 3])), Err(Refused::NoType), "two types");
+        assert_eq!(hostname(&message(1, &[])[..239]), Err(Refused::Short));
+    }
+
+    /// Read with a name behind the odd option, and a lease before it: both stand.
+    fn beside(odd: &[u8]) -> Message {
+        let options = [&[51, 4, 0, 0, 2, 88, 12, 2, b't', b'v'][..], odd, &[60, 3, b'M', b'S', b'F']].concat();
+        let mut bytes = message(5, &options);
+        bytes[16..20].copy_from_slice(&[10, 20, 0, 41]);
+        let message = parse(&bytes).unwrap();
+        assert_eq!(message.hostname.as_deref(), Some(&b"tv"[..]), "{odd:?}");
+        assert_eq!((message.your_ip, message.lease_s), ([10, 20, 0, 41].into(), Some(600)), "{odd:?}");
+        message
+    }
+
+    #[test]
+    fn an_odd_option_costs_itself_and_is_named() {
+        for (odd, field) in [
+            (&[54, 4, 10, 20, 0, 1, 54, 4, 10, 20, 0, 1][..], "dhcp_server_id"),
+            (&[54, 3, 1, 2, 3], "dhcp_server_id"),
+            (&[54, 0], "dhcp_server_id"),
+            (&[51, 4, 0, 0, 2, 88], "dhcp_lease_time"),
+            (&[51, 4, 0, 0, 0x1c, 0x20], "dhcp_lease_time"),
+            (&[51, 1, 0], "dhcp_lease_time"),
+            (&[50, 5, 1, 2, 3, 4, 5], "dhcp_requested_ip"),
+            (&[52, 1, 9], "dhcp_overload"),
+            (&[52, 2, 1, 1], "dhcp_overload"),
+            (&[53, 1, 5], "dhcp_message_type"),
+            (&[81, 2, 0, 0], "dhcp_fqdn"),
+            (&[81, 5, 4, 0, 0, 64, b'x'], "dhcp_fqdn"),
+            (&[81, 5, 4, 0, 0, 0xc0, 12], "dhcp_fqdn"),
+        ] {
+            let message = beside(odd);
+            assert_eq!(message.odd, [field], "{odd:?}");
+            assert_eq!(message.vendor_class.as_deref(), Some(&b"MSF"[..]), "{odd:?}");
+        }
+        // Nothing can be read behind an option that is cut.
+        assert_eq!(beside(&[12, 50]).odd, ["dhcp_option_cut"]);
+        assert_eq!(beside(&[0, 0, 0]).odd, [""; 0], "padding is not odd");
+    }
+
+    #[test]
+    fn of_a_lease_that_is_said_twice_the_shorter_counts() {
+        let lease_s = |options: &[u8]| parse(&message(5, options)).unwrap().lease_s;
+        assert_eq!(lease_s(&[51, 4, 0, 0, 2, 88, 51, 4, 0, 0, 0, 60]), Some(60));
+        assert_eq!(lease_s(&[51, 2, 0, 0, 51, 2, 2, 88]), Some(600), "two parts of one");
+        assert_eq!(lease_s(&[51, 1, 7]), Some(LEASE_UNREADABLE_S));
+        assert_eq!(lease_s(&[]), None);
+    }
+
+    #[test]
+    fn an_option_that_is_said_twice_is_no_longer_one() {
+        assert_eq!(hostname(&message(1, &[12, 2, b't', b'v', 12, 2, b't', b'v'])), Ok(Some(b"tv".to_vec())));
+        let half = [&[12, 255][..], &[b'a'; 255]].concat();
+        let long = hostname(&message(1, &[&half[..], &half].concat())).unwrap().unwrap();
+        assert_eq!(long.len(), 510, "parts of a long one may be alike");
+    }
+
+    #[test]
+    fn a_name_ends_before_all_its_zeros() {
+        assert_eq!(hostname(&message(1, &[12, 5, b't', b'v', 0, 0, 0])), Ok(Some(b"tv".to_vec())));
+        assert_eq!(hostname(&message(1, &[12, 4, b't', 0, b'v', 0])), Ok(Some(b"t\0v".to_vec())));
+        assert_eq!(hostname(&message(1, &[12, 2, 0, 0])), Ok(None));
+        let class = parse(&message(1, &[60, 4, b'M', b'S', 0, 0])).unwrap().vendor_class;
+        assert_eq!(class.as_deref(), Some(&b"MS"[..]));
+    }
+
+    #[test]
+    fn hardware_of_ethernet_is_read_however_it_is_called() {
+        for (hardware_type, hardware_len) in [(1, 6), (6, 6), (1, 16)] {
+            let mut bytes = message(1, &[12, 1, b'a']);
+            (bytes[1], bytes[2]) = (hardware_type, hardware_len);
+            assert_eq!(hostname(&bytes), Ok(Some(b"a".to_vec())));
+        }
     }
 
     #[test]

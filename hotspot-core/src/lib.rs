@@ -11,6 +11,7 @@ pub mod attribute;
 pub mod device;
 pub mod dhcp;
 pub mod dhcpv6;
+mod domain_name;
 pub mod fact;
 pub mod mac;
 pub mod merge;

@@ -27,15 +27,18 @@ pub enum Refused {
     Unknown,
 }
 
-/// The facts in a notice that was seen at `at_ns`.
+/// What a notice says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    pub facts: Vec<DeviceFact>,
+    /// Names of the fields that did not keep to their format, and cost themselves.
+    pub odd: Vec<&'static str>,
+}
+
+/// What is said in a notice that was seen at `at_ns`.
 ///
 /// `servers_are_clients`: the frames are a mirror port's, where a server's replies come in like everything else.
-pub fn facts(
-    header: &NoticeHeader,
-    payload: &[u8],
-    at_ns: WallNs,
-    servers_are_clients: bool,
-) -> Result<Vec<DeviceFact>, Refused> {
+pub fn facts(header: &NoticeHeader, payload: &[u8], at_ns: WallNs, servers_are_clients: bool) -> Result<Said, Refused> {
     let sender = MacAddr(header.client_mac);
     let direction = FlowKey { origin: header.origin, ..FlowKey::default() }.direction();
     let of_server = direction == Direction::In || servers_are_clients;
@@ -48,7 +51,8 @@ pub fn facts(
         event,
     };
     let uses = |source, ip: Option<IpAddr>| {
-        ip.map(|ip| fact(source, sender, DeviceEvent::Uses { ip })).into_iter().collect::<Vec<_>>()
+        let facts = ip.map(|ip| fact(source, sender, DeviceEvent::Uses { ip })).into_iter().collect();
+        Said { facts, odd: Vec::new() }
     };
     match NoticeKind::from_raw(header.kind).ok_or(Refused::Unknown)? {
         NoticeKind::Arp if direction == Direction::Out => Ok(uses(DeviceSource::Arp, neighbour::arp(payload, sender)?)),
@@ -57,7 +61,7 @@ pub fn facts(
             Ok(uses(DeviceSource::Nd, neighbour::discovery(payload, sender, source)?))
         }
         // What the gateway says of itself is nothing about a device.
-        NoticeKind::Arp | NoticeKind::NeighbourDiscovery => Ok(Vec::new()),
+        NoticeKind::Arp | NoticeKind::NeighbourDiscovery => Ok(Said::default()),
         NoticeKind::Dhcp => {
             let message = dhcp::parse(payload)?;
             let event = dhcp_event(&message, of_server);
@@ -66,15 +70,18 @@ pub fn facts(
             if of_client && (message.client_mac != sender || !message.relay_ip.is_unspecified()) {
                 return Err(Refused::AboutAnother);
             }
-            Ok(event.into_iter().map(|event| fact(DeviceSource::Dhcp, message.client_mac, event)).collect())
+            let facts = event.into_iter().map(|event| fact(DeviceSource::Dhcp, message.client_mac, event)).collect();
+            Ok(Said { facts, odd: message.odd })
         }
         NoticeKind::Dhcpv6 => {
-            let Some(message) = dhcpv6::parse(payload)? else { return Ok(Vec::new()) };
+            let Some(message) = dhcpv6::parse(payload)? else { return Ok(Said::default()) };
             // The message names no Ethernet address; on a mirror port the reply's frame is the server's.
             if direction == Direction::Out && message.kind == dhcpv6::MessageType::Reply {
-                return Ok(Vec::new());
+                return Ok(Said::default());
             }
-            Ok(dhcpv6_events(message).into_iter().map(|event| fact(DeviceSource::Dhcpv6, sender, event)).collect())
+            let odd = message.odd.clone();
+            let events = dhcpv6_events(message).into_iter();
+            Ok(Said { facts: events.map(|event| fact(DeviceSource::Dhcpv6, sender, event)).collect(), odd })
         }
     }
 }
@@ -155,7 +162,7 @@ mod tests {
         direction: Direction,
         payload: &[u8],
     ) -> Result<Vec<DeviceEvent>, Refused> {
-        let found = facts(&header(kind, mac, direction), payload, 5, false)?;
+        let found = facts(&header(kind, mac, direction), payload, 5, false)?.facts;
         assert!(found.iter().all(|fact| fact.at_ns == 5 && fact.client_mac == MAC));
         Ok(found.into_iter().map(|fact| fact.event).collect())
     }

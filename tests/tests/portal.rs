@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use hotspot_tests::lab::{Client, GATEWAY_V4, Lab, SERVER_V4};
 use hotspot_tests::namespace::run;
-use hotspot_tests::programs::{Agent, ask, decoded, files, rows, sessions};
+use hotspot_tests::programs::{Agent, ask, decoded, files, rows, sessions, write_secret};
 use hotspot_tests::wait_until;
 use serde_json::Value;
 
@@ -204,7 +205,7 @@ fn the_hooks_of_portals_report_logins_and_ends() {
     assert_eq!(fs::read_to_string(portal.spool()).unwrap(), "", "everything was taken");
     portal.stop();
     assert_eq!(attributed(&portal, &first), ("Nguyễn \"V\"".into(), "authenticated".into()));
-    assert_eq!(attributed(&portal, &second), ("voucher \\7".into(), "authenticated".into()));
+    assert_eq!(attributed(&portal, &second), ("voucher \\\\7".into(), "authenticated".into()));
     let sessions = sessions(&portal.data.join("archive")).unwrap();
     let opennds = &sessions["opennds/tok1"];
     assert_eq!((&opennds["status"], &opennds["end_cause"]), (&"ended".into(), &"idle_deauth".into()));
@@ -212,6 +213,98 @@ fn the_hooks_of_portals_report_logins_and_ends() {
     let chilli = &sessions["chilli/5f0a"];
     assert_eq!((&chilli["status"], &chilli["end_cause"]), (&"ended".into(), &"User-Request".into()));
     assert_eq!((chilli["bytes_in"].as_u64(), chilli["bytes_out"].as_u64()), (Some(4000), Some(300)));
+}
+
+#[test]
+fn one_person_is_one_whoever_reports_the_name() {
+    let lab = Lab::new(3).unwrap();
+    let secret = lab.dir().join("radius.secret");
+    write_secret(&secret, "xyzzy5461").unwrap();
+    let (data, socket) = (lab.dir().join("data"), lab.dir().join("portal.sock"));
+    let ips: Vec<String> = lab.clients.iter().map(|client| address(client, &lab)).collect();
+    let macs: Vec<String> = lab.clients.iter().map(|client| client.mac.clone()).collect();
+    let file = lab.dir().join("sessions.jsonl");
+    fs::write(&file, format!(r#"{{"user":"CORP\\anna","mac":"{}","ips":["{}"]}}"#, macs[2], ips[2])).unwrap();
+    let (secret, listens) = (secret.display().to_string(), format!("{GATEWAY_V4}:1813"));
+    let (socket_text, file) = (socket.display().to_string(), file.display().to_string());
+    let options = [
+        "--radius-listen",
+        &listens,
+        "--radius-secret-file",
+        &secret,
+        "--portal-listen",
+        &socket_text,
+        "--sessions",
+        &file,
+        "--grace",
+        "0",
+    ];
+    let agent = Agent::start(&lab.gateway, &data, &options).unwrap();
+    let login = |id: &str, client: usize| {
+        let station = macs[client].to_uppercase().replace(':', "-");
+        let attributes = format!(
+            "Acct-Status-Type = Start, Acct-Session-Id = \"{id}\", User-Name = \"CORP\\\\anna\", NAS-Identifier = \"ap1\", \
+             Calling-Station-Id = \"{station}\", Framed-IP-Address = {}\n",
+            ips[client]
+        );
+        lab.account(&attributes, "xyzzy5461").unwrap();
+    };
+    login("r0", 0);
+    login("r1", 1);
+    let put = |id: &str, fields: String| {
+        let body = format!(r#"{{"mac":"{}","ips":["::ffff:{}"],{fields}}}"#, macs[1], ips[1]);
+        curl(
+            Command::new("curl").args(["--unix-socket", &socket_text]),
+            "PUT",
+            &format!("http://hotspot/v1/sessions/{id}"),
+            &body,
+        )
+    };
+    assert_eq!(put("p1", r#""user":"CORP\\anna""#.into()), (200, serde_json::json!({ "recorded": 1 })));
+    lab.clients.iter().for_each(ping);
+    assert!(agent.stop().unwrap().success());
+    let archive = data.join("archive");
+    for question in [r"user CORP\anna", r"user corp\ANNA", r#"user = "CORP\anna""#, r"user = CORP\\anna"] {
+        let found = ask("find", &archive, &[&format!("{question} and proto icmp and dst ip {SERVER_V4}")]).unwrap();
+        let mut who: Vec<(&str, &str)> = found
+            .iter()
+            .map(|row| (row["client_ip"].as_str().unwrap(), row["attribution"].as_str().unwrap()))
+            .collect();
+        who.sort_unstable();
+        let mut all: Vec<(&str, &str)> = ips.iter().map(|ip| (ip.as_str(), "authenticated")).collect();
+        all.sort_unstable();
+        assert_eq!(who, all, "{question}: {found:?}");
+        assert!(found.iter().all(|row| row["user"] == r"CORP\\anna"), "{found:?}");
+    }
+}
+
+#[test]
+fn one_bad_field_of_a_report_costs_itself_and_the_login_stands() {
+    let mut portal = Portal::new(1);
+    let ip = address(&portal.lab.clients[0], &portal.lab);
+    let mac = portal.lab.clients[0].mac.clone();
+    // By the hook, as a portal in Latin-1 writes the name, with an access point that is a name.
+    let name = std::ffi::OsStr::from_bytes(b"user=Ren\xe9");
+    let status = Command::new(hook("hotspot-report"))
+        .env("HOTSPOT_PORTAL", &portal.socket)
+        .env("HOTSPOT_SPOOL", portal.spool())
+        .args(["put", "l1", &format!("mac={mac}"), &format!("ip={ip}"), "ap_mac=hotspot1", "interim_interval_s=soon"])
+        .arg(name)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(fs::read_to_string(portal.spool()).unwrap(), "", "it was taken");
+    assert!(!portal.spool().with_extension("jsonl.refused").exists());
+    let body = format!(r#"{{"mac":"{mac}","ips":["{ip}"],"ssid":{{}}}}"#);
+    let answer = serde_json::json!({ "odd_fields": ["ssid"], "recorded": 1 });
+    assert_eq!(portal.ask("PATCH", "/v1/sessions/l1", &body), (200, answer));
+    ping(&portal.lab.clients[0]);
+    let log = portal.agent.as_ref().unwrap().log();
+    assert!(log.contains("\"ap_mac\"") && log.contains("\"interim_interval_s\""), "the log names the fields: {log}");
+    portal.stop();
+    assert_eq!(attributed(&portal, &ip), (r"Ren\xe9".into(), "authenticated".into()));
+    let sessions = sessions(&portal.data.join("archive")).unwrap();
+    assert_eq!((&sessions["l1"]["called_station"], &sessions["l1"]["ap_mac"]), (&"hotspot1".into(), &Value::Null));
 }
 
 /// A client gives its address back (DHCPRELEASE).

@@ -290,7 +290,7 @@ impl Capture {
                 }
                 let number = usize::from(attached.number);
                 Some(CoverageRecord {
-                    interface: attached.device.name.clone(),
+                    interface: attached.spelled_name(),
                     generation,
                     // By the same clock as the flows of this generation, also where the clock was set meanwhile.
                     from_ns: clock.wall(self.generation_began),

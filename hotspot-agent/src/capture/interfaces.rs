@@ -10,6 +10,7 @@ use hotspot_archive::entry::{Entry, InterfaceName};
 use hotspot_common::{Direction, INTERFACES_MAX};
 use hotspot_core::WallNs;
 use hotspot_core::record::CoverageRecord;
+use hotspot_core::text::escaped;
 use tracing::{error, info, warn};
 
 use super::clock::ClockReading;
@@ -53,6 +54,11 @@ enum State {
 }
 
 impl Attached {
+    /// The name as records have it: whoever names an interface may put anything into it but a slash and white space.
+    pub(super) fn spelled_name(&self) -> String {
+        escaped(self.device.name.as_bytes())
+    }
+
     /// Stands for an interface whose programs are only run by hand.
     pub(super) fn by_hand(number: u8, programs: aya::Ebpf) -> Self {
         Self {
@@ -94,7 +100,7 @@ impl Attached {
     }
 
     pub(super) fn name_entry(&self) -> Entry {
-        Entry::Interface(InterfaceName { number: self.number, name: self.device.name.clone() })
+        Entry::Interface(InterfaceName { number: self.number, name: self.spelled_name() })
     }
 
     pub(super) fn flush_log(&mut self) {
@@ -104,7 +110,7 @@ impl Attached {
     }
 
     fn gap(&self, to_ns: WallNs, why: &str) -> Entry {
-        Entry::Gap(CoverageRecord::gap(&self.device.name, self.whole_ns, to_ns, why))
+        Entry::Gap(CoverageRecord::gap(&self.spelled_name(), self.whole_ns, to_ns, why))
     }
 }
 
@@ -435,7 +441,7 @@ impl Capture {
                 } else {
                     "no agent and no programs were running"
                 };
-                Entry::Gap(CoverageRecord::gap(&attached.device.name, from_ns, attached.whole_ns, why))
+                Entry::Gap(CoverageRecord::gap(&attached.spelled_name(), from_ns, attached.whole_ns, why))
             })
             .collect()
     }

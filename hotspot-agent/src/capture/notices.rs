@@ -3,14 +3,18 @@
 //! The frames themselves go no further than this file. Nothing is released to the kernel before the caller says that the facts are on
 //! disk.
 
+use std::collections::BTreeMap;
+
 use hotspot_archive::entry::DeviceBatch;
 use hotspot_common::NoticeHeader;
 use hotspot_core::fact::DeviceFact;
 use hotspot_core::notice;
+use tracing::info;
 
 use super::Capture;
 use super::clock::ClockReading;
 use crate::devices::News;
+use crate::seldom::Seldom;
 
 /// Facts written per second over time, and at once: what a full venue needs when it opens, and far less than a flood offers.
 const FACTS_PER_S: u64 = 5_000;
@@ -25,6 +29,9 @@ pub(super) struct Notices {
     refused: u64,
     /// Facts beyond the budget.
     left_out: u64,
+    /// Fields that did not keep to their format, of messages which count without them.
+    odd: BTreeMap<&'static str, u64>,
+    warned: Seldom,
 }
 
 /// What the ring held, and up to where.
@@ -40,11 +47,9 @@ impl Notices {
     /// Counts since the last call that are not zero, for the coverage of a generation.
     pub(super) fn take_counts(&mut self) -> Vec<(String, u64)> {
         let counts = [("notice_refused", &mut self.refused), ("device_facts_left_out", &mut self.left_out)];
-        counts
-            .into_iter()
-            .map(|(label, count)| (label.to_owned(), std::mem::take(count)))
-            .filter(|(_, count)| *count != 0)
-            .collect()
+        let counts = counts.into_iter().map(|(label, count)| (label.to_owned(), std::mem::take(count)));
+        let odd = std::mem::take(&mut self.odd).into_iter().map(|(field, count)| (format!("odd_{field}"), count));
+        counts.chain(odd).filter(|(_, count)| *count != 0).collect()
     }
 
     fn learn(&mut self, record: &[u8], clock: &ClockReading, is_mirror: bool, facts: &mut Vec<DeviceFact>) {
@@ -54,8 +59,9 @@ impl Notices {
         };
         match notice::facts(&header, payload, clock.wall(header.seen_ns), is_mirror) {
             Err(_) => self.refused += 1,
-            Ok(found) => {
-                for fact in found {
+            Ok(said) => {
+                self.count_odd(&said.odd);
+                for fact in said.facts {
                     if !self.budget.has_some(clock.monotonic_ns) {
                         self.left_out += 1;
                     } else if self.news.is_news(&fact) {
@@ -64,6 +70,20 @@ impl Notices {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Notices {
+    fn count_odd(&mut self, fields: &[&'static str]) {
+        for field in fields {
+            *self.odd.entry(field).or_default() += 1;
+        }
+        if !fields.is_empty() && self.warned.is_time() {
+            info!(
+                ?fields,
+                "fields of a device's message were not as they should be; it counts without them (logged at most every 10 s)"
+            );
         }
     }
 }

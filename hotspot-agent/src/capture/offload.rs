@@ -54,7 +54,7 @@ impl Capture {
         carried
             .map(|attached| {
                 let since_ns = attached.carried_since_ns.replace(now_ns).unwrap_or(now_ns);
-                Entry::Gap(CoverageRecord::gap(&attached.device.name, since_ns, now_ns, WHY))
+                Entry::Gap(CoverageRecord::gap(&attached.spelled_name(), since_ns, now_ns, WHY))
             })
             .collect()
     }

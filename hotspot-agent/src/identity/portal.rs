@@ -5,6 +5,7 @@
 //! `docs/portal-api.yaml`.
 
 mod authorize;
+mod fields;
 mod lease;
 mod report;
 mod route;
@@ -28,7 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 pub use authorize::{PortalSecrets, PortalSecretsError};
-pub use report::{BadReport, Operation, Report, parse_batch, parse_one};
+pub use report::{BadReport, Operation, Report, Reports, parse_batch, parse_one};
 use route::Portal;
 
 use crate::recorder::Recorder;

@@ -254,6 +254,7 @@ impl Conversation {
                 return self.answer(&request.exchange).await;
             }
         }
+        counters.odd.count("radius", &request.attributes.odd);
         let fact = self.shared.fact(request, client.ip(), received_ns);
         debug!(event = ?fact.event, client = %client.ip(), "RADIUS accounting");
         match self.recorder.record(vec![Entry::Session(fact)]).await {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use hotspot_core::fact::{IdentitySource, SessionEvent, SessionFact};
+use hotspot_core::text::escaped;
 use hotspot_core::{MacAddr, WallNs};
 use serde::Deserialize;
 
@@ -66,15 +67,15 @@ fn session_facts(session: &FileSession, line: usize, now_ns: WallNs) -> Result<V
     let start = SessionFact {
         event: SessionEvent::Start,
         source: IdentitySource::File,
-        session_id: session.session_id.clone().unwrap_or_else(|| format!("file/{line}")),
-        user: Some(session.user.clone()),
-        auth_method: session.auth_method.clone(),
+        session_id: spelled(&session.session_id).unwrap_or_else(|| format!("file/{line}")),
+        user: Some(escaped(session.user.as_bytes())),
+        auth_method: spelled(&session.auth_method),
         client_mac: session.mac,
-        client_ips: session.ips.clone(),
+        client_ips: session.ips.iter().map(IpAddr::to_canonical).collect(),
         client_prefixes: Vec::new(),
         ap_mac: session.ap_mac,
-        ssid: session.ssid.clone(),
-        nas: session.nas.clone(),
+        ssid: spelled(&session.ssid),
+        nas: spelled(&session.nas),
         nas_port: None,
         at_ns: from_ns,
         started_ns: None,
@@ -86,6 +87,11 @@ fn session_facts(session: &FileSession, line: usize, now_ns: WallNs) -> Result<V
     };
     let stop = to_ns.map(|at_ns| SessionFact { event: SessionEvent::Stop, at_ns, ..start.clone() });
     Ok(std::iter::once(start).chain(stop).collect())
+}
+
+/// In the archive's spelling.
+fn spelled(text: &Option<String>) -> Option<String> {
+    text.as_deref().map(|text| escaped(text.as_bytes()))
 }
 
 #[cfg(test)]
@@ -107,6 +113,15 @@ mod tests {
             [(SessionEvent::Start, 1_000_000_000), (SessionEvent::Stop, 2_000_000_000)]
         );
         assert_eq!(found[0].session_id, "file/2");
+    }
+
+    #[test]
+    fn texts_are_spelled_as_every_other_source_spells_them() {
+        let line = r#"{"user":"CORP\\anna\u001b[2J","ssid":"a\u202eb","nas":"n\u0085","ips":["::ffff:10.0.0.7"]}"#;
+        let fact = facts(line).unwrap().remove(0);
+        assert_eq!(fact.user.as_deref(), Some(r"CORP\\anna\x1b[2J"));
+        assert_eq!((fact.ssid.as_deref(), fact.nas.as_deref()), (Some(r"a\u{202e}b"), Some(r"n\u{85}")));
+        assert_eq!(fact.client_ips, [IpAddr::from([10, 0, 0, 7])]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::packet::Refused;
 use crate::text::escaped;
 
 /// The vendor whose attributes say where a venue is (`WISPr`).
@@ -41,18 +40,20 @@ pub struct Attributes {
     pub classes: Vec<String>,
     pub location_id: Option<String>,
     pub location_name: Option<String>,
+    /// Names of attributes that did not keep to their format, and were left out; each once.
+    pub odd: Vec<&'static str>,
 }
 
 impl Attributes {
     /// Numbers are those of the IANA registry "RADIUS Types".
-    pub(super) fn learn(&mut self, kind: u8, value: &[u8]) -> Result<(), Refused> {
-        match kind {
+    pub(super) fn learn(&mut self, kind: u8, value: &[u8]) {
+        let is_read = match kind {
             1 => first(&mut self.user_name, text(value)),
             4 => first(&mut self.nas_ip, ipv4(value)),
             5 => first(&mut self.nas_port, number(value)),
-            8 => self.framed_ips.extend(ipv4(value).filter(|ip| is_assigned(*ip))),
-            25 => self.classes.extend(text(value)),
-            26 => return self.learn_of_vendor(value),
+            8 => several(&mut self.framed_ips, ipv4(value), |ip| is_assigned(*ip)),
+            25 => several(&mut self.classes, text(value), |_| true),
+            26 => self.learn_of_vendor(value),
             30 => first(&mut self.called_station, text(value)),
             31 => first(&mut self.calling_station, text(value)),
             32 => first(&mut self.nas_identifier, text(value)),
@@ -74,37 +75,87 @@ impl Attributes {
             87 => first(&mut self.nas_port_id, text(value)),
             89 => first(&mut self.chargeable_user, text(value)),
             95 => first(&mut self.nas_ip, ipv6(value)),
-            97 | 123 => self.prefixes.extend(prefix(value)),
-            168 => self.framed_ips.extend(ipv6(value).filter(|ip| is_assigned(*ip))),
-            _ => {}
+            97 | 123 => several(&mut self.prefixes, prefix(value), |_| true),
+            168 => several(&mut self.framed_ips, ipv6(value), |ip| is_assigned(*ip)),
+            _ => true,
+        };
+        // What is empty, or zeros alone in place of text, says nothing and is nothing odd.
+        if !is_read && value.iter().any(|octet| *octet != 0) {
+            self.is_odd(name(kind));
         }
-        Ok(())
     }
 
-    /// Vendor-Specific (RFC 2865 §5.26): the vendor's number, and for this one parts with type and length.
-    fn learn_of_vendor(&mut self, value: &[u8]) -> Result<(), Refused> {
-        let (vendor, mut rest) = value.split_first_chunk::<4>().ok_or(Refused::BadVendorAttribute)?;
+    /// Names an attribute that does not keep to its format.
+    pub(super) fn is_odd(&mut self, attribute: &'static str) {
+        if !self.odd.contains(&attribute) {
+            self.odd.push(attribute);
+        }
+    }
+
+    /// Vendor-Specific (RFC 2865 §5.26): the vendor's number, and for this one parts with type and length. Whether all of it was read.
+    fn learn_of_vendor(&mut self, value: &[u8]) -> bool {
+        let Some((vendor, mut rest)) = value.split_first_chunk::<4>() else { return false };
         if *vendor != WISPR {
-            return Ok(());
+            return true;
         }
         while let Some(kind) = rest.first() {
             let len = rest.get(1).copied().map_or(0, usize::from);
-            let part = rest.get(2..len).ok_or(Refused::BadVendorAttribute)?;
+            // Where a part ends is not known of one that has no length, so nothing behind it is read.
+            let Some(part) = rest.get(2..len) else { return false };
             match kind {
                 1 => first(&mut self.location_id, text(part)),
                 2 => first(&mut self.location_name, text(part)),
-                _ => {}
-            }
+                _ => true,
+            };
             rest = &rest[len..];
         }
-        Ok(())
+        true
     }
 }
 
-fn first<T>(known: &mut Option<T>, read: Option<T>) {
+/// The name of an attribute's counter.
+const fn name(kind: u8) -> &'static str {
+    match kind {
+        4 => "nas_ip_address",
+        5 => "nas_port",
+        8 => "framed_ip_address",
+        26 => "vendor_specific",
+        41 => "acct_delay_time",
+        42 => "acct_input_octets",
+        43 => "acct_output_octets",
+        45 => "acct_authentic",
+        46 => "acct_session_time",
+        47 => "acct_input_packets",
+        48 => "acct_output_packets",
+        49 => "acct_terminate_cause",
+        52 => "acct_input_gigawords",
+        53 => "acct_output_gigawords",
+        55 => "event_timestamp",
+        61 => "nas_port_type",
+        85 => "acct_interim_interval",
+        95 => "nas_ipv6_address",
+        97 => "framed_ipv6_prefix",
+        123 => "delegated_ipv6_prefix",
+        168 => "framed_ipv6_address",
+        // Text has no wrong size.
+        _ => "text",
+    }
+}
+
+/// Keeps the first that can be read; whether this one can.
+fn first<T>(known: &mut Option<T>, read: Option<T>) -> bool {
+    let is_read = read.is_some();
     if known.is_none() {
         *known = read;
     }
+    is_read
+}
+
+/// Keeps all that say something; whether this one can be read.
+fn several<T>(known: &mut Vec<T>, read: Option<T>, says_something: impl Fn(&T) -> bool) -> bool {
+    let is_read = read.is_some();
+    known.extend(read.filter(says_something));
+    is_read
 }
 
 fn number(value: &[u8]) -> Option<u32> {
@@ -115,8 +166,9 @@ fn ipv4(value: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(value).ok().map(|octets| Ipv4Addr::from(octets).into())
 }
 
+/// An IPv4 address in the form of IPv6 is that IPv4 address: flows have it so.
 fn ipv6(value: &[u8]) -> Option<IpAddr> {
-    <[u8; 16]>::try_from(value).ok().map(|octets| Ipv6Addr::from(octets).into())
+    <[u8; 16]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv6Addr::from(octets)).to_canonical())
 }
 
 /// RFC 2865 §5.8: all ones and all ones but one mean that the address is still to be chosen.
@@ -146,8 +198,7 @@ fn text(value: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::tests::{parsed, request};
-    use super::super::{Demand, Refused, parse};
+    use super::super::packet::tests::parsed;
     use super::*;
 
     const START: (u8, &[u8]) = (40, &[0, 0, 0, 1]);
@@ -189,9 +240,40 @@ mod tests {
         let attributes = parsed(&[START, ID, (26, &place), (26, &other)]).attributes;
         assert_eq!(attributes.location_id.as_deref(), Some("isocc=v"));
         assert_eq!(attributes.location_name.as_deref(), Some("Cafe"));
-        for bad in [&WISPR[..2], &[&WISPR[..], &[1, 9, 65]].concat(), &[&WISPR[..], &[1, 0]].concat()] {
-            let refused = parse(&request(&[START, ID, (26, bad)]), b"xyzzy5461", Demand::Authenticator);
-            assert_eq!(refused, Err(Refused::BadVendorAttribute), "{bad:?}");
+    }
+
+    #[test]
+    fn an_odd_attribute_costs_itself_and_is_named() {
+        let place = [&WISPR[..], &[2, 6], b"Cafe"].concat();
+        let cut = |bad: &[u8]| [&place[..], bad].concat();
+        for (kind, odd, name) in [
+            (26, cut(&[1, 255, 65]), "vendor_specific"),
+            (26, cut(&[1, 0]), "vendor_specific"),
+            (26, cut(&[1, 1]), "vendor_specific"),
+            (26, cut(&[1]), "vendor_specific"),
+            (26, WISPR[2..].to_vec(), "vendor_specific"),
+            (46, vec![1], "acct_session_time"),
+            (41, vec![0, 0, 0, 0, 9], "acct_delay_time"),
+            (85, b"300".to_vec(), "acct_interim_interval"),
+            (8, b"10.0.0.9".to_vec(), "framed_ip_address"),
+            (168, vec![1; 4], "framed_ipv6_address"),
+            (97, vec![0, 129, 1], "framed_ipv6_prefix"),
+            (95, vec![1; 4], "nas_ipv6_address"),
+        ] {
+            let given: [(u8, &[u8]); 5] = [START, ID, (kind, &odd), (1, b"wim"), (8, &[10, 0, 0, 1])];
+            let attributes = parsed(&given).attributes;
+            assert_eq!(attributes.user_name.as_deref(), Some("wim"), "{name}");
+            assert_eq!(attributes.framed_ips, [IpAddr::from([10, 0, 0, 1])], "{name}");
+            assert_eq!(attributes.odd, [name]);
+            // What was read before the part that is none stands.
+            let is_place = odd.starts_with(&place);
+            assert_eq!(attributes.location_name.as_deref(), is_place.then_some("Cafe"), "{odd:?}");
         }
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_that_address() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 7];
+        assert_eq!(parsed(&[START, ID, (168, &mapped)]).attributes.framed_ips, [IpAddr::from([10, 0, 0, 7])]);
     }
 }

@@ -47,7 +47,8 @@ impl Request {
             received_ns,
             counters: self.counters(),
             end_cause: attributes.terminate_cause.map(terminate_cause),
-            interim_interval_s: attributes.interim_interval_s,
+            // Some servers send 0 for "no updates".
+            interim_interval_s: attributes.interim_interval_s.filter(|interval_s| *interval_s > 0),
             details: self.details(client_mac.is_some(), ap_mac.is_some()).shared(),
         }
     }
@@ -196,6 +197,13 @@ mod tests {
         let fact = request.fact(SENDER, now_ns, 3 * SECOND);
         assert_eq!((fact.at_ns, fact.started_ns), (now_ns - 10 * SECOND, Some(now_ns - 70 * SECOND)));
         assert_eq!(parsed(&[STOP, ID, (55, &unset)]).lag_ns(now_ns), None, "1970 is no time to report");
+    }
+
+    #[test]
+    fn an_interval_of_no_seconds_promises_no_updates() {
+        let [none, some] = [0u32, 300].map(u32::to_be_bytes);
+        assert_eq!(parsed(&[STOP, ID, (85, &none)]).fact(SENDER, 0, 0).interim_interval_s, None);
+        assert_eq!(parsed(&[STOP, ID, (85, &some)]).fact(SENDER, 0, 0).interim_interval_s, Some(300));
     }
 
     #[test]

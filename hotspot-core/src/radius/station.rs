@@ -1,27 +1,31 @@
-//! Calling- and Called-Station-Id: a device or an access point, in the many ways NAS write them.
+//! Calling- and Called-Station-Id: a device or an access point, in the many ways NAS write them. All text is in the archive's
+//! spelling ([`crate::text::escaped`]), and no escape is ever cut.
 
 use crate::MacAddr;
+use crate::text::{is_spelled, skip_spelled};
 
 /// A MAC address, perhaps with something behind it (`02-AA-BB-CC-DD-EE:wlan0`, `02aa.bbcc.ddee vlan 7`).
-pub(super) fn calling(text: &str) -> Option<MacAddr> {
+#[must_use]
+pub fn calling(text: &str) -> Option<MacAddr> {
     head(text).map(|(mac, _)| mac)
 }
 
 /// The access point's MAC and the SSID: `00-10-A4-23-19-C0:Cafe` (RFC 3580 §3.20), with other separators, either alone, or the
 /// other way round.
-pub(super) fn called(text: &str) -> (Option<MacAddr>, Option<String>) {
+#[must_use]
+pub fn called(text: &str) -> (Option<MacAddr>, Option<String>) {
     let ssid = |ssid: &str| Some(ssid.to_owned()).filter(|ssid| !ssid.is_empty());
     if let Some((mac, rest)) = head(text) {
-        let mut chars = rest.chars();
-        chars.next();
-        return (Some(mac), ssid(chars.as_str()));
+        return (Some(mac), ssid(skip_spelled(rest)));
     }
     for len in MAC_LENS {
         let Some((front, back)) = text.len().checked_sub(len).and_then(|at| text.split_at_checked(at)) else {
             continue;
         };
         let Some((before, separator)) = front.char_indices().next_back() else { continue };
-        if let (Ok(mac), false) = (back.parse(), separator.is_alphanumeric()) {
+        // The last character may be that of an escape, without which what is before it is no text.
+        let is_separator = !separator.is_alphanumeric() && is_spelled(&front[..before]);
+        if let (Ok(mac), true) = (back.parse(), is_separator) {
             return (Some(mac), ssid(&front[..before]));
         }
     }
@@ -96,6 +100,18 @@ mod tests {
             assert_eq!(called(&format!("00-10-A4-23-19-C0:{ssid}")), (Some(MAC), Some(ssid.to_owned())));
         }
         for text in ["hotspot1", "ap-lobby:Cafe", "", "0912345678"] {
+            assert_eq!(called(text), (None, None), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_separator_that_is_an_escape_is_never_cut() {
+        let with = |ssid: &str| (Some(MAC), Some(ssid.to_owned()));
+        assert_eq!(called(r"00-10-A4-23-19-C0\\Cafe"), with("Cafe"), "a backslash");
+        assert_eq!(called(r"00-10-A4-23-19-C0\x0aCafe"), with("Cafe"));
+        assert_eq!(called(r"00-10-A4-23-19-C0\u{202e}Cafe"), with("Cafe"));
+        assert_eq!(called(r"00-10-A4-23-19-C0:\\"), with(r"\\"));
+        for text in [r"Cafe\\00-10-A4-23-19-C0", r"Cafe\u{202e}00-10-A4-23-19-C0", r"Cafe\x0a00-10-A4-23-19-C0"] {
             assert_eq!(called(text), (None, None), "{text}");
         }
     }

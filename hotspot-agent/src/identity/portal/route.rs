@@ -1,5 +1,6 @@
 //! From a request to an answer: which report it is, whether it may be taken, and whether it is on disk.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use serde_json::json;
 use tracing::{debug, warn};
 
 use super::authorize::{PortalSecrets, Signed, Unauthorized};
-use super::report::{BadReport, Operation, Report, parse_batch, parse_one};
+use super::report::{BadReport, Operation, Report, Reports, parse_batch, parse_one};
 use crate::capture::clock::ClockReading;
+use crate::identity::odd_fields::OddFields;
 use crate::recorder::{NotRecorded, Recorder};
 use crate::seldom::Seldom;
 
@@ -34,6 +36,8 @@ pub(super) struct PortalCounters {
     not_recorded: AtomicU64,
     unauthorized: AtomicU64,
     refused: AtomicU64,
+    /// Fields that were left out of reports which count without them.
+    odd: OddFields,
 }
 
 pub(super) struct Portal {
@@ -61,7 +65,7 @@ enum Refusal {
 
 /// What a path and a method ask for.
 enum Asked {
-    One(Operation, Option<String>),
+    One(Operation, Option<Vec<u8>>),
     Batch,
     Health,
 }
@@ -135,13 +139,14 @@ impl Portal {
                 return Ok(json!({ "software": software }));
             }
             Asked::Batch => parse_batch(&body, now_ns),
-            Asked::One(operation, id) => parse_one(operation, id.as_deref(), &body, now_ns).map(|report| vec![report]),
+            Asked::One(operation, id) => parse_one(operation, id.as_deref(), &body, now_ns),
         };
         self.record(reports.map_err(Refusal::Report)?).await
     }
 
-    async fn record(&self, reports: Vec<Report>) -> Result<serde_json::Value, Refusal> {
+    async fn record(&self, Reports { reports, odd }: Reports) -> Result<serde_json::Value, Refusal> {
         let recorded = reports.len();
+        self.counters.odd.count("portal", &odd);
         if recorded > 0 {
             let (mut entries, mut leases) = (Vec::with_capacity(recorded), Vec::new());
             for report in reports {
@@ -153,7 +158,13 @@ impl Portal {
             entries.extend(leases.chunks(FACTS_PER_ENTRY).map(|facts| Entry::Leases(facts.to_vec())));
             self.recorder.record(entries).await.map_err(Refusal::NotRecorded)?;
         }
-        Ok(json!({ "recorded": recorded }))
+        Ok(if odd.is_empty() {
+            json!({ "recorded": recorded })
+        } else {
+            // Who sent them can mend them.
+            let odd: BTreeSet<&str> = odd.into_iter().collect();
+            json!({ "recorded": recorded, "odd_fields": odd })
+        })
     }
 }
 
@@ -169,7 +180,7 @@ fn asked(method: &Method, path: &str) -> Result<Asked, Refusal> {
             let path = path.strip_prefix("/v1/").and_then(|path| path.split_once('/'));
             let (of, name) =
                 path.filter(|(_, name)| !name.is_empty() && !name.contains('/')).ok_or(Refusal::NoSuchPath)?;
-            let name = percent_decode_str(name).decode_utf8().map_err(|_| Refusal::NoSuchPath)?;
+            let name = percent_decode_str(name).collect();
             let operation = match (of, method) {
                 ("sessions", &Method::PUT) => Operation::Put,
                 ("sessions", &Method::PATCH) => Operation::Patch,
@@ -180,7 +191,7 @@ fn asked(method: &Method, path: &str) -> Result<Asked, Refusal> {
                 ("leases", _) => return Err(Refusal::NoSuchMethod("PUT, DELETE")),
                 _ => return Err(Refusal::NoSuchPath),
             };
-            Ok(Asked::One(operation, Some(name.into_owned())))
+            Ok(Asked::One(operation, Some(name)))
         }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotspot_core::radius::Refused;
 
+use crate::identity::odd_fields::OddFields;
+
 /// Where a datagram can end.
 #[derive(Clone, Copy)]
 pub(super) enum Counted {
@@ -27,6 +29,8 @@ const OTHERS: [&str; 5] = ["recorded", "duplicates", "not_recorded", "status_ser
 pub struct RadiusCounters {
     others: [AtomicU64; OTHERS.len()],
     refused: [AtomicU64; Refused::ALL.len()],
+    /// Attributes that were left out of requests which count without them.
+    pub(super) odd: OddFields,
 }
 
 impl RadiusCounters {
@@ -89,6 +93,6 @@ impl fmt::Display for RadiusCounters {
             let space = if position == 0 { "" } else { " " };
             write!(f, "{space}{name}={count}")?;
         }
-        Ok(())
+        write!(f, "{}", self.odd)
     }
 }
