@@ -28,8 +28,10 @@ const PYTHON: [(&str, &str); 5] = [
 ];
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 30] = [
+const PROGRAMS: [(&str, &str); 34] = [
+    ("base64", "coreutils"),
     ("bpftool", "bpftool"),
+    ("busybox", "busybox"),
     ("c++", "g++"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
@@ -43,6 +45,8 @@ const PROGRAMS: [(&str, &str); 30] = [
     ("hostapd", "hostapd"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    // What openNDS makes its rules with.
+    ("iptables", "iptables"),
     ("java", "openjdk-17-jre-headless"),
     ("kea-dhcp4", "kea-dhcp4-server"),
     ("kea-dhcp6", "kea-dhcp6-server"),
@@ -50,6 +54,7 @@ const PROGRAMS: [(&str, &str); 30] = [
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
+    ("opennds", "opennds"),
     ("ping", "iputils-ping"),
     ("python3", "python3-venv"),
     ("radclient", "freeradius-utils"),
