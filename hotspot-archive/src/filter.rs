@@ -3,6 +3,7 @@
 //! A filter is a tree; it says what it means in its own language ([`Filter`]'s `Display` is parsed back to the same tree), which
 //! times a match can lie in, and whether a record matches. Unknown values match nothing, so `not` of them matches.
 
+mod alike;
 mod error;
 mod field;
 mod lexer;
@@ -17,9 +18,10 @@ use hotspot_core::record::FlowRecord;
 use hotspot_core::{MacAddr, WallNs};
 use ipnet::IpNet;
 
+pub use alike::Alike;
 pub use error::FilterError;
-pub(crate) use field::duration_ns;
 pub use field::{Compare, NumberField, Pattern, TextField};
+pub(crate) use field::{duration_ns, spelled};
 pub use parser::parse;
 pub use value::parse_time;
 
@@ -111,6 +113,27 @@ impl Filter {
             | Self::Number(..)
             | Self::At { .. }
             | Self::Not(_) => true,
+        }
+    }
+
+    /// The names of users it asks for in any spelling.
+    pub fn alike(&self) -> Vec<&Alike> {
+        match self {
+            Self::Text(_, Pattern::Alike(alike)) => vec![alike],
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::alike).collect(),
+            Self::Not(inner) => inner.alike(),
+            Self::Everything
+            | Self::Text(..)
+            | Self::Mac(_)
+            | Self::Ip(..)
+            | Self::Net(..)
+            | Self::Port(..)
+            | Self::Protocol(_)
+            | Self::IsV4(_)
+            | Self::Public(..)
+            | Self::Vlan(_)
+            | Self::Number(..)
+            | Self::At { .. } => Vec::new(),
         }
     }
 

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use hotspot_core::record::{FlowRecord, NatState};
+use hotspot_core::text::{escaped, is_spelled};
 
 use super::Side;
+use super::alike::Alike;
 use crate::segment::Origin;
 
 macro_rules! words {
@@ -149,20 +151,31 @@ impl Compare {
     }
 }
 
-/// A value to look for: as it is, or with `*` for anything.
+/// A value to look for: as it is, or with `*` for anything. A value that is not in the archive's spelling (`CORP\anna`) stands for the
+/// one that is (`CORP\\anna`) too; earlier archives have both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
     Exact(String),
     /// With at least one `*`.
     Glob(String),
+    /// In any spelling that people use; of users only.
+    Alike(Alike),
 }
 
 impl Pattern {
     #[must_use]
     pub fn matches(&self, text: impl AsRef<str>) -> bool {
+        let text = text.as_ref();
         match self {
-            Self::Exact(exact) => exact == text.as_ref(),
-            Self::Glob(glob) => glob_matches(glob, text.as_ref()),
+            Self::Exact(exact) => {
+                // Nearly no text has an escape, so nearly no question is spelled anew.
+                exact == text || text.contains('\\') && spelled(exact).is_some_and(|spelled| spelled == text)
+            }
+            Self::Glob(glob) => {
+                glob_matches(glob, text)
+                    || text.contains('\\') && spelled(glob).is_some_and(|spelled| glob_matches(&spelled, text))
+            }
+            Self::Alike(alike) => alike.matches(text),
         }
     }
 
@@ -170,12 +183,18 @@ impl Pattern {
         match self {
             Self::Exact(text) => Self::Exact(text.to_lowercase()),
             Self::Glob(text) => Self::Glob(text.to_lowercase()),
+            Self::Alike(alike) => Self::Alike(alike.clone()),
         }
     }
 }
 
+/// A value in the archive's spelling, where it is not in it already.
+pub(crate) fn spelled(value: &str) -> Option<String> {
+    (!is_spelled(value)).then(|| escaped(value.as_bytes()))
+}
+
 /// Without backtracking over more than the last `*`: time is at most the product of the lengths.
-fn glob_matches(glob: &str, text: &str) -> bool {
+pub(super) fn glob_matches(glob: &str, text: &str) -> bool {
     let mut parts = glob.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
     let mut parts = parts.peekable();
@@ -194,8 +213,13 @@ fn glob_matches(glob: &str, text: &str) -> bool {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(text) => write!(f, "\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+            Self::Exact(text) => quoted(f, text),
             Self::Glob(text) => f.write_str(text),
+            Self::Alike(alike) => alike.fmt(f),
         }
     }
+}
+
+pub(super) fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    write!(f, "\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

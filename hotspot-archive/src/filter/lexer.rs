@@ -77,7 +77,8 @@ fn quoted(chars: &[char], begin: usize) -> Option<(String, usize)> {
     loop {
         match chars.get(at)? {
             '"' => return Some((word, at + 1)),
-            '\\' => {
+            // Before anything else a backslash is itself: names have it, as in CORP\anna.
+            '\\' if matches!(chars.get(at + 1), Some('"' | '\\')) => {
                 word.push(*chars.get(at + 1)?);
                 at += 2;
             }

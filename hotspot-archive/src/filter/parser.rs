@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::error::nearest;
 use super::lexer::{Token, lex};
 use super::value::{PROTOCOLS, count, duration_ns, parse_time, port_range, protocol};
-use super::{Compare, Filter, FilterError, NumberField, Pattern, Side, TextField, WITHIN_NS};
+use super::{Alike, Compare, Filter, FilterError, NumberField, Pattern, Side, TextField, WITHIN_NS};
 
 /// Deepest nesting of parentheses and `not`.
 const DEPTH_MAX: usize = 64;
@@ -146,7 +146,11 @@ impl Parser<'_> {
         }
         if let Some(field) = TextField::ALL.iter().copied().find(|field| self.is_next(field.word())) {
             self.next += 1;
-            return self.values("a value", |token| Some(Filter::Text(field, pattern(token))));
+            // A user is meant in any spelling, unless `=` says that it is not.
+            let is_alike = field == TextField::User && !self.is_next("=") && !self.is_next("==");
+            return self.values("a value", |token| {
+                Some(Filter::Text(field, if is_alike { alike(token) } else { pattern(token) }))
+            });
         }
         self.bare()
     }
@@ -332,10 +336,14 @@ fn one_or(mut parts: Vec<Filter>, all: impl FnOnce(Vec<Filter>) -> Filter) -> Fi
     if parts.len() == 1 { parts.remove(0) } else { all(parts) }
 }
 
+fn alike(token: &Token) -> Pattern {
+    Pattern::Alike(if is_glob(token) { Alike::glob(&token.word) } else { Alike::new(&token.word) })
+}
+
+fn is_glob(token: &Token) -> bool {
+    token.word.contains('*') && !token.is_quoted
+}
+
 fn pattern(token: &Token) -> Pattern {
-    if token.word.contains('*') && !token.is_quoted {
-        Pattern::Glob(token.word.clone())
-    } else {
-        Pattern::Exact(token.word.clone())
-    }
+    if is_glob(token) { Pattern::Glob(token.word.clone()) } else { Pattern::Exact(token.word.clone()) }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::value::PROTOCOLS;
-use super::{Filter, NumberField, Side};
+use super::{Filter, NumberField, Pattern, Side, TextField};
 
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,6 +19,10 @@ impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Everything => f.write_str("any"),
+            // Of users, the sign says that one spelling is meant and no other.
+            Self::Text(TextField::User, pattern @ (Pattern::Exact(_) | Pattern::Glob(_))) => {
+                write!(f, "user = {pattern}")
+            }
             Self::Text(field, pattern) => write!(f, "{} {pattern}", field.word()),
             Self::Mac(mac) => write!(f, "mac {mac}"),
             Self::Ip(side, ip) => write!(f, "{side}ip {ip}"),

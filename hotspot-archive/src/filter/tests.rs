@@ -90,6 +90,50 @@ fn every_claimant_of_an_ambiguous_flow_is_found() {
     assert!(is_match("user anna") && is_match("user binh") && !is_match("user \"anna, binh\""));
 }
 
+/// Whether a question finds the flow of a user.
+fn finds(question: &str, user: &str) -> bool {
+    let mut flow = flow(2);
+    std::sync::Arc::make_mut(flow.identity.as_mut().unwrap()).user = Some(user.into());
+    parse(question).unwrap().matches(&origin(), &flow)
+}
+
+#[test]
+fn a_user_is_found_in_the_spellings_people_use_and_by_the_sign_in_one() {
+    for question in ["user +84912345678", "user \"0912 345 678\"", "user 84912345678", "user in [x, 0912.345.678]"] {
+        assert!(finds(question, "0912345678"), "{question}");
+    }
+    for question in ["user ANNA", "user \"Anna\"", "user AN*"] {
+        assert!(finds(question, "anna"), "{question}");
+    }
+    for (question, user) in [
+        ("user = 0912345678", "+84912345678"),
+        ("user = Anna", "anna"),
+        ("user == Anna", "anna"),
+        ("user = AN*", "anna"),
+    ] {
+        assert!(!finds(question, user), "{question}");
+    }
+    assert!(finds("user = anna", "anna") && finds("user = an*", "anna") && !finds("user \"an*\"", "anna"));
+    assert_eq!(parse("user = anna").unwrap().to_string(), "user = \"anna\"");
+    assert_eq!(parse("user anna").unwrap().to_string(), "user \"anna\"");
+}
+
+#[test]
+fn a_name_with_a_backslash_is_found_as_it_is_said_and_as_it_is_spelled() {
+    for user in [r"CORP\\anna", r"CORP\anna"] {
+        for question in
+            [r"user CORP\anna", r#"user "CORP\anna""#, r"user = CORP\anna", r#"user = "CORP\anna""#, r"user = CORP\*"]
+        {
+            assert!(finds(question, user), "{question} {user}");
+        }
+    }
+    assert!(
+        finds(r"user = CORP\\anna", r"CORP\\anna") && !finds(r"user = CORP\\anna", r"CORP\anna"),
+        "in the archive's spelling"
+    );
+    assert!(finds("user = \"a\u{202e}b\"", r"a\u{202e}b") && !finds(r"user = CORP\anna", r"CORP\\bob"));
+}
+
 #[test]
 fn a_flow_that_is_not_translated_has_its_own_address() {
     assert!(parse("public ip 2001:db8::14 port 40000").unwrap().matches(&origin(), &flow(1)));
@@ -184,11 +228,22 @@ fn pattern() -> impl Strategy<Value = Pattern> {
     ]
 }
 
+fn user() -> impl Strategy<Value = Pattern> {
+    prop_oneof![
+        pattern(),
+        prop::sample::select(vec!["0912345678", "+84 912 345 678", "ANNA", "Lan", "x"])
+            .prop_map(|name| Pattern::Alike(Alike::new(name))),
+        any::<String>().prop_map(|name| Pattern::Alike(Alike::new(&name))),
+        "[a-zA-Z0-9]{0,3}\\*[a-z0-9*]{0,3}".prop_map(|glob| Pattern::Alike(Alike::glob(&glob))),
+    ]
+}
+
 /// Any filter that a person could have written.
 pub(crate) fn filter() -> impl Strategy<Value = Filter> {
     let leaf = prop_oneof![
         Just(Filter::Everything),
         (prop::sample::select(TextField::ALL), pattern()).prop_map(|(field, pattern)| Filter::Text(field, pattern)),
+        user().prop_map(|pattern| Filter::Text(TextField::User, pattern)),
         (0u8..6).prop_map(|last| Filter::Mac(MacAddr([2, 0, 0, 0, 0, last]))),
         (side(), ip()).prop_map(|(side, ip)| Filter::Ip(side, ip)),
         (side(), ip(), 0u8..=128).prop_map(|(side, ip, prefix)| {

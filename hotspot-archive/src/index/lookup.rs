@@ -14,8 +14,9 @@ use super::builder::{BITMAP_BYTES, BITMAP_FROM};
 use super::bytes::Bytes;
 use super::rows::united;
 use super::sealed::{Frames, Part};
-use super::section::{Piece, pieces_with};
+use super::section::{Piece, pieces_with, pieces_within};
 use super::{FORMAT, IndexError, Kind, MAGIC, Rows, mapped};
+use crate::filter::Alike;
 use crate::manifest::from_hex;
 
 /// Bytes before the directories.
@@ -107,6 +108,12 @@ impl Index {
         self.places(Kind::User, &(user.as_bytes()..=user.as_bytes()))
     }
 
+    /// Rows of the users whose name is this one in some spelling.
+    pub(crate) fn user_alike(&self, user: &Alike) -> Result<Rows, IndexError> {
+        let is_same = |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| user.is_same(name));
+        self.places_of(Kind::User, user.ranges(), is_same)
+    }
+
     /// Rows whose client has an address in a network.
     pub(crate) fn client(&self, net: IpNet) -> Result<Rows, IndexError> {
         let (least, greatest) = bounds(net);
@@ -150,31 +157,42 @@ impl Index {
 
     /// Rows of the values in a range.
     fn places(&self, kind: Kind, asked: &RangeInclusive<&[u8]>) -> Result<Rows, IndexError> {
-        let mut found = Vec::new();
+        let mut found = Found { rows: self.rows, ranges: Vec::new() };
         for piece in self.pieces(kind, asked)? {
             let mut bytes = Bytes(&piece);
             let mut value = bytes.first_from(asked.start())?;
             while let Some(reached) = value.take_if(|value| value.as_slice() <= *asked.end()) {
-                let mut end = 0u32;
-                for _ in 0..bytes.number()? {
-                    let start = end.checked_add(bytes.number()?).ok_or(IndexError::Damaged)?;
-                    end = start
-                        .checked_add(bytes.number()?)
-                        .filter(|end| *end <= self.rows)
-                        .ok_or(IndexError::Damaged)?;
-                    if start < end {
-                        found.push(start..end);
-                    }
-                    if found.len() > RANGES_MAX {
-                        return Ok(Rows::All);
-                    }
+                if !found.add(&mut bytes, true)? {
+                    return Ok(Rows::All);
                 }
                 if !bytes.0.is_empty() {
                     value = Some(bytes.value_after(reached)?);
                 }
             }
         }
-        Ok(Rows::Some(united(found)))
+        Ok(Rows::Some(united(found.ranges)))
+    }
+
+    /// Rows of the values that are asked for; all of them lie in these ranges, which are in order.
+    fn places_of(
+        &self,
+        kind: Kind,
+        ranges: &[(Vec<u8>, Vec<u8>)],
+        is_asked: impl Fn(&[u8]) -> bool,
+    ) -> Result<Rows, IndexError> {
+        let mut found = Found { rows: self.rows, ranges: Vec::new() };
+        for piece in self.pieces_in(kind, |directory| pieces_within(directory, ranges))? {
+            let mut bytes = Bytes(&piece);
+            let mut value = Vec::new();
+            while !bytes.0.is_empty() {
+                value = bytes.value_after(value)?;
+                let is_asked = is_asked(&value);
+                if !found.add(&mut bytes, is_asked)? {
+                    return Ok(Rows::All);
+                }
+            }
+        }
+        Ok(Rows::Some(united(found.ranges)))
     }
 
     /// Gives the public addresses in a network.
@@ -200,6 +218,15 @@ impl Index {
 
     /// The pieces of a section in which values of a range can be.
     fn pieces(&self, kind: Kind, asked: &RangeInclusive<&[u8]>) -> Result<Vec<Cow<'_, [u8]>>, IndexError> {
+        self.pieces_in(kind, |directory| pieces_with(directory, asked))
+    }
+
+    /// The pieces of a section that are picked from its directory.
+    fn pieces_in(
+        &self,
+        kind: Kind,
+        pick: impl for<'d> FnOnce(&'d [u8]) -> Result<Vec<Piece<'d>>, IndexError>,
+    ) -> Result<Vec<Cow<'_, [u8]>>, IndexError> {
         let place = self.place(kind)?;
         let directory = self.source.part(Part::Directory(kind), place.before, place.at, place.len)?;
         if Sha256::digest(&directory)[..] != *place.hash {
@@ -211,7 +238,7 @@ impl Index {
             let bytes = self.source.part(Part::Piece(kind, piece.number), before, at, piece.len)?;
             if piece.is(&bytes) { Ok(bytes) } else { Err(IndexError::Damaged) }
         };
-        pieces_with(&directory, asked)?.into_iter().map(read).collect()
+        pick(&directory)?.into_iter().map(read).collect()
     }
 
     /// Where a section lies, by the header.
@@ -229,6 +256,31 @@ impl Index {
             pieces_before: usize::try_from(sum(12, position)).map_err(|_| IndexError::Damaged)? + 1 + Kind::ALL.len(),
             pieces_at: HEADER_BYTES as u64 + sum(4, Kind::ALL.len()) + sum(8, position),
         })
+    }
+}
+
+/// Ranges of rows that were found so far.
+struct Found {
+    /// How many the segment has.
+    rows: u32,
+    ranges: Vec<std::ops::Range<u32>>,
+}
+
+impl Found {
+    /// Takes or passes over the rows of a value; whether they are few enough to be remembered.
+    fn add(&mut self, bytes: &mut Bytes<'_>, is_asked: bool) -> Result<bool, IndexError> {
+        let mut end = 0u32;
+        for _ in 0..bytes.number()? {
+            let start = end.checked_add(bytes.number()?).ok_or(IndexError::Damaged)?;
+            end = start.checked_add(bytes.number()?).filter(|end| *end <= self.rows).ok_or(IndexError::Damaged)?;
+            if start < end && is_asked {
+                self.ranges.push(start..end);
+            }
+            if self.ranges.len() > RANGES_MAX {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -295,261 +347,4 @@ fn bounds(net: IpNet) -> ([u8; 16], [u8; 16]) {
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "random bytes and places in a small file")]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::io::Write;
-    use std::sync::Arc;
-
-    use hotspot_core::record::{FlowRecord, PublicEndpoint};
-    use proptest::prelude::*;
-
-    use super::super::builder::{Builder, IndexFile, Parts};
-    use super::super::section::Section;
-    use super::super::{KeyChain, Sealed, seal};
-    use super::*;
-    use crate::keys::{DataKey, Identity, Keyring, Recipients};
-    use crate::segment::Origin;
-
-    const HASH: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-
-    /// Rows of a few clients, each with several users, addresses and peers.
-    fn flow(client: u8, other: u8, port: u16) -> FlowRecord {
-        let mut flow = crate::segment::tests::flow(u64::from(other % 5));
-        flow.client_mac = MacAddr([2, 0, 0, 0, 0, client]);
-        flow.client_ip = [10, 20, client, 1].into();
-        flow.peer_ip = (other != 0).then_some([198, 51, 100, other].into());
-        flow.public = (!other.is_multiple_of(3))
-            .then_some(PublicEndpoint { ip: [203, 0, 113, other % 2].into(), port: Some(port) });
-        if let Some(identity) = &mut flow.identity {
-            Arc::make_mut(identity).user = Some(format!("user{}", client / 2).into());
-        }
-        flow
-    }
-
-    fn parts(flows: &[FlowRecord]) -> Parts {
-        let mut builder = Builder::default();
-        flows.iter().for_each(|flow| builder.add(flow));
-        builder.finish(HASH, &[7; 64])
-    }
-
-    fn file(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
-    }
-
-    fn read(bytes: &[u8], head: &str) -> Result<Index, IndexError> {
-        Index::in_file(file(bytes), Said { head, segment: HASH })
-    }
-
-    fn index(file: &IndexFile) -> Result<Index, IndexError> {
-        read(&file.bytes, &file.head())
-    }
-
-    fn origin() -> Origin {
-        Origin { site: "s".into(), gateway: "g".into(), sequence: 1 }
-    }
-
-    /// An encrypted index, and the keys that open it.
-    struct Encrypted {
-        file: IndexFile,
-        keyring: Keyring,
-        data_key: DataKey,
-    }
-
-    impl Encrypted {
-        fn new(parts: &Parts) -> Self {
-            let identity = Identity::generate();
-            let mut chain = KeyChain::begin(&Recipients::parse(&[identity.recipient()], true).unwrap()).unwrap();
-            let (_, data_key) = (chain.take(), DataKey::generate().unwrap());
-            let file = seal(parts, &chain.take().unwrap(), &data_key, &origin()).unwrap();
-            Self { file, keyring: Keyring::of(vec![identity]), data_key }
-        }
-
-        /// By the chain, and by the segment's key.
-        fn open(&self, bytes: &[u8], origin: &Origin) -> [Result<Index, IndexError>; 2] {
-            [true, false].map(|is_chained| {
-                let sealed = Sealed::read(file(bytes))?;
-                let key =
-                    if is_chained { sealed.chained_key(&self.keyring) } else { sealed.key_by(&self.data_key, origin) };
-                let frames = key.and_then(|key| sealed.open(&key, origin)).ok_or(IndexError::Damaged)?;
-                Index::sealed(frames, Said { head: &self.file.head(), segment: HASH })
-            })
-        }
-    }
-
-    fn covered(rows: Rows) -> BTreeSet<usize> {
-        let Rows::Some(ranges) = rows else { panic!("not all") };
-        ranges.into_iter().flatten().map(|row| row as usize).collect()
-    }
-
-    fn naive(flows: &[FlowRecord], is_asked: impl Fn(&FlowRecord) -> bool) -> BTreeSet<usize> {
-        flows.iter().enumerate().filter(|(_, flow)| is_asked(flow)).map(|(row, _)| row).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn an_index_says_what_a_scan_says(
-            rows in prop::collection::vec((0u8..8, 0u8..20, any::<u16>()), 0..60),
-            asked in (0u8..9, 0u8..21, any::<u16>(), 16u8..=32),
-        ) {
-            let flows: Vec<_> = rows.iter().map(|(client, other, port)| flow(*client, *other, *port)).collect();
-            let index = index(&parts(&flows).in_the_clear()).unwrap();
-            let (client, other, port, prefix) = asked;
-            let mac = MacAddr([2, 0, 0, 0, 0, client]);
-            prop_assert_eq!(covered(index.mac(mac).unwrap()), naive(&flows, |flow| flow.client_mac == mac));
-            let user = format!("user{}", client / 2);
-            prop_assert_eq!(
-                covered(index.user(&user).unwrap()),
-                naive(&flows, |flow| flow.identity.as_ref().is_some_and(|who| who.user.as_deref() == Some(&user)))
-            );
-            let net = IpNet::new([10, 20, client, 1].into(), prefix).unwrap();
-            prop_assert_eq!(covered(index.client(net).unwrap()), naive(&flows, |flow| net.contains(&flow.client_ip)));
-            let net = IpNet::new([198, 51, 100, other].into(), prefix).unwrap();
-            let is_peer = |flow: &FlowRecord| flow.peer_ip.is_some_and(|ip| net.contains(&ip));
-            prop_assert_eq!(index.has_peer(net).unwrap(), flows.iter().any(is_peer));
-            let net = IpNet::new([203, 0, 113, other].into(), prefix).unwrap();
-            let is_translated = |flow: &FlowRecord| flow.public.is_some_and(|public| net.contains(&public.ip));
-            prop_assert_eq!(index.has_translated(net).unwrap(), flows.iter().any(is_translated));
-            for port in rows.iter().map(|row| row.2).chain([port]) {
-                for ip in [[203, 0, 113, other % 2].into(), [10, 20, client, 1].into()] {
-                    let found = |flow: &FlowRecord| crate::filter::public_endpoint(flow);
-                    let is_there = flows.iter().any(|flow| found(flow) == (ip, Some(port)));
-                    prop_assert_eq!(index.public(ip, Some(port)).unwrap().is_some(), is_there);
-                    let translated: Vec<bool> =
-                        flows.iter().filter(|flow| found(flow).0 == ip).map(|flow| flow.public.is_some()).collect();
-                    let is_translated = translated.iter().copied().reduce(|one, other| one || other);
-                    prop_assert_eq!(index.public(ip, None).unwrap(), is_translated);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_index_of_many_pieces_says_what_a_scan_says() {
-        let flows: Vec<_> = (0..6_000u32)
-            .map(|number| {
-                let [.., high, low] = (number % 900 * 2).to_be_bytes();
-                let mut flow = flow((number % 250) as u8, 1, number as u16);
-                flow.client_mac = MacAddr([2, 0, 0, 0, high, low]);
-                flow.peer_ip = Some(number.wrapping_mul(2_654_435_761).to_be_bytes().into());
-                flow
-            })
-            .collect();
-        let (parts, encrypted) = (parts(&flows), Encrypted::new(&parts(&flows)));
-        assert!([0, 4].iter().all(|kind| parts.sections[*kind].pieces.len() > 5), "there are many");
-        let file = parts.in_the_clear();
-        let sealed = encrypted.open(&encrypted.file.bytes, &origin()).map(Result::unwrap);
-        for index in sealed.into_iter().chain([index(&file).unwrap()]) {
-            for asked in 0..1_900u16 {
-                let [high, low] = asked.to_be_bytes();
-                let mac = MacAddr([2, 0, 0, 0, high, low]);
-                assert_eq!(covered(index.mac(mac).unwrap()), naive(&flows, |flow| flow.client_mac == mac), "{mac}");
-                let net = IpNet::new([high, low, high, low].into(), 8 + (asked % 25) as u8).unwrap();
-                let is_peer = flows.iter().any(|flow| flow.peer_ip.is_some_and(|ip| net.contains(&ip)));
-                assert_eq!(index.has_peer(net).unwrap(), is_peer, "{net}");
-            }
-            let all = "0.0.0.0/0".parse().unwrap();
-            assert!(covered(index.client(all).unwrap()).len() == flows.len() && index.has_peer(all).unwrap());
-        }
-    }
-
-    /// So that what an index says takes no more memory than it is worth.
-    #[test]
-    fn a_value_in_too_many_places_is_everywhere() {
-        let flows = |rows: usize| (0..rows).map(|row| flow((row % 2) as u8, 1, 1)).collect::<Vec<_>>();
-        let asked = |rows: usize| index(&parts(&flows(rows)).in_the_clear()).unwrap().mac(flow(1, 1, 1).client_mac);
-        assert_eq!(covered(asked(2 * RANGES_MAX).unwrap()).len(), RANGES_MAX);
-        assert_eq!(asked(2 * RANGES_MAX + 2).unwrap(), Rows::All);
-    }
-
-    #[test]
-    fn an_address_with_most_of_its_ports_is_a_bitmap() {
-        let flows: Vec<_> = (0..60_000u16).step_by(2).map(|port| flow(1, 1, port)).collect();
-        let file = parts(&flows).in_the_clear();
-        assert!(file.bytes.len() < BITMAP_BYTES + 1_000, "{}", file.bytes.len());
-        let index = index(&file).unwrap();
-        let ip = [203, 0, 113, 1].into();
-        assert_eq!((index.public(ip, Some(59_998)), index.public(ip, Some(59_999))), (Ok(Some(true)), Ok(None)));
-    }
-
-    /// Whatever is changed: the answer is the right one, or an error.
-    #[test]
-    fn a_changed_byte_or_a_cut_never_hides_a_row() {
-        let flows: Vec<_> = (0..40u8).map(|number| flow(number / 8, number, 1000 + u16::from(number))).collect();
-        let (plain, encrypted) = (parts(&flows).in_the_clear(), Encrypted::new(&parts(&flows)));
-        let (bytes, head) = (&plain.bytes, plain.head());
-        let answers = |index: &Index| {
-            Ok::<_, IndexError>((
-                index.mac(MacAddr([2, 0, 0, 0, 0, 3]))?,
-                index.user("user1")?,
-                index.client("10.20.2.0/24".parse().unwrap())?,
-                index.public([203, 0, 113, 1].into(), Some(1001))?,
-                index.has_peer("198.51.100.7/32".parse().unwrap())?,
-                index.blocks()?,
-            ))
-        };
-        let right = answers(&index(&plain).unwrap()).unwrap();
-        for index in encrypted.open(&encrypted.file.bytes, &origin()) {
-            assert_eq!(answers(&index.unwrap()).unwrap(), right);
-        }
-        let check = |indexes: Vec<Result<Index, IndexError>>, what: &str| {
-            for answer in indexes.into_iter().filter_map(|index| answers(&index.ok()?).ok()) {
-                assert_eq!(answer, right, "{what}");
-            }
-        };
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut changed = bytes.clone();
-                changed[at] ^= 1 << bit;
-                check(vec![read(&changed, &head)], &format!("byte {at}, bit {bit}"));
-            }
-            assert!(read(&bytes[..at], &head).and_then(|index| answers(&index)).is_err(), "cut at {at}");
-        }
-        for at in 0..encrypted.file.bytes.len() {
-            let mut changed = encrypted.file.bytes.clone();
-            changed[at] ^= 1;
-            check(encrypted.open(&changed, &origin()).into(), &format!("encrypted, byte {at}"));
-            for index in encrypted.open(&encrypted.file.bytes[..at], &origin()) {
-                assert!(index.and_then(|index| answers(&index)).is_err(), "encrypted, cut at {at}");
-            }
-        }
-        let other = HASH.replace("00", "01");
-        let said = Said { head: &head, segment: &other };
-        assert_eq!(Index::in_file(file(bytes), said).err(), Some(IndexError::OtherSegment));
-        let other = Origin { sequence: 2, ..origin() };
-        assert!(encrypted.open(&encrypted.file.bytes, &other).iter().all(Result::is_err));
-        assert_eq!(Sealed::read(file(bytes)).err(), Some(IndexError::Format));
-    }
-
-    /// A forged file with right hashes: lengths and counts that lie are errors, in no more memory than the file.
-    #[test]
-    fn lying_lengths_are_errors() {
-        let mut state = 1u64;
-        let mut change = |bytes: &mut [u8]| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            bytes[(state >> 33) as usize % bytes.len()] = (state >> 20) as u8;
-        };
-        for round in 0..20_000 {
-            let mut forged = parts(&[flow(1, 1, 1)]);
-            let entries = forged.header[ENTRIES_AT..].chunks_exact_mut(ENTRY_BYTES);
-            for (position, (entry, Section { directory, pieces })) in entries.zip(&mut forged.sections).enumerate() {
-                if position == round % Kind::ALL.len() {
-                    change(&mut pieces[0]);
-                }
-                let hash_at = directory.len() - 32;
-                directory[hash_at..].copy_from_slice(&Sha256::digest(&pieces[0]));
-                if position == round / 8 % Kind::ALL.len() {
-                    change(&mut directory[..hash_at]);
-                    change(&mut entry[4..16]);
-                }
-                entry[16..].copy_from_slice(&Sha256::digest(&directory));
-            }
-            let index = index(&forged.in_the_clear()).unwrap();
-            // What they answer does not matter; that they come back does.
-            let _ = (index.mac(MacAddr::default()), index.user("x"), index.client("::/0".parse().unwrap()));
-            let _ = (index.has_translated("::/0".parse().unwrap()), index.public([1, 1, 1, 1].into(), Some(9)));
-            let _ = (index.has_peer("ff00::/8".parse().unwrap()), index.blocks());
-        }
-    }
-}
+mod tests;

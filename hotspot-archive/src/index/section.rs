@@ -106,6 +106,21 @@ pub(super) fn pieces_with<'a>(
     Ok(found)
 }
 
+/// The pieces in which values of any of these ranges can be; the ranges are in order and apart from each other.
+pub(super) fn pieces_within<'a>(
+    directory: &'a [u8],
+    ranges: &[(Vec<u8>, Vec<u8>)],
+) -> Result<Vec<Piece<'a>>, IndexError> {
+    let all = pieces_with(directory, &(&[][..]..=&[u8::MAX; 64][..]))?;
+    let ends = all.iter().skip(1).map(|next| Some(next.first)).chain([None]);
+    let is_within = |piece: &Piece<'_>, end: Option<&[u8]>| {
+        // The first range that does not end before the piece; does it begin before the next piece?
+        let position = ranges.partition_point(|(_, greatest)| &greatest[..] < piece.first);
+        ranges.get(position).is_some_and(|(least, _)| end.is_none_or(|end| &least[..] < end))
+    };
+    Ok(all.iter().copied().zip(ends).filter(|(piece, end)| is_within(piece, *end)).map(|(piece, _)| piece).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

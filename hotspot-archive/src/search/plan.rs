@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::filter::{Filter, Pattern, Side, TextField};
+use crate::filter::{Filter, Pattern, Side, TextField, spelled};
 use crate::index::{Index, IndexError, Rows};
 
 /// Whether an index can say anything about a filter at all.
 pub(super) fn can_help(filter: &Filter) -> bool {
     match filter {
-        Filter::Text(TextField::User, Pattern::Exact(_))
+        Filter::Text(TextField::User, Pattern::Exact(_) | Pattern::Alike(_))
         | Filter::Mac(_)
         | Filter::Ip(..)
         | Filter::Net(..)
@@ -32,7 +32,14 @@ pub(super) fn can_help(filter: &Filter) -> bool {
 /// The rows of a segment that can match.
 pub(super) fn rows(filter: &Filter, index: &Index) -> Result<Rows, IndexError> {
     match filter {
-        Filter::Text(TextField::User, Pattern::Exact(user)) => index.user(user),
+        Filter::Text(TextField::User, Pattern::Exact(user)) => {
+            let found = index.user(user)?;
+            match spelled(user) {
+                None => Ok(found),
+                Some(spelled) => Ok(found.or(index.user(&spelled)?)),
+            }
+        }
+        Filter::Text(TextField::User, Pattern::Alike(user)) => index.user_alike(user),
         Filter::Mac(mac) => index.mac(*mac),
         Filter::Ip(side, ip) => addresses(*side, IpNet::from(*ip), index),
         Filter::Net(side, net) => addresses(*side, *net, index),
