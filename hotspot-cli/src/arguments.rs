@@ -354,8 +354,9 @@ pub(crate) struct WhoArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DecodeArguments {
-    /// A segment (.parquet), journal or state file; of an encrypted journal, on its gateway
-    pub(crate) file: PathBuf,
+    /// Segments (.parquet), journals or state files; of an encrypted journal, on its gateway
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,

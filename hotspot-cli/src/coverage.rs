@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::CoverageArguments;
 use crate::find::open;
-use crate::output::{Table, json_line, stdout};
+use crate::output::{Table, json_line, line, say, stdout};
 use crate::{Failure, Outcome};
 
 #[derive(Default)]
@@ -40,7 +40,6 @@ fn plus(left: Tallied, right: Tallied) -> Tallied {
     Tallied { packets: left.packets + right.packets, bytes: left.bytes + right.bytes }
 }
 
-#[expect(clippy::print_stderr, reason = "files that could not be read are no part of the balance")]
 pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
     let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &Filter::Everything)?;
     let mut damage = Vec::new();
@@ -70,7 +69,7 @@ pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
     }
     to.flush()?;
     for file in &damage {
-        eprintln!("hotspot: not read: {file}");
+        say(format!("not read: {file}"));
     }
     let is_whole = damage.is_empty() && balances.values().all(Balance::is_balanced);
     Ok(if !is_whole {
@@ -124,9 +123,10 @@ fn write_table(to: &mut impl Write, balances: &BTreeMap<String, Balance>) -> std
         };
         let hooks: Vec<&str> = balance.hooks.iter().map(String::as_str).collect();
         if balance.generations != 0 {
-            writeln!(to, "{interface}: {verdict} ({} generations, {})", balance.generations, hooks.join(", then "))?;
+            let hooks = hooks.join(", then ");
+            line(to, format!("{interface}: {verdict} ({} generations, {hooks})", balance.generations))?;
         }
-        balance.gaps.iter().try_for_each(|gap| writeln!(to, "gap: {gap}"))?;
+        balance.gaps.iter().try_for_each(|gap| line(to, format!("gap: {gap}")))?;
     }
     Ok(())
 }

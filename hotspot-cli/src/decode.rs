@@ -1,4 +1,4 @@
-//! `hotspot decode`: every record of one file.
+//! `hotspot decode`: every record of some files.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,23 +9,50 @@ use hotspot_archive::journal::{JournalError, JournalKeys, Tail, replay};
 use hotspot_archive::keys::Keyring;
 use hotspot_archive::segment::{Origin, Records, SegmentReader};
 use hotspot_core::fact::FlowDelta;
+use hotspot_core::text::shown;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::DecodeArguments;
 use crate::ask::Query;
 use crate::columns::Columns;
 use crate::find::keyring;
-use crate::output::{cell, json_line, stdout};
+use crate::output::{cell, json_line, say, stdout};
 use crate::time::utc;
 use crate::{Failure, Outcome, ask, columns};
 
+/// Files one after the other, in the order they are named. One that cannot be read holds up none: journals come and go while the
+/// gateway's agent runs.
 pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
-    let path = &arguments.file;
+    // No file is shown of which the log would not say so.
+    for path in &arguments.files {
+        audit(arguments, path)?;
+    }
+    let [path] = &arguments.files[..] else { return all(arguments) };
+    one(arguments, path)
+}
+
+/// Shows each; the worst of what became of them is what became of all.
+fn all(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
+    let mut worst = Outcome::Done;
+    for path in &arguments.files {
+        match one(arguments, path) {
+            Ok(outcome) if outcome == Outcome::Done => {}
+            Ok(_) => worst = Outcome::Damaged,
+            Err(Failure::Usage(what) | Failure::Damaged(what)) => {
+                say(what);
+                worst = Outcome::Damaged;
+            }
+            Err(other @ (Failure::Refused(_) | Failure::Output(_))) => return Err(other),
+        }
+    }
+    Ok(worst)
+}
+
+fn one(arguments: &DecodeArguments, path: &Path) -> Result<Outcome, Failure> {
     let mut magic = [0; 8];
     let len = File::open(path)
         .and_then(|mut file| file.read(&mut magic))
         .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
-    audit(arguments)?;
     let mut printer = Printer { to: stdout(), json: arguments.json };
     let outcome = if [b"PAR1", b"PARE"].iter().any(|kind| magic[..len].starts_with(*kind)) {
         segment(path, &keyring(&arguments.identity)?, &mut printer)
@@ -40,8 +67,12 @@ pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
 
 /// Records that a file is shown: in the log that was named, or in that of the archive the file belongs to. A file that lies
 /// somewhere else alone belongs to none.
-fn audit(arguments: &DecodeArguments) -> Result<(), Failure> {
-    let path = std::path::absolute(&arguments.file)?;
+fn audit(arguments: &DecodeArguments, path: &Path) -> Result<(), Failure> {
+    // What is not there is not shown; that is said when it is its turn.
+    if File::open(path).is_err() {
+        return Ok(());
+    }
+    let path = std::path::absolute(path)?;
     let mut parents = path.ancestors().skip(1).take(5);
     let archive = parents.find_map(|dir| {
         let candidates = [dir.to_path_buf(), dir.join("archive")];
@@ -72,7 +103,7 @@ impl<W: Write> Printer<W> {
         }
         write!(self.to, "{kind}")?;
         for (name, value) in values.iter().filter(|(_, value)| !value.is_null()) {
-            write!(self.to, " {name}={}", cell(value))?;
+            write!(self.to, " {name}={}", shown(&cell(value)))?;
         }
         writeln!(self.to)
     }
@@ -111,7 +142,6 @@ fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl W
     }
 }
 
-#[expect(clippy::print_stderr, reason = "what is wrong with the file is not one of its records")]
 fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
     let mut failed = None;
     let keys = JournalKeys::new(journal_keys(path), false);
@@ -132,10 +162,10 @@ fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Fa
         | JournalError::TooLarge { .. } => Failure::Damaged(error.to_string()),
     })?;
     for damage in &replayed.damage {
-        eprintln!("hotspot: {}: damaged from byte {} to {}", path.display(), damage.from, damage.to);
+        say(format!("{}: damaged from byte {} to {}", path.display(), damage.from, damage.to));
     }
     if let Tail::Torn { end, file_len } = replayed.tail {
-        eprintln!("hotspot: {}: ends torn: whole up to byte {end} of {file_len}", path.display());
+        say(format!("{}: ends torn: whole up to byte {end} of {file_len}", path.display()));
     }
     let is_whole = replayed.damage.is_empty() && matches!(replayed.tail, Tail::Clean { .. });
     Ok(if is_whole { Outcome::Done } else { Outcome::Damaged })

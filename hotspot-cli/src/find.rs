@@ -12,7 +12,7 @@ use hotspot_core::record::FlowRecord;
 
 use crate::arguments::{FindArguments, Sort, Trusting};
 use crate::ask::Query;
-use crate::output::{Table, cell, csv_line, json_line, stdout};
+use crate::output::{Output, Table, cell, csv_line, csv_stdout, json_line, say, stdout};
 use crate::progress::ProgressLine;
 use crate::remote::View;
 use crate::store::is_url;
@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: &FindArguments) -> Result<Outcome, Failure> {
     }
     first.sorted().iter().try_for_each(|hit| answer.add(hit))?;
     answer.end()?;
+    say_alike(&filter);
     Ok(conclude(found, &seen))
 }
 
@@ -139,8 +140,6 @@ enum Answer {
     Parquet(Box<FlowFile>),
 }
 
-type Output = std::io::BufWriter<std::io::StdoutLock<'static>>;
-
 impl Answer {
     fn new(arguments: &FindArguments, zone: Zone) -> Result<Self, Failure> {
         Ok(if let Some(path) = &arguments.parquet {
@@ -148,7 +147,7 @@ impl Answer {
         } else if arguments.json {
             Self::Json(stdout())
         } else if arguments.csv {
-            Self::Csv(stdout(), false, !arguments.trusting.trusted_until.is_empty())
+            Self::Csv(csv_stdout(), false, !arguments.trusting.trusted_until.is_empty())
         } else {
             Self::Table(stdout(), new_table(), 0, zone)
         })
@@ -198,28 +197,41 @@ fn not_written(error: SegmentError) -> Failure {
     Failure::Output(std::io::Error::other(format!("{error}{cause}")))
 }
 
+/// Says which other spellings were taken for a name that was asked for.
+pub(crate) fn say_alike(filter: &Filter) {
+    for alike in filter.alike() {
+        let met = alike.met();
+        if !met.is_empty() {
+            say(format!(
+                "taken for the same as {:?}: {}; user = {alike} asks for this spelling alone",
+                alike.asked(),
+                met.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
+            ));
+        }
+    }
+}
+
 /// Says on standard error what the answer does not cover.
-#[expect(clippy::print_stderr, reason = "remarks on the answer must not be part of it")]
 pub(crate) fn conclude(found: usize, seen: &Seen) -> Outcome {
     for damage in &seen.damage {
-        eprintln!("hotspot: not searched: {damage}");
+        say(format!("not searched: {damage}"));
     }
     if seen.untrusted > 0 {
         let count = seen.untrusted;
-        eprintln!(
-            "hotspot: not trusted: {count} segments were written after the last line their gateway is trusted until; their rows are marked"
-        );
+        say(format!(
+            "not trusted: {count} segments were written after the last line their gateway is trusted until; their rows are marked"
+        ));
     }
     for gap in &seen.gaps {
-        eprintln!("hotspot: not everything was recorded: {gap}");
+        say(format!("not everything was recorded: {gap}"));
     }
     if let Some(first) = seen.unindexed.first() {
         let others = seen.unindexed.len() - 1;
         let others = if others == 0 { String::new() } else { format!(", and {others} more") };
-        eprintln!("hotspot: slower than it could be, searched without an index: {first}{others}");
+        say(format!("slower than it could be, searched without an index: {first}{others}"));
     }
     if found == 0 && seen.damage.is_empty() && seen.gaps.is_empty() {
-        eprintln!("hotspot: nothing found; the log is whole where it was searched ({} segments)", seen.segments);
+        say(format!("nothing found; the log is whole where it was searched ({} segments)", seen.segments));
     }
     if !seen.damage.is_empty() {
         Outcome::Damaged
@@ -268,7 +280,7 @@ fn parse_filter(words: &[String]) -> Result<Filter, Failure> {
     filter::parse(&words.join(" ")).map_err(|error| Failure::Usage(error.to_string()))
 }
 
-fn write_csv(to: &mut impl Write, hit: &Hit, header_written: &mut bool, has_trust: bool) -> std::io::Result<()> {
+fn write_csv(to: &mut Output, hit: &Hit, header_written: &mut bool, has_trust: bool) -> std::io::Result<()> {
     let mut object = columns::of_hit(hit);
     if has_trust {
         object.push("trusted", hit.is_trusted.into());

@@ -17,7 +17,7 @@ use hotspot_archive::pieces::{ReadChain, ReadChains, read_chains};
 
 use crate::arguments::{AddArguments, KeysCommand, NewArguments, ShowArguments, UnwrapArguments};
 use crate::find::keyring;
-use crate::output::stdout;
+use crate::output::{line, stdout};
 use crate::remote::here;
 use crate::time::now_ns;
 use crate::{Failure, Outcome};
@@ -94,9 +94,9 @@ fn show(arguments: &ShowArguments) -> Result<Outcome, Failure> {
     let mut to = stdout();
     writeln!(to, "{} encrypted segments", segments.len())?;
     for (recipient, (sealed, added)) in &counts {
-        writeln!(to, "{recipient}  sealed for it: {sealed}, added later: {added}")?;
+        line(&mut to, format!("{recipient}  sealed for it: {sealed}, added later: {added}"))?;
     }
-    moved.iter().try_for_each(|(place, count)| writeln!(to, "{count} more were moved to {place}"))?;
+    moved.iter().try_for_each(|(place, count)| line(&mut to, format!("{count} more were moved to {place}")))?;
     to.flush()?;
     Ok(if segments.is_empty() { Outcome::NothingFound } else { Outcome::Done })
 }
@@ -131,7 +131,7 @@ fn add(arguments: &AddArguments, exactly: bool) -> Result<Outcome, Failure> {
     }
     let mut to = stdout();
     for why in &failures {
-        writeln!(to, "not added: {why}")?;
+        line(&mut to, format!("not added: {why}"))?;
     }
     writeln!(to, "{done} segments can be read by {} more", arguments.recipients.len())?;
     to.flush()?;

@@ -62,7 +62,6 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "errors go where the person looks, and not into the answer")]
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Find(arguments) => find::run(&arguments),
@@ -79,21 +78,21 @@ fn main() -> ExitCode {
     match outcome {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(Failure::Usage(what)) => {
-            eprintln!("hotspot: {what}");
+            output::say_lines(&what);
             ExitCode::from(2)
         }
         Err(Failure::Damaged(what)) => {
-            eprintln!("hotspot: {what}");
+            output::say(what);
             ExitCode::from(3)
         }
         Err(Failure::Refused(what)) => {
-            eprintln!("hotspot: refused: {what}");
+            output::say(format!("refused: {what}"));
             ExitCode::from(4)
         }
         // Whoever read the answer has seen enough.
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => {
-            eprintln!("hotspot: the answer cannot be written: {error}");
+            output::say(format!("the answer cannot be written: {error}"));
             // Not 1: nobody may take that for "nothing found".
             ExitCode::from(3)
         }

@@ -1,38 +1,124 @@
-//! Answers: aligned tables, JSON lines, CSV.
+//! Answers: aligned tables, JSON lines, CSV. All that the tool says goes through here.
+//!
+//! Archives can be forged, and earlier ones hold names as they came; so no character that controls a terminal reaches one ([`shown`]),
+//! whatever the record, the column or the message. JSON has such characters as `\u` escapes, so its values are true; so are those of CSV
+//! unless it is written to a terminal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
+use hotspot_core::text::{changes_display, shown};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
-/// Standard output, buffered.
-pub(crate) fn stdout() -> io::BufWriter<io::StdoutLock<'static>> {
-    io::BufWriter::new(io::stdout().lock())
+/// Standard output, buffered. Of what is written only line feeds are left to control anything.
+pub(crate) struct Output {
+    to: io::BufWriter<io::StdoutLock<'static>>,
+    is_exact: bool,
+}
+
+/// For text and JSON.
+pub(crate) fn stdout() -> Output {
+    Output { to: io::BufWriter::new(io::stdout().lock()), is_exact: false }
+}
+
+/// For CSV: values are written as they are, unless a person looks at them.
+pub(crate) fn csv_stdout() -> Output {
+    Output { is_exact: !io::stdout().is_terminal(), ..stdout() }
+}
+
+impl Write for Output {
+    /// Takes whole texts only, as those that write here do.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
+        if self.is_exact || bytes == LINE_END || bytes.iter().all(is_plain) {
+            self.to.write_all(bytes)?;
+            return Ok(bytes.len());
+        }
+        for (position, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            if position > 0 {
+                self.to.write_all(b"\n")?;
+            }
+            self.to.write_all(shown(&String::from_utf8_lossy(line)).as_bytes())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// A line of text, whatever is in it.
+pub(crate) fn line(to: &mut impl Write, text: impl AsRef<str>) -> io::Result<()> {
+    writeln!(to, "{}", shown(text.as_ref()))
+}
+
+/// Says something about the answer, where the person looks and not into the answer: one line, whatever is in it.
+#[expect(clippy::print_stderr, reason = "the one place that writes messages to standard error")]
+pub(crate) fn say(what: impl AsRef<str>) {
+    eprintln!("hotspot: {}", shown(what.as_ref()));
+}
+
+/// The same of several lines, as where a filter is wrong.
+#[expect(clippy::print_stderr, reason = "the one place that writes messages to standard error")]
+pub(crate) fn say_lines(what: &str) {
+    let lines: Vec<_> = what.split('\n').map(shown).collect();
+    eprintln!("hotspot: {}", lines.join("\n"));
 }
 
 pub(crate) fn json_line(to: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *to, object)?;
+    object.serialize(&mut Serializer::with_formatter(&mut *to, Visible))?;
     writeln!(to)
 }
 
+/// JSON in one line, in which every character that changes how text is shown is an escape.
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, to: &mut W, fragment: &str) -> io::Result<()> {
+        // The serializer has escaped C0, quotes and backslashes.
+        let mut rest = fragment;
+        while let Some(at) = rest.find(changes_display) {
+            let (plain, from) = rest.split_at(at);
+            CompactFormatter.write_string_fragment(to, plain)?;
+            let c = from.chars().next().unwrap_or_default();
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(to, "\\u{unit:04x}")?;
+            }
+            rest = &from[c.len_utf8()..];
+        }
+        CompactFormatter.write_string_fragment(to, rest)
+    }
+}
+
+/// The end of a line of CSV (RFC 4180).
+const LINE_END: &[u8] = b"\r\n";
+
 /// A line of CSV (RFC 4180).
-pub(crate) fn csv_line(to: &mut impl Write, values: impl Iterator<Item = impl AsRef<str>>) -> io::Result<()> {
+pub(crate) fn csv_line(to: &mut Output, values: impl Iterator<Item = impl AsRef<str>>) -> io::Result<()> {
     for (position, value) in values.enumerate() {
         if position > 0 {
             write!(to, ",")?;
         }
         csv_value(to, value.as_ref())?;
     }
-    write!(to, "\r\n")
+    csv_end(to)
 }
 
 /// A value of such a line.
-pub(crate) fn csv_value(to: &mut impl Write, value: &str) -> io::Result<()> {
+pub(crate) fn csv_value(to: &mut Output, value: &str) -> io::Result<()> {
+    let value = if to.is_exact { value.into() } else { shown(value) };
     if value.contains(['"', ',', '\n', '\r']) {
         write!(to, "\"{}\"", value.replace('"', "\"\""))
     } else {
         to.write_all(value.as_bytes())
     }
+}
+
+/// Ends such a line.
+pub(crate) fn csv_end(to: &mut Output) -> io::Result<()> {
+    to.write_all(LINE_END)
 }
 
 /// A JSON value as a cell: text without quotes, null as nothing.
@@ -60,7 +146,7 @@ impl Table {
     }
 
     pub(crate) fn push(&mut self, row: Vec<String>) {
-        self.rows.push(row);
+        self.rows.push(row.into_iter().map(|cell| shown(&cell).into_owned()).collect());
     }
 
     pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
@@ -85,5 +171,39 @@ impl Table {
             writeln!(to, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C0, DEL, C1, a mark of direction, a tag, a line feed: all in one value.
+    const FORGED: &str = "a\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{e0041}\nb";
+    const SAFE: &str = "a\\x1b[2J\\x7f\\u{9b}\\u{202e}\\u{e0041}\\x0ab";
+
+    fn written(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut to = Vec::new();
+        write(&mut to).unwrap();
+        String::from_utf8(to).unwrap()
+    }
+
+    #[test]
+    fn a_cell_cannot_control_the_terminal_or_begin_a_row() {
+        let mut table = Table::new(&["user", ">bytes"]);
+        table.push(vec![FORGED.to_owned(), "7".to_owned()]);
+        let text = written(|to| table.write(to));
+        assert_eq!(text.lines().count(), 2, "{text:?}");
+        assert!(text.contains(SAFE), "{text:?}");
+        assert_eq!(written(|to| line(to, FORGED)), format!("{SAFE}\n"));
+    }
+
+    #[test]
+    fn json_has_what_would_control_the_terminal_as_escapes_and_is_true_to_the_value() {
+        let text = written(|to| json_line(to, &serde_json::json!({ FORGED: [FORGED, "Nguyễn \"V\" \\"] })));
+        assert!(!text.trim_end().contains(changes_display), "{text:?}");
+        assert!(text.contains("\\udb40\\udc41"), "a tag is a pair: {text}");
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read[FORGED], serde_json::json!([FORGED, "Nguyễn \"V\" \\"]));
     }
 }

@@ -10,7 +10,7 @@ use hotspot_archive::search::Interval;
 
 use crate::arguments::{Asking, ExpireArguments, HoldArguments, HoldCommand};
 use crate::find::{self, open};
-use crate::output::{Table, stdout};
+use crate::output::{Table, line, stdout};
 use crate::progress::ProgressLine;
 use crate::remote::here;
 use crate::time::{Zone, now_ns, utc};
@@ -32,19 +32,19 @@ pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
                 let is_usage = matches!(error, retention::RetentionError::BadCase { .. });
                 if is_usage { Failure::Usage(error.to_string()) } else { failed(error) }
             })?;
-            writeln!(to, "{} segments are held for {}", hold.segments(), hold.case)?;
+            line(&mut to, format!("{} segments are held for {}", hold.segments(), hold.case))?;
         }
         HoldCommand::List(arguments) => {
             let holds = retention::read_holds(here(&arguments.archive)?).map_err(failed)?;
             for hold in &holds {
-                writeln!(to, "{}  since {}  {} segments", hold.case, utc(hold.placed_ns), hold.segments())?;
+                line(&mut to, format!("{}  since {}  {} segments", hold.case, utc(hold.placed_ns), hold.segments()))?;
             }
         }
         HoldCommand::Lift(arguments) => {
             if !retention::lift_hold(here(&arguments.archive)?, &arguments.case).map_err(failed)? {
                 return Err(Failure::Usage(format!("nothing is held for {}", arguments.case)));
             }
-            writeln!(to, "no longer held for {}", arguments.case)?;
+            line(&mut to, format!("no longer held for {}", arguments.case))?;
         }
     }
     to.flush()?;

@@ -23,7 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 use self::files::Sent;
 use self::pass::{Pass, Wanted};
 use crate::arguments::ShipArguments;
-use crate::output::stdout;
+use crate::output::{line, say, stdout};
 use crate::store::Store;
 use crate::{Failure, Outcome};
 
@@ -146,13 +146,8 @@ fn report(arguments: &ShipArguments, gateway: &str, to: &Store, done: &Done) -> 
         text = format!("{text} ({moved_bytes} bytes)");
     }
     let mut to = stdout();
-    writeln!(to, "{text}")?;
+    line(&mut to, text)?;
     to.flush()
-}
-
-#[expect(clippy::print_stderr, reason = "trouble goes where the person or the service's journal looks")]
-fn say(what: &str) {
-    eprintln!("hotspot: {what}");
 }
 
 /// Gateways whose chains are written here.

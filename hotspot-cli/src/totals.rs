@@ -7,8 +7,8 @@ use hotspot_archive::search::{Archive, By, Interval, Sums, Totals};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::arguments::{FindArguments, Sort};
-use crate::find::conclude;
-use crate::output::{Table, csv_line, csv_value, json_line, stdout};
+use crate::find::{conclude, say_alike};
+use crate::output::{Output, Table, csv_end, csv_line, csv_stdout, csv_value, json_line, stdout};
 use crate::progress::ProgressLine;
 use crate::{Failure, Outcome};
 
@@ -39,7 +39,7 @@ pub(crate) fn run(
     let mut groups = totals.sorted(order);
     let found = groups.len();
     groups.truncate(arguments.top.or(arguments.limit).unwrap_or(usize::MAX));
-    let mut to = stdout();
+    let mut to = if arguments.csv { csv_stdout() } else { stdout() };
     let mut rows = groups.iter().map(|(group, sums)| Row { by, group: group.as_deref(), sums });
     if arguments.json {
         rows.try_for_each(|row| json_line(&mut to, &row))?;
@@ -57,6 +57,7 @@ pub(crate) fn run(
         table.write(&mut to)?;
     }
     to.flush()?;
+    say_alike(filter);
     Ok(conclude(found, &seen))
 }
 
@@ -83,10 +84,10 @@ impl Row<'_> {
         [flows, packets_out, bytes_out, packets_in, bytes_in]
     }
 
-    fn write_csv(&self, to: &mut impl Write) -> io::Result<()> {
+    fn write_csv(&self, to: &mut Output) -> io::Result<()> {
         csv_value(to, self.group.unwrap_or_default())?;
         self.counts().iter().try_for_each(|count| write!(to, ",{count}"))?;
-        write!(to, "\r\n")
+        csv_end(to)
     }
 }
 

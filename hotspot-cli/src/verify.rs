@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::VerifyArguments;
 use crate::find::keyring;
-use crate::output::stdout;
+use crate::output::{self, json_line, stdout};
 use crate::remote::View;
 use crate::store::{Store, is_url};
 use crate::time::{now_ns, utc};
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     }
     let mut to = stdout();
     if arguments.json {
-        writeln!(to, "{}", as_json(&report))?;
+        json_line(&mut to, &as_json(&report))?;
     } else {
         write_report(&mut to, &report, is_pinned)?;
     }
@@ -141,7 +141,8 @@ fn read_checkpoints(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
 fn write_report(to: &mut impl Write, report: &Report, is_pinned: bool) -> std::io::Result<()> {
     for finding in &report.findings {
         let line = finding.line.map(|line| format!(", line {line}")).unwrap_or_default();
-        writeln!(to, "{}: {}{line}: {}", kind(finding.kind).to_uppercase(), finding.file, finding.what)?;
+        let kind = kind(finding.kind).to_uppercase();
+        output::line(to, format!("{kind}: {}{line}: {}", finding.file, finding.what))?;
     }
     write_deletions(to, report)?;
     writeln!(
@@ -199,7 +200,8 @@ fn write_deletions(to: &mut impl Write, report: &Report) -> std::io::Result<()> 
             (0, _) => "by the gateway's word: no line says how long they are kept (--policy does)".to_owned(),
             _ => format!("{unstated} of them by the gateway's word: no line says how long they are kept"),
         };
-        writeln!(to, "deleted: {gateway}, {why}: {right} files by {lines} lines ({first} to {last}), {by}")?;
+        let what = format!("{right} files by {lines} lines ({first} to {last}), {by}");
+        output::line(to, format!("deleted: {gateway}, {why}: {what}"))?;
     }
     Ok(())
 }

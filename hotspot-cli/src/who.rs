@@ -11,7 +11,7 @@ use hotspot_core::record::{Attribution, FlowRecord, NatState};
 use crate::arguments::WhoArguments;
 use crate::find::{conclude, endpoint, open, protocol, query_of};
 use crate::nat_map::{Mapped, NatMap};
-use crate::output::{json_line, stdout};
+use crate::output::{self, json_line, stdout};
 use crate::progress::ProgressLine;
 use crate::time::{Zone, precision_ns};
 use crate::{Failure, Outcome, ask, columns};
@@ -143,7 +143,7 @@ fn explain(
 fn describe(to: &mut impl Write, hit: &Hit, zone: &Zone) -> io::Result<()> {
     let flow = &hit.flow;
     let who = flow.identity.as_deref();
-    let mut line = |name: &str, value: &str| writeln!(to, "  {name:<9} {value}");
+    let mut line = |name: &str, value: &str| output::line(to, format!("  {name:<9} {value}"));
     line("user", who.and_then(|who| who.user.as_deref()).unwrap_or("unknown"))?;
     line("sure", sureness(flow.attribution))?;
     if !hit.is_trusted {
