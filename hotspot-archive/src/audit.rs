@@ -5,7 +5,7 @@
 //! a whole other one, so its last hash belongs somewhere else too. Format: `docs/formats/audit.md`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -119,6 +119,50 @@ pub fn record(path: &Path, question: &Question) -> Result<(), AuditError> {
     dir.map_or(Ok(()), durable::sync_dir).map_err(failed("flushed"))
 }
 
+/// How far a log was: its lines, and the hash of the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub lines: u64,
+    /// SHA-256 of the last line, without its line feed.
+    pub hash: String,
+}
+
+/// As much of a log as holds its last line, nearly always.
+const TAIL_BYTES: u64 = 1 << 16;
+
+/// The head of a log; `None` where there is no log, or no whole line in it. Reads its end alone, so that it can be asked after each segment.
+pub fn head(path: &Path) -> io::Result<Option<Head>> {
+    // Whoever may write the directory must not make the one who asks wait, or read something else.
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW).bits().cast_signed();
+    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > BYTES_MAX {
+        return Err(io::Error::other("it is no regular file of 1 GiB at most"));
+    }
+    for bytes in [TAIL_BYTES, BYTES_MAX] {
+        let from = metadata.len().saturating_sub(bytes);
+        file.seek(io::SeekFrom::Start(from))?;
+        let mut tail = Vec::new();
+        Read::by_ref(&mut file).take(bytes).read_to_end(&mut tail)?;
+        let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else { continue };
+        let begin = tail[..end].iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+        let Some(begin) = begin.or((from == 0).then_some(0)) else { continue };
+        let (last, hash) = (&tail[begin..end], to_hex(&Sha256::digest(&tail[begin..end])));
+        if let Ok(line) = serde_json::from_slice::<Line>(last) {
+            return Ok(Some(Head { lines: line.sequence, hash }));
+        }
+        // One that was never finished has no number: all are counted.
+        if from == 0 {
+            return Ok(Some(Head { lines: lines(&tail[..=end]).len() as u64, hash }));
+        }
+    }
+    Ok(None)
+}
+
 /// One thing that is not as it should be; `line` counts from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Break {
@@ -130,11 +174,36 @@ pub struct Break {
 
 /// Checks a log: every line is one, in order, and names the hash of the one before. Returns how many there are.
 pub fn check(path: &Path) -> io::Result<(usize, Vec<Break>)> {
+    check_lines(path).map(|(hashes, breaks)| (hashes.len(), breaks))
+}
+
+/// The SHA-256 of each line that was finished, of a log in which nothing is wrong.
+pub fn finished_hashes(path: &Path) -> io::Result<Vec<[u8; 32]>> {
+    let (mut hashes, breaks) = check_lines(path)?;
+    if let Some(found) = breaks.iter().find(|found| !found.is_notice) {
+        return Err(io::Error::other(format!("line {} {}; run `hotspot verify`", found.line, found.what)));
+    }
+    // A last one that is being written, or was never finished: it may still get another end.
+    let mut last = [0];
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() > 0 {
+        file.seek(io::SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            hashes.pop();
+        }
+    }
+    Ok(hashes)
+}
+
+/// The same, with the SHA-256 of each line.
+pub(crate) fn check_lines(path: &Path) -> io::Result<(Vec<[u8; 32]>, Vec<Break>)> {
     let mut bytes = Vec::new();
     File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     let mut breaks = Vec::new();
     let mut prev = NO_LINE.to_owned();
     let lines = lines(&bytes);
+    let mut hashes = Vec::with_capacity(lines.len());
     for (position, text) in lines.iter().enumerate() {
         // Only a following question ends a line that a crash left.
         let is_last = position + 1 == lines.len() && bytes.ends_with(b"\n");
@@ -159,9 +228,11 @@ pub fn check(path: &Path) -> io::Result<(usize, Vec<Break>)> {
                 }
             }
         }
-        prev = to_hex(&Sha256::digest(text));
+        let hash: [u8; 32] = Sha256::digest(text).into();
+        prev = to_hex(&hash);
+        hashes.push(hash);
     }
-    Ok((lines.len(), breaks))
+    Ok((hashes, breaks))
 }
 
 fn lines(bytes: &[u8]) -> Vec<&[u8]> {
@@ -204,6 +275,34 @@ mod tests {
         assert!(text.starts_with(
             "{\"format\":1,\"sequence\":1,\"at\":\"2026-11-23T03:02:03.000000Z\",\"requester\":{\"uid\":1000,\"name\":\"anna\""
         ));
+    }
+
+    #[test]
+    fn the_head_is_the_last_whole_line() {
+        let (_dir, path) = written(0);
+        assert_eq!(head(&path).unwrap(), None);
+        (1..=3).for_each(|number| record(&path, &question(number)).unwrap());
+        let bytes = std::fs::read(&path).unwrap();
+        let of = |text: &[u8]| to_hex(&Sha256::digest(text.split(|byte| *byte == b'\n').next_back().unwrap()));
+        let whole = Some(Head { lines: 3, hash: of(&bytes[..bytes.len() - 1]) });
+        assert_eq!(head(&path).unwrap(), whole);
+        // A question that is being written, or was never finished.
+        std::fs::write(&path, [&bytes, &b"{\"format\":1"[..]].concat()).unwrap();
+        assert_eq!(head(&path).unwrap(), whole);
+        std::fs::write(&path, [&bytes, &b"{\"format\":1\n{\"fo"[..]].concat()).unwrap();
+        assert_eq!(
+            head(&path).unwrap().map(|head| head.lines),
+            Some(4),
+            "it was ended by one that was not finished either"
+        );
+        let mut long = question(4);
+        long.query.insert("filter".into(), "x".repeat(200_000));
+        std::fs::write(&path, &bytes).unwrap();
+        record(&path, &long).unwrap();
+        assert_eq!(head(&path).unwrap().map(|head| head.lines), Some(4), "longer than the end that is read first");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(head(&path).is_err());
     }
 
     #[test]

@@ -7,7 +7,9 @@
 pub mod audit;
 pub mod chain;
 pub mod checkpoint;
+pub mod checkpoints;
 pub mod correction;
+pub mod cosignature;
 pub mod draft;
 pub mod elapsed;
 pub mod entry;
@@ -18,6 +20,7 @@ pub mod layout;
 pub mod manifest;
 pub mod merkle;
 pub mod moved;
+pub mod note;
 pub mod pieces;
 pub mod place;
 pub mod policy;
@@ -26,8 +29,10 @@ pub mod rows;
 pub mod search;
 pub mod segment;
 pub mod signing;
+pub mod stamp;
 pub mod state;
 pub mod verify;
+pub mod witness;
 
 mod blocks;
 mod durable;

@@ -13,11 +13,14 @@ use hotspot_core::record::{CoverageRecord, DeviceRecord, SessionRecord};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::audit;
 pub(crate) use crate::chain::split_signature;
 use crate::chain::{self, Believed, Beside, ChainCheck, Ledger, Record, SIGNATURE_FIELD, believe, needed_step_ns};
 pub use crate::chain::{
     CoverageSummary, DeletedFile, EVENT_FORMAT, Event, EventLine, FORMAT, FileEntry, Line, NO_LINE,
 };
+use crate::checkpoint::sign_head;
+use crate::cosignature::{TreeHead, gateway_origin};
 use crate::draft::Draft;
 use crate::durable;
 use crate::elapsed::ClockEvidence;
@@ -25,6 +28,7 @@ use crate::index::{IndexKey, KeyChain};
 use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
 pub use crate::layout::SIDECAR;
 use crate::layout::{Class, segment_path};
+use crate::merkle::{Tree, leaf_hash};
 use crate::retention::RetentionError;
 use crate::rows::RowsRoot;
 use crate::segment::{self, Origin, SegmentError};
@@ -78,6 +82,8 @@ pub struct Manifest {
     index_keys: Option<KeyChain>,
     /// Everything the chain says, checked.
     check: ChainCheck,
+    /// Over the hashes of all lines.
+    tree: Tree,
     epoch_began_ns: Option<WallNs>,
     /// When the last sequence ended.
     until_ns: Option<WallNs>,
@@ -124,6 +130,7 @@ impl Manifest {
             key,
             recipients: None,
             index_keys: None,
+            tree: tree_of(&check),
             check,
             epoch_began_ns: None,
             until_ns: None,
@@ -257,6 +264,7 @@ impl Manifest {
     /// The head of the chain, signed: kept elsewhere, it shows later that nothing was cut off. `None` for an empty chain.
     #[must_use]
     pub fn checkpoint(&self, at_ns: WallNs) -> Option<String> {
+        let head = TreeHead { origin: gateway_origin(&self.gateway), size: self.tree.len(), root: self.tree.root() };
         let checkpoint = chain::Checkpoint {
             checkpoint: chain::CHECKPOINT_FORMAT,
             gateway: self.gateway.clone(),
@@ -264,6 +272,10 @@ impl Manifest {
             sequence: self.last_sequence(),
             at_ns,
             hash: self.check.head().to_owned(),
+            root: Some(to_hex(&head.root)),
+            // A log that cannot be read has no head here; `verify` finds that it had one before.
+            audit: audit::head(&audit::default_path(&self.archive)).unwrap_or_default(),
+            note: Some(sign_head(&self.key, &head)),
             key: key_id(&self.key.public()),
         };
         (self.check.lines() > 0).then(|| self.sign(&checkpoint).ok()).flatten()
@@ -379,6 +391,7 @@ impl Manifest {
         let bytes = text.as_bytes();
         // What a line may not say is not done, and `verify` names it; a line that was written stays.
         self.check.push(bytes, |_| {});
+        self.tree.push(leaf_hash(&Sha256::digest(bytes)));
         self.note(record);
         Ok(())
     }
@@ -398,6 +411,13 @@ impl Manifest {
         self.unfinished = false;
         Ok(())
     }
+}
+
+/// The tree over the lines of a chain.
+fn tree_of(check: &ChainCheck) -> Tree {
+    let mut tree = Tree::default();
+    check.hashes().iter().for_each(|hash| tree.push(leaf_hash(hash)));
+    tree
 }
 
 /// Where the lines end that were written to their end. Behind them lies what a power cut left of one: without a line feed, or with
