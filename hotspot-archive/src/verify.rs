@@ -2,8 +2,11 @@
 //!
 //! Needs no key that opens anything. Every finding names the file, the line, and what is wrong with it; the verdict is that of the worst.
 
+mod attestation;
+mod audit_logs;
 mod extra;
 mod keys;
+mod outside;
 mod report;
 mod rows;
 
@@ -12,11 +15,13 @@ use std::path::Path;
 
 use hotspot_core::WallNs;
 
+pub use self::attestation::{Attestation, By, Standing};
 use self::extra::{Unnamed, find_extra_files};
 use self::keys::verify_keys;
+use self::outside::Checked;
+pub use self::outside::{AuditLog, Outside, Stamp, StampCheck};
 pub use self::report::{Finding, Kind, Report, Verdict};
-use crate::audit;
-use crate::chain::{self, Beside, ChainCheck, FileState, Pins, Record, Remark, Severity};
+use crate::chain::{Beside, ChainCheck, FileState, Pins, Record, Remark, Severity};
 use crate::keys::Keyring;
 use crate::manifest::{self, FileEntry, Line, ManifestError};
 use crate::moved::Moved;
@@ -36,6 +41,8 @@ pub struct Trust<'a> {
     pub now_ns: Option<WallNs>,
     /// Lines of text with checkpoints that were kept elsewhere.
     pub checkpoints: &'a [String],
+    /// What witnesses and authorities said, and other audit logs.
+    pub outside: Outside<'a>,
     /// Unwraps the keys of segments and compares them with what the lines say of them.
     pub keyring: Option<&'a Keyring>,
     /// Reads every row that can be opened, and compares them with the roots the lines name.
@@ -66,13 +73,13 @@ pub fn verify_at(
     let (mut checks, mut unnamed) = (Vec::new(), Vec::new());
     for chain in chains(root)? {
         run.report.gateways += 1;
-        let Some(check) = run.chain(&chain, &mut progress)? else { continue };
-        unnamed.push(Unnamed::new(&chain.gateway, check.next_sequence(), chain.is_shipped()));
-        checks.push(check);
+        let Some(checked) = run.chain(&chain, &mut progress)? else { continue };
+        unnamed.push(Unnamed::new(&chain.gateway, checked.check.next_sequence(), chain.is_shipped()));
+        checks.push(checked);
     }
     run.receipts(&checks);
     let Run { mut report, vouched, .. } = run;
-    for gateway in trust.pins.gateways().filter(|name| !checks.iter().any(|check| check.gateway() == *name)) {
+    for gateway in trust.pins.gateways().filter(|name| !checks.iter().any(|checked| checked.check.gateway() == *name)) {
         report.add(
             Kind::Damage,
             &format!("manifest/{gateway}.jsonl"),
@@ -83,24 +90,9 @@ pub fn verify_at(
     if report.gateways == 0 {
         report.add(Kind::Damage, "manifest", None, "there is no manifest: nothing here can be proved");
     }
-    verify_checkpoints(trust.checkpoints, &checks, &mut report);
+    outside::verify(root, place, trust, &checks, &mut report);
     find_extra_files(place, &vouched, &unnamed, &mut report).map_err(failed(root))?;
-    verify_audit(&audit::default_path(root), "audit/queries.jsonl", &mut report);
     Ok(report)
-}
-
-/// Checks the chain of an audit log; one that is not there has nothing to say.
-pub fn verify_audit(path: &Path, name: &str, report: &mut Report) {
-    match audit::check(path) {
-        Ok((_, breaks)) => {
-            for found in breaks {
-                let kind = if found.is_notice { Kind::Notice } else { Kind::Damage };
-                report.add(kind, name, Some(found.line), found.what);
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => report.add(Kind::Damage, name, None, format!("cannot be read: {error}")),
-    }
 }
 
 /// One verification.
@@ -118,11 +110,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Verifies one chain and its files. `None`: nothing says who signs it.
-    fn chain(
-        &mut self,
-        chain: &Chain,
-        progress: &mut impl FnMut(&Report),
-    ) -> Result<Option<ChainCheck>, ManifestError> {
+    fn chain(&mut self, chain: &Chain, progress: &mut impl FnMut(&Report)) -> Result<Option<Checked>, ManifestError> {
         let name = chain.name();
         if chain.is_twice {
             self.report.add(Kind::Damage, &name, None, TWICE);
@@ -158,7 +146,8 @@ impl Run<'_> {
         }
         let deletions = check.ledger().deletions().iter();
         self.report.deletions.extend(deletions.map(|deletion| (chain.gateway.clone(), deletion.clone())));
-        Ok(Some(check))
+        let sealed = records.iter().map(|(line, segment)| (*line as u64, segment.sealed_ns)).collect();
+        Ok(Some(Checked { check, sealed, is_shipped: chain.is_shipped() }))
     }
 
     /// Compares the files of a line with what it says of them.
@@ -228,14 +217,14 @@ impl Run<'_> {
     }
 
     /// What receipts say beside what was looked for.
-    fn receipts(&mut self, checks: &[ChainCheck]) {
+    fn receipts(&mut self, checks: &[Checked]) {
         for (to, count) in std::mem::take(&mut self.away) {
             let what = format!("says that {count} files are at {to}: verify them there, --moved-at {to}");
             self.report.add(Kind::Moved, RECEIPTS, None, what);
             self.report.moved_to.insert(to);
         }
         for (gateway, sequence, to) in self.moved.all() {
-            let check = checks.iter().find(|check| check.gateway() == gateway);
+            let check = checks.iter().map(|checked| &checked.check).find(|check| check.gateway() == gateway);
             if check.is_none_or(|check| sequence == 0 || sequence >= check.next_sequence()) {
                 let what = format!("says that sequence {sequence} of {gateway} is at {to}, and no chain here has it");
                 self.report.add(Kind::Receipt, RECEIPTS, None, what);
@@ -263,28 +252,6 @@ fn check_lines(text: &[u8], check: &mut ChainCheck, mut find: impl FnMut(Remark)
     }
     check.finish(&mut find);
     segments
-}
-
-fn verify_checkpoints(lines: &[String], checks: &[ChainCheck], report: &mut Report) {
-    for text in lines.iter().filter(|text| !text.trim().is_empty()) {
-        let Some(kept) = chain::parse_checkpoint(text) else {
-            let start: String = text.chars().take(80).collect();
-            report.add(Kind::Damage, "checkpoint", None, format!("no checkpoint is in {start:?}"));
-            continue;
-        };
-        report.checkpoints += 1;
-        let name = format!("manifest/{}.jsonl", kept.checkpoint.gateway);
-        match checks.iter().find(|check| check.gateway() == kept.checkpoint.gateway) {
-            None => report.add(Kind::Cut, &name, None, "a checkpoint was made of this chain, and there is none"),
-            Some(check) => {
-                if let Some(what) = check.compare(&kept) {
-                    let is_longer = kept.checkpoint.line > check.lines();
-                    let kind = if is_longer { Kind::Cut } else { Kind::Damage };
-                    report.add(kind, &name, usize::try_from(kept.checkpoint.line).ok(), what);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

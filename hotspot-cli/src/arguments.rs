@@ -1,9 +1,17 @@
 //! The command line.
 
+mod outside;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hotspot_archive::search::By;
+use hotspot_archive::verify::AuditLog;
+
+pub(crate) use self::outside::{
+    CheckpointArguments, StampArguments, WitnessCommand, WitnessKeyArguments, WitnessSignArguments,
+    WitnessTrustArguments, WitnessWatchArguments,
+};
 
 /// Words of `--by`.
 fn groups() -> clap::builder::PossibleValuesParser {
@@ -93,6 +101,15 @@ pub(crate) enum Command {
     /// Copies sealed segments and their chain elsewhere, and proves that they are there
     #[command(long_about = SHIP)]
     Ship(ShipArguments),
+    /// Prints a request to a witness: the newest checkpoint of a chain, and the proof that it goes on from the one before
+    Checkpoint(CheckpointArguments),
+    /// Signs for chains that only grow: what a second machine of the provider does
+    Witness {
+        #[command(subcommand)]
+        command: WitnessCommand,
+    },
+    /// Has a time-stamping authority (RFC 3161) stamp the newest checkpoints
+    Stamp(StampArguments),
 }
 
 #[derive(Debug, Args)]
@@ -384,9 +401,9 @@ pub(crate) struct Trusting {
 pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
-    /// Also check an audit log that lies elsewhere
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit: Option<PathBuf>,
+    /// Also check an audit log that lies elsewhere, under the name that a witness knows it by. May be given several times
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = outside::audit_log)]
+    pub(crate) audit: Vec<AuditLog>,
     #[command(flatten)]
     pub(crate) trusting: Trusting,
     /// How long records have to be kept, whatever the gateway says of it: an earlier deletion is a finding
@@ -395,9 +412,19 @@ pub(crate) struct VerifyArguments {
     /// Where files were moved to (as `hotspot ship --keep-here` does): they are looked at there. May be given several times
     #[arg(long, value_name = "DIR|URL")]
     pub(crate) moved_at: Vec<String>,
-    /// File with checkpoints that the agent reported elsewhere (or a log that holds them): a cut end is noticed. May be given several times
+    /// File with checkpoints that the agent reported elsewhere (or a log that holds them), or that a witness signed: a cut end is noticed. May be
+    /// given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Vec<PathBuf>,
+    /// Public key of a witness, as `hotspot witness new-key` printed it: what it signed counts. May be given several times
+    #[arg(long, value_name = "NAME+ID+KEY")]
+    pub(crate) witness: Vec<String>,
+    /// Certificate (PEM) of a time-stamping authority's root: time stamps that lead to it count. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tsa_ca: Vec<PathBuf>,
+    /// How long lines may have been without a checkpoint that somebody else has: 90m, 2h, 3d. Without it a day, and only a notice
+    #[arg(long, value_name = "TIME", value_parser = outside::duration_ns)]
+    pub(crate) checkpoint_gap: Option<i64>,
     /// Identity, to check the wrapped keys of its segments too, and every row that it opens. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,

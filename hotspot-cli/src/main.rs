@@ -5,11 +5,13 @@
 
 mod arguments;
 mod ask;
+mod checkpoint;
 mod clock;
 mod columns;
 mod coverage;
 mod decode;
 mod find;
+mod kept;
 mod keys;
 mod nat_map;
 mod output;
@@ -17,12 +19,15 @@ mod progress;
 mod remote;
 mod retention;
 mod ship;
+mod stamp;
 mod store;
 mod time;
 mod totals;
 mod trust;
+mod tsa;
 mod verify;
 mod who;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -74,6 +79,9 @@ fn main() -> ExitCode {
         Command::Coverage(arguments) => coverage::run(&arguments),
         Command::Clock(arguments) => clock::run(&arguments),
         Command::Ship(arguments) => ship::run(&arguments),
+        Command::Checkpoint(arguments) => checkpoint::run(&arguments),
+        Command::Witness { command } => witness::run(&command),
+        Command::Stamp(arguments) => stamp::run(&arguments),
     };
     match outcome {
         Ok(outcome) => ExitCode::from(outcome as u8),

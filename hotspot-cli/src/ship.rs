@@ -5,6 +5,7 @@
 
 mod beside;
 mod chain;
+mod checkpoints;
 mod files;
 mod leaving;
 mod lines;

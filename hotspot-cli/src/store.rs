@@ -263,7 +263,7 @@ fn is_loopback(variables: impl Iterator<Item = (String, String)>) -> bool {
 }
 
 /// The last of an error's causes says what happened; the others say that something did.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(cause) = last.source() {
         last = cause;

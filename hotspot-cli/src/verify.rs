@@ -2,34 +2,47 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hotspot_archive::place::{self, Place};
-use hotspot_archive::verify::{Kind, Report, Trust, Verdict, verify, verify_at, verify_audit};
+use hotspot_archive::verify::{Kind, Outside, Report, Standing, Trust, Verdict, verify, verify_at};
 use serde_json::{Value, json};
 
 use crate::arguments::VerifyArguments;
 use crate::find::keyring;
+use crate::kept::{Kept, witnesses};
 use crate::output::{self, json_line, stdout};
 use crate::remote::View;
 use crate::store::{Store, is_url};
 use crate::time::{now_ns, utc};
 use crate::trust::pins;
+use crate::tsa::Authorities;
 use crate::{Failure, Outcome};
 
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     let pins = pins(&arguments.trusting)?;
     let is_pinned = pins.has_keys();
     let shows_progress = std::io::stderr().is_terminal();
-    let checkpoints = read_checkpoints(&arguments.checkpoint)?;
+    let kept = Kept::read(&arguments.checkpoint)?;
+    let witnesses = witnesses(&arguments.witness)?;
+    let authorities = (!arguments.tsa_ca.is_empty()).then(|| Authorities::read(&arguments.tsa_ca)).transpose()?;
+    let judge = authorities.as_ref().map(|authorities| |reply: &[u8]| authorities.judge(reply));
     let keyring = keyring(&arguments.identity)?;
     let elsewhere = elsewhere(&arguments.moved_at)?;
     let trust = Trust {
         pins,
         policy: arguments.policy.clone(),
         now_ns: Some(now_ns()),
-        checkpoints: &checkpoints,
+        checkpoints: &kept.checkpoints,
+        outside: Outside {
+            witnesses: &witnesses,
+            notes: &kept.notes,
+            stamps: judge.as_ref().map(|judge| judge as _),
+            kept_stamps: &kept.stamps,
+            gap_ns: arguments.checkpoint_gap,
+            audit_logs: &arguments.audit,
+        },
         keyring: (!keyring.is_empty()).then_some(&keyring),
         rows: arguments.rows || !keyring.is_empty(),
         elsewhere: elsewhere.iter().map(|(name, place)| (name.clone(), &**place)).collect(),
@@ -45,10 +58,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     } else {
         verify(&arguments.archive, &trust, progress)
     };
-    let mut report = verified.map_err(|error| Failure::Damaged(error.to_string()))?;
-    if let Some(path) = &arguments.audit {
-        verify_audit(path, &path.display().to_string(), &mut report);
-    }
+    let report = verified.map_err(|error| Failure::Damaged(error.to_string()))?;
     let mut to = stdout();
     if arguments.json {
         json_line(&mut to, &as_json(&report))?;
@@ -107,8 +117,18 @@ fn as_json(report: &Report) -> Value {
         "bytes": report.bytes, "deleted": report.deleted, "deletions": deletions, "moved": report.moved,
         "shown": report.shown, "moved_to": report.moved_to, "checkpoints": report.checkpoints, "keys": report.keys,
         "rows_files": report.rows_files, "without_rows_root": report.without_rows_root,
-        "findings": findings,
+        "proved": report.standings.iter().map(standing_json).collect::<Vec<_>>(), "findings": findings,
     })
+}
+
+/// What is proved of a chain or an audit log.
+fn standing_json(standing: &Standing) -> Value {
+    let attested: Vec<_> = standing
+        .attestations
+        .iter()
+        .map(|one| json!({"line": one.line, "at_ns": one.at_ns, "by": one.by.word(), "name": one.by.name()}))
+        .collect();
+    json!({"of": standing.of, "lines": standing.lines, "sentence": standing.sentence(), "attested": attested})
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -121,21 +141,6 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Cut => "cut",
         Kind::Damage => "damage",
     }
-}
-
-/// Lines that hold a checkpoint. A file without any is a mistake: nothing would be compared.
-fn read_checkpoints(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
-    let mut checkpoints = Vec::new();
-    for path in paths {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
-        let before = checkpoints.len();
-        checkpoints.extend(text.lines().filter(|line| line.contains("{\"checkpoint\":")).map(str::to_owned));
-        if checkpoints.len() == before {
-            return Err(Failure::Usage(format!("{} holds no checkpoint", path.display())));
-        }
-    }
-    Ok(checkpoints)
 }
 
 fn write_report(to: &mut impl Write, report: &Report, is_pinned: bool) -> std::io::Result<()> {
@@ -166,6 +171,9 @@ fn write_report(to: &mut impl Write, report: &Report, is_pinned: bool) -> std::i
             to,
             "{count} files were sealed before rows had a root: their rows are proved by the whole file only."
         )?;
+    }
+    for standing in &report.standings {
+        output::line(to, standing.sentence())?;
     }
     if report.untrusted > 0 {
         writeln!(to, "{} segments were written after the last line their gateway is trusted until.", report.untrusted)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::Standing;
 use crate::chain::{Deletion, Remark, Severity};
 
 /// What kind of thing was found. The worst decides the verdict; later ones are worse.
@@ -102,6 +103,8 @@ pub struct Report {
     pub rows_files: usize,
     /// Files of rows that were sealed before rows had a root: none of their rows can be proved alone.
     pub without_rows_root: usize,
+    /// What is proved of each chain, and by whom.
+    pub standings: Vec<Standing>,
     pub findings: Vec<Finding>,
 }
 

@@ -98,7 +98,7 @@ pub(super) async fn put_and_compare(to: &Store, path: &str, bytes: Vec<u8>) -> R
     Err(ShipError::ReadBack { path: path.to_owned(), to: to.url().to_owned() })
 }
 
-fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

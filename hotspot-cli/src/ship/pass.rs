@@ -67,6 +67,7 @@ impl<'a> Pass<'a> {
             self.state.holds = BTreeMap::new();
         }
         self.ship().await?;
+        self.ship_checkpoints().await?;
         self.ship_holds().await?;
         self.ship_added_keys().await?;
         if wanted.delete_expired || wanted.keep_here_ns.is_some() {

@@ -5,6 +5,8 @@
 mod asking;
 mod attacks;
 mod fleet;
+mod outside;
 mod s3;
 mod shipping;
+mod stamps;
 mod venue;

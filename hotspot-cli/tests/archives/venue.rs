@@ -118,7 +118,7 @@ impl Venue {
         self.seal_flows(manifest, segment, &flows_of(segment));
     }
 
-    fn seal_flows(&self, manifest: &mut Manifest, segment: u64, flows: &[FlowRecord]) {
+    pub(crate) fn seal_flows(&self, manifest: &mut Manifest, segment: u64, flows: &[FlowRecord]) {
         let opened_ns = BEGIN_NS + segment as i64 * 300 * SECOND_NS;
         let origin = Origin { site: self.site.clone(), gateway: self.gateway.clone(), sequence: segment };
         let mut draft = manifest.draft(&origin, opened_ns).unwrap();
