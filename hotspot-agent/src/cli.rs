@@ -135,6 +135,13 @@ pub struct UpkeepArguments {
     /// (by the shell, checkpoint on its standard input), `syslog:HOST:PORT` (UDP). May be given several times
     #[arg(long = "checkpoint", value_name = "WHERE")]
     pub checkpoints: Vec<CheckpointTarget>,
+    /// Command that has a checkpoint stamped by a time-stamping authority: it reads the question on its standard input and writes the answer
+    /// (RFC 3161, DER), as `curl -sS -H 'Content-Type: application/timestamp-query' --data-binary @- URL` does
+    #[arg(long, value_name = "COMMAND")]
+    pub checkpoint_tsa: Option<String>,
+    /// Hours between two time stamps
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8760), value_name = "HOURS")]
+    pub checkpoint_tsa_every: u32,
     /// Hours after which a new signing key takes over; the old one is destroyed. 0: never
     #[arg(long, default_value_t = 24, value_name = "HOURS")]
     pub signing_epoch: u32,
