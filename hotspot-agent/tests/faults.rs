@@ -327,6 +327,7 @@ fn signing_keys_take_over_whatever_the_disk_does() {
             assert_eq!(chain::check(dir.path(), 9), Ok(()), "{fault:?}");
         }
     }
+    assert_eq!(chain::keys_replaced_while_they_were_there(&seen.ops), (3, 0));
     let (mut disk, mut sealed, mut random) = (Disk::of(&Tree::default()).0, 0, Random::new(4));
     for op in &seen.ops {
         disk.apply(op, &mut random);

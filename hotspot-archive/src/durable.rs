@@ -42,6 +42,24 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Makes a file that was not there. What a crash left under its name is removed first; a link is removed and never followed, so that
+/// nobody who may write to the directory decides which file is written.
+pub(crate) fn create_anew(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = File::options();
+    // O_EXCL follows no link, see open(2).
+    options.read(true).write(true).create_new(true).mode(mode);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            options.open(path)
+        }
+        opened => opened,
+    }
+}
+
+/// For files that are there: the last part of the path must not be a link.
+pub(crate) const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
 /// A file that is written under a temporary name; without [`Self::commit`] nothing is left of it.
 pub(crate) struct Replacement {
     path: PathBuf,
@@ -62,8 +80,7 @@ impl Replacement {
 
     fn begin_as(path: &Path, mode: u32) -> io::Result<Self> {
         let temporary = temporary_name(path);
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let file = create_anew(&temporary, mode)?;
         Ok(Self { path: path.to_path_buf(), temporary, file, is_committed: false })
     }
 
@@ -107,16 +124,20 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Overwrites a small file and removes it. What a file system or a disk keeps of old blocks is beyond that.
 pub(crate) fn shred(path: &Path) -> io::Result<()> {
-    match File::options().write(true).open(path) {
-        Ok(file) => overwrite(&file)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    }
+    overwrite_file(path)?;
     remove(path)
 }
 
-/// Overwrites what a small file holds with zeros.
-pub(crate) fn overwrite(mut file: &File) -> io::Result<()> {
+/// Overwrites what a small file holds with zeros, and flushes that. One that is not there holds nothing.
+pub(crate) fn overwrite_file(path: &Path) -> io::Result<()> {
+    match File::options().write(true).custom_flags(NO_LINK).open(path) {
+        Ok(file) => overwrite(&file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn overwrite(mut file: &File) -> io::Result<()> {
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(OVERWRITTEN_MAX);
     file.write_all(&vec![0; len]).and_then(|()| file.sync_all())
 }
@@ -129,4 +150,44 @@ pub(crate) fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_way_of_a_file_is_replaced_and_what_it_names_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aim) = (dir.path().join("file"), dir.path().join("aim"));
+        fs::write(&aim, "precious").unwrap();
+        for target in [aim.as_path(), Path::new("/nonexistent/dangling")] {
+            for link in [temporary_name(&path), path.clone()] {
+                drop(fs::remove_file(&link));
+                symlink(target, &link).unwrap();
+                replace(&path, |file| file.write_all(b"new")).unwrap();
+                write_secret(&path, b"new").unwrap();
+                assert!(fs::symlink_metadata(&path).unwrap().is_file());
+                assert_eq!((&*fs::read(&path).unwrap(), &*fs::read(&aim).unwrap()), (&b"new"[..], &b"precious"[..]));
+            }
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_overwritten_is_the_file_and_never_what_a_link_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, aim) = (dir.path().join("link"), dir.path().join("aim"));
+        fs::write(&aim, "precious").unwrap();
+        symlink(&aim, &link).unwrap();
+        assert!(shred(&link).is_err());
+        assert_eq!(fs::read(&aim).unwrap(), b"precious");
+        overwrite_file(&aim).unwrap();
+        assert_eq!(fs::read(&aim).unwrap(), [0; 8]);
+        shred(&aim).unwrap();
+        assert!(!aim.exists());
+        assert!(shred(&aim).is_ok(), "it is gone already");
+    }
 }

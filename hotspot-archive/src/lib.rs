@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod at_rest;
 pub mod audit;
 pub mod chain;
 pub mod checkpoint;
@@ -24,6 +25,7 @@ pub mod note;
 pub mod pieces;
 pub mod place;
 pub mod policy;
+pub mod private;
 pub mod retention;
 pub mod rows;
 pub mod search;

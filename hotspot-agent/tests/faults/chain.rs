@@ -1,12 +1,15 @@
 //! The life of a chain by itself: lines, and keys that take over from each other.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError, Sealing};
 use hotspot_archive::segment::Origin;
 use hotspot_archive::verify::{Trust, verify};
 
-use crate::tap;
+use crate::model::{Disk, Tree};
+use crate::tap::{self, FileId, Op};
+use hotspot_tests::random::Random;
 
 /// More than any fault has calls.
 const ATTEMPTS_MAX: usize = 100;
@@ -58,6 +61,34 @@ pub(crate) fn check(root: &Path, sealed: u64) -> Result<(), String> {
     again(|| manifest.begin_epoch(4, None));
     let next = manifest.last_sequence() + 1;
     again(|| seal(&mut manifest, next));
+    let left: Vec<_> = std::fs::read_dir(root.join("keys")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    if left != ["signing.key"] {
+        return Err(format!("keys lie about: {left:?}"));
+    }
     let report = verify(&root.join("archive"), &Trust::default(), |_| {}).map_err(|error| error.to_string())?;
     if report.is_whole() { Ok(()) } else { Err(format!("{:?}", report.findings)) }
+}
+
+/// How often a next key took the name of the one before, and how often that was still on the disk then: a file without a name is beyond
+/// reach, and whoever has the disk reads it.
+pub(crate) fn keys_replaced_while_they_were_there(ops: &[Op]) -> (usize, usize) {
+    let (mut disk, _) = Disk::of(&Tree::default());
+    let mut random = Random::new(1);
+    let mut names: HashMap<PathBuf, FileId> = HashMap::new();
+    let (mut replaced, mut were_there) = (0, 0);
+    for op in ops {
+        if let Op::MakeFile { path, file } = op {
+            names.insert(path.clone(), *file);
+        }
+        if let Op::Rename { from, to } = op {
+            if from.ends_with("signing.next") {
+                replaced += 1;
+                were_there += usize::from(disk.flushed(names[to]).iter().any(|byte| *byte != 0));
+            }
+            let file = names.remove(from);
+            names.extend(file.map(|file| (to.clone(), file)));
+        }
+        disk.apply(op, &mut random);
+    }
+    (replaced, were_there)
 }

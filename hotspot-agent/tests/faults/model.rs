@@ -149,6 +149,11 @@ impl Disk {
         }
     }
 
+    /// What of a file would be there after a power cut, whatever else is.
+    pub(crate) fn flushed(&self, file: FileId) -> &[u8] {
+        &self.files[&file].durable
+    }
+
     /// What is there after the power was cut now.
     pub(crate) fn cut(&self, random: &mut Random) -> Tree {
         let mut tree = Tree::default();
