@@ -390,7 +390,8 @@ fn start_portals(
     sources: &mut JoinSet<Result<(), RunError>>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let secrets = arguments.portal_secret_file.as_deref().map(PortalSecrets::read).transpose()?;
+    let nonces = DataDir(arguments.data_dir.clone()).portal_nonces();
+    let secrets = arguments.portal_secret_file.as_deref().map(|path| PortalSecrets::read(path, &nonces)).transpose()?;
     for address in &arguments.portal_listen {
         let listener = PortalListener::bind(address, secrets.as_ref(), recorder.clone())?;
         let stopped = stopped.clone();

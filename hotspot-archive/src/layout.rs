@@ -271,6 +271,12 @@ impl DataDir {
         self.0.join("keys").join("journal")
     }
 
+    /// How the names of the two files begin that say which signed requests of portals were taken.
+    #[must_use]
+    pub fn portal_nonces(&self) -> PathBuf {
+        self.0.join("portal-nonces")
+    }
+
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")

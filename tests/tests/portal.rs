@@ -1,5 +1,6 @@
 //! Portals: the interface over both kinds of socket, the ready-made hooks, and the description of the interface.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "how much memory it took is worth knowing")]
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -131,20 +132,24 @@ fn a_session_reported_by_a_portal_names_the_flows() {
 
 #[test]
 fn over_the_network_only_tokens_and_fresh_signatures_are_taken() {
-    let portal = Portal::new(0);
+    let mut portal = Portal::new(0);
     let body = r#"{"ips":["10.20.0.99"],"user":"x"}"#;
     let put = |headers: &[String]| portal.ask_from_afar(headers, "PUT", "/v1/sessions/n", body).0;
     assert_eq!(put(&[]), 401);
     assert_eq!(put(&["Authorization: Bearer 0123456789abcdef-wrong".into()]), 401);
     assert_eq!(put(&[format!("Authorization: Bearer {TOKEN}")]), 200);
     let signed = |at: u64, nonce: &str, path: &str| {
-        let text = format!("{at}\n{nonce}\nPUT\n{path}\n{body}");
+        let hash = run(Command::new("sh").args(["-c", "printf '%s' \"$1\" | sha256sum | cut -d ' ' -f 1", "sh", body]))
+            .unwrap();
+        let hash = hash.trim();
+        let text = format!("{at}\n{nonce}\nPUT\n{path}\n{hash}");
         let script = format!("printf '%s' \"$1\" | openssl dgst -sha256 -hmac {HMAC_KEY} | sed 's/.* //'");
         let signature = run(Command::new("sh").args(["-c", &script, "sh", &text])).unwrap();
         [
             format!("Authorization: HMAC-SHA256 {}", signature.trim()),
             format!("X-Hotspot-Time: {at}"),
             format!("X-Hotspot-Nonce: {nonce}"),
+            format!("X-Hotspot-Body-SHA256: {hash}"),
         ]
     };
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
@@ -153,7 +158,68 @@ fn over_the_network_only_tokens_and_fresh_signatures_are_taken() {
     assert_eq!(put(&fresh), 409, "replayed");
     assert_eq!(put(&signed(now - 1000, "n-2", "/v1/sessions/n")), 401, "too old");
     assert_eq!(put(&signed(now, "n-3", "/v1/sessions/other")), 401, "signed for another path");
+    assert_eq!(
+        portal.ask_from_afar(&signed(now, "n-4", "/v1/sessions/n"), "PUT", "/v1/sessions/n", "{}").0,
+        400,
+        "another body"
+    );
     assert!(portal.agent.as_ref().unwrap().log().contains("a portal's request was not taken"));
+    // What was taken is taken, whatever becomes of the agent.
+    portal.agent.take().unwrap().kill().unwrap();
+    portal.start();
+    let put = |headers: &[String]| portal.ask_from_afar(headers, "PUT", "/v1/sessions/n", body).0;
+    assert_eq!(put(&fresh), 409, "replayed after a restart");
+    assert_eq!(put(&signed(now, "n-5", "/v1/sessions/n")), 200);
+}
+
+/// Opens connections and sends heads with signatures that are none, and of the bodies what the agent lets it.
+const STRANGERS: &str = "
+import socket, sys, time
+address, count, body = sys.argv[1], int(sys.argv[2]), b'x' * (4 << 20)
+head = (b'POST /v1/batch HTTP/1.1\\r\\nHost: x\\r\\nAuthorization: HMAC-SHA256 00\\r\\nX-Hotspot-Time: 1\\r\\nX-Hotspot-Nonce: n\\r\\n'
+        b'X-Hotspot-Body-SHA256: 00\\r\\nContent-Length: %d\\r\\n\\r\\n' % (len(body) + 1))
+held = []
+for position in range(count):
+    connection = socket.create_connection((address, 8017), 10)
+    # Some say a head and send what they can, others send nothing at all.
+    try:
+        if position % 2 == 0:
+            connection.sendall(head)
+            connection.settimeout(0.05)
+            connection.sendall(body)
+    except OSError:
+        pass
+    held.append(connection)
+print('all are there', flush=True)
+time.sleep(60)
+";
+
+/// Memory of the agent now, MiB.
+fn memory_mib(agent: &Agent) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn strangers_cost_no_memory_and_keep_nobody_from_being_heard() {
+    let portal = Portal::new(0);
+    let agent = portal.agent.as_ref().unwrap();
+    let before_mib = memory_mib(agent);
+    let mut strangers = portal.lab.switch.command("python3");
+    let mut strangers =
+        strangers.args(["-c", STRANGERS, GATEWAY_V4, "300"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 13];
+    std::io::Read::read_exact(strangers.stdout.as_mut().unwrap(), &mut said).unwrap();
+    let body = r#"{"ips":["10.20.0.99"],"user":"x"}"#;
+    assert_eq!(portal.ask("PUT", "/v1/sessions/local", body).0, 200, "on the socket");
+    let token = [format!("Authorization: Bearer {TOKEN}")];
+    assert_eq!(portal.ask_from_afar(&token, "PUT", "/v1/sessions/n", body).0, 200, "over the network");
+    let after_mib = memory_mib(agent);
+    println!("{before_mib} MiB, and {after_mib} MiB with 300 connections of strangers");
+    assert!(after_mib < before_mib + 32, "{before_mib} MiB, then {after_mib} MiB");
+    strangers.kill().unwrap();
+    strangers.wait().unwrap();
 }
 
 #[test]

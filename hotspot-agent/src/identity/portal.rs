@@ -7,12 +7,14 @@
 mod authorize;
 mod fields;
 mod lease;
+mod nonces;
 mod report;
+mod room;
 mod route;
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -30,12 +32,11 @@ use tracing::{debug, info, warn};
 
 pub use authorize::{PortalSecrets, PortalSecretsError};
 pub use report::{BadReport, Operation, Report, Reports, parse_batch, parse_one};
+use room::{CONNECTIONS_MAX, Room, Shown};
 use route::Portal;
 
 use crate::recorder::Recorder;
 
-/// Connections at once; more wait in the listener's queue.
-const CONNECTIONS_MAX: usize = 256;
 /// A connection that has not sent the head of a request within this time is closed.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -119,25 +120,33 @@ impl PortalListener {
 
     /// Serves until `stopped` changes; requests that are under way are answered.
     pub async fn run(self, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let room = Room::default();
         let mut connections = JoinSet::new();
         let outcome = loop {
-            // Never closed, so there is always a permit in the end.
-            let permit = tokio::select! {
-                permit = Arc::clone(&room).acquire_owned() => permit,
-                _ = stopped.changed() => break Ok(()),
-            };
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
                 _ = stopped.changed() => break Ok(()),
             };
             match accepted {
-                Ok(stream) => {
+                Ok((stream, peer)) => {
+                    if permits.available_permits() == 0 {
+                        room.make_room();
+                    }
+                    // Never closed, so there is always a permit in the end.
+                    let permit = tokio::select! {
+                        permit = Arc::clone(&permits).acquire_owned() => permit,
+                        _ = stopped.changed() => break Ok(()),
+                    };
                     let (portal, stopped) = (Arc::clone(&self.portal), stopped.clone());
-                    connections.spawn(async move {
-                        serve(stream, portal, stopped).await;
+                    // Who may open a Unix socket has shown that by opening it.
+                    let shown = Shown::new(peer.is_none());
+                    let of_connection = shown.clone();
+                    let serving = connections.spawn(async move {
+                        serve(stream, portal, of_connection, stopped).await;
                         drop(permit);
                     });
+                    room.hold(peer, shown, serving);
                 }
                 // No descriptor left, or a peer that was gone before it was accepted: neither is the end of the listener.
                 Err(error) => {
@@ -154,10 +163,14 @@ impl PortalListener {
         outcome
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// A connection, and whose it is where it came over the network.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
         match &self.listener {
-            Listener::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
-            Listener::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Listener::Unix(listener, _) => Ok((Box::new(listener.accept().await?.0), None)),
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Box::new(stream), Some(peer.ip())))
+            }
         }
     }
 }
@@ -165,10 +178,10 @@ impl PortalListener {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-async fn serve(stream: Box<dyn Stream>, portal: Arc<Portal>, mut stopped: watch::Receiver<bool>) {
+async fn serve(stream: Box<dyn Stream>, portal: Arc<Portal>, shown: Shown, mut stopped: watch::Receiver<bool>) {
     let service = service_fn(move |request| {
-        let portal = Arc::clone(&portal);
-        async move { Ok::<_, std::convert::Infallible>(portal.answer(request).await) }
+        let (portal, shown) = (Arc::clone(&portal), shown.clone());
+        async move { Ok::<_, std::convert::Infallible>(portal.answer(request, &shown).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

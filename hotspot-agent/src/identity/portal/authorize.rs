@@ -1,30 +1,31 @@
-//! Who may report over the network: bearer tokens, or HMAC-SHA256 over the request with a time and a nonce.
+//! Who may report over the network: bearer tokens, or HMAC-SHA256 over the head of the request with a time, a nonce and the hash of the body.
 //!
-//! A signed request is taken once: within the window its nonce is remembered, outside of it its time is refused. Secrets are
-//! compared in constant time and never logged.
+//! The head alone proves who sends: nothing of a body is read before, so that a stranger costs no memory. A signed request is taken once:
+//! within the window its nonce is remembered, also over a restart, outside of it its time is refused. Secrets are compared in constant
+//! time and never logged.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use super::nonces::{KeyId, Nonces, Taken};
 
 /// Seconds a signature's time may differ from ours, either way.
 pub(super) const WINDOW_S: i64 = 300;
-/// Nonces remembered; beyond it signed requests wait for old ones to leave the window.
-const NONCES_MAX: usize = 1 << 20;
 const NONCE_BYTES_MAX: usize = 64;
 const SECRET_BYTES_MIN: usize = 16;
 
 pub(super) const TIME_HEADER: &str = "x-hotspot-time";
 pub(super) const NONCE_HEADER: &str = "x-hotspot-nonce";
+pub(super) const BODY_HEADER: &str = "x-hotspot-body-sha256";
 
 /// Why a secret file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,8 @@ pub enum PortalSecretsError {
     Line { path: PathBuf, line: usize },
     #[error("the portals' secret file {} holds no secret", path.display())]
     Empty { path: PathBuf },
+    #[error("the nonces of signed requests cannot be kept in {}", path.display())]
+    Nonces { path: PathBuf, source: io::Error },
 }
 
 /// Tokens and HMAC secrets; any of them opens the interface.
@@ -44,15 +47,15 @@ pub enum PortalSecretsError {
 pub struct PortalSecrets {
     tokens: Vec<Vec<u8>>,
     keys: Vec<Vec<u8>>,
-    /// Nonces that were taken, with the time they were signed at, seconds.
-    taken: Arc<Mutex<HashMap<Vec<u8>, i64>>>,
+    nonces: Arc<Nonces>,
 }
 
 /// Why a request is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unauthorized {
     #[error(
-        "give `Authorization: Bearer TOKEN`, or `Authorization: HMAC-SHA256 SIGNATURE` with X-Hotspot-Time and X-Hotspot-Nonce"
+        "give `Authorization: Bearer TOKEN`, or `Authorization: HMAC-SHA256 SIGNATURE` with X-Hotspot-Time, X-Hotspot-Nonce and \
+         X-Hotspot-Body-SHA256"
     )]
     Nothing,
     #[error("unknown token or wrong signature")]
@@ -63,25 +66,36 @@ pub(super) enum Unauthorized {
     Replayed,
     #[error("too many signed requests within {WINDOW_S} s")]
     TooMany,
+    #[error("the body is not the one whose hash X-Hotspot-Body-SHA256 gives")]
+    OtherBody,
+    #[error("the nonce could not be recorded; sign the request anew and send it again")]
+    NotKept,
 }
 
-/// What a signature is over.
+/// What the head of a request proved; a signature still has to fit the body.
+pub(super) enum Proven {
+    Token,
+    Signature { key: KeyId, nonce: Vec<u8>, at_s: i64, body_sha256: [u8; 32] },
+}
+
+/// What a signature is over, beside what its own headers say.
 pub(super) struct Signed<'a> {
     pub(super) method: &'a str,
     /// With the query, as in the request line.
     pub(super) path: &'a str,
-    pub(super) body: &'a [u8],
 }
 
 impl PortalSecrets {
-    /// Reads lines of `token SECRET` and `hmac SECRET`; `#` begins a comment line.
-    pub fn read(path: &Path) -> Result<Self, PortalSecretsError> {
+    /// Reads lines of `token SECRET` and `hmac SECRET`; `#` begins a comment line. Nonces are kept in files that begin with `nonces`.
+    pub fn read(path: &Path, nonces: &Path) -> Result<Self, PortalSecretsError> {
         let failed = |source| PortalSecretsError::Io { path: path.to_path_buf(), source };
         if fs::metadata(path).map_err(failed)?.mode() & 0o077 != 0 {
             return Err(PortalSecretsError::Open { path: path.to_path_buf() });
         }
         let text = fs::read_to_string(path).map_err(failed)?;
-        let mut secrets = Self { tokens: Vec::new(), keys: Vec::new(), taken: Arc::default() };
+        let kept =
+            Nonces::open(nonces).map_err(|source| PortalSecretsError::Nonces { path: nonces.to_path_buf(), source })?;
+        let mut secrets = Self { tokens: Vec::new(), keys: Vec::new(), nonces: Arc::new(kept) };
         for (number, line) in text.lines().enumerate() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
@@ -98,29 +112,42 @@ impl PortalSecrets {
         Ok(secrets)
     }
 
-    /// Whether the head of a request can belong to somebody who may report; asked before its body is read.
-    pub(super) fn may_send(&self, headers: &HeaderMap) -> Result<(), Unauthorized> {
+    /// Whether the head of a request comes from somebody who may report; asked before anything of its body is read.
+    pub(super) fn prove(&self, headers: &HeaderMap, signed: &Signed<'_>, now_s: i64) -> Result<Proven, Unauthorized> {
         match Credential::of(headers)? {
-            Credential::Token(token) => self.has_token(token),
-            Credential::Signature { .. } => Ok(()),
-        }
-    }
-
-    /// Whether a request may be taken; one that is signed is taken once.
-    pub(super) fn take(&self, headers: &HeaderMap, signed: &Signed<'_>, now_s: i64) -> Result<(), Unauthorized> {
-        match Credential::of(headers)? {
-            Credential::Token(token) => self.has_token(token),
-            Credential::Signature { signature, at, nonce } => {
+            Credential::Token(token) => self.has_token(token).map(|()| Proven::Token),
+            Credential::Signature { signature, at, nonce, body } => {
                 let at_s: i64 = at.parse().map_err(|_| Unauthorized::Nothing)?;
-                let is_ours = self.keys.iter().any(|key| is_signed_by(key, &signature, at, nonce, signed));
-                if !is_ours {
-                    return Err(Unauthorized::Wrong);
-                }
+                let key = self
+                    .keys
+                    .iter()
+                    .find(|key| is_signed_by(key, &signature, [at, nonce, signed.method, signed.path, body]));
+                let key = KeyId::of(key.ok_or(Unauthorized::Wrong)?);
                 if at_s.abs_diff(now_s) > WINDOW_S.unsigned_abs() {
                     return Err(Unauthorized::OutsideWindow);
                 }
-                self.take_nonce(nonce, at_s, now_s)
+                let nonce = nonce.as_bytes().to_vec();
+                if self.nonces.has(key, &nonce, now_s) {
+                    return Err(Unauthorized::Replayed);
+                }
+                let mut body_sha256 = [0; 32];
+                base16ct::mixed::decode(body, &mut body_sha256).map_err(|_| Unauthorized::Nothing)?;
+                Ok(Proven::Signature { key, nonce, at_s, body_sha256 })
             }
+        }
+    }
+
+    /// Takes a request whose head was proven and whose body has arrived; one that is signed is taken once. Waits for the disk.
+    pub(super) fn take(&self, proven: Proven, body: &[u8], now_s: i64) -> Result<(), Unauthorized> {
+        let Proven::Signature { key, nonce, at_s, body_sha256 } = proven else { return Ok(()) };
+        if <[u8; 32]>::from(Sha256::digest(body)) != body_sha256 {
+            return Err(Unauthorized::OtherBody);
+        }
+        match self.nonces.take(key, nonce, at_s, now_s) {
+            Taken::Now => Ok(()),
+            Taken::Before => Err(Unauthorized::Replayed),
+            Taken::TooMany => Err(Unauthorized::TooMany),
+            Taken::NotKept => Err(Unauthorized::NotKept),
         }
     }
 
@@ -128,26 +155,11 @@ impl PortalSecrets {
         let is_known = self.tokens.iter().fold(false, |known, ours| known | bool::from(ours.ct_eq(token)));
         if is_known { Ok(()) } else { Err(Unauthorized::Wrong) }
     }
-
-    fn take_nonce(&self, nonce: &str, at_s: i64, now_s: i64) -> Result<(), Unauthorized> {
-        // Nothing can panic while holding it, and a panic ends the process anyway.
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.len() >= NONCES_MAX {
-            taken.retain(|_, at_s| at_s.abs_diff(now_s) <= WINDOW_S.unsigned_abs());
-            if taken.len() >= NONCES_MAX {
-                return Err(Unauthorized::TooMany);
-            }
-        }
-        match taken.insert(nonce.into(), at_s) {
-            Some(before_s) if before_s.abs_diff(now_s) <= WINDOW_S.unsigned_abs() => Err(Unauthorized::Replayed),
-            Some(_) | None => Ok(()),
-        }
-    }
 }
 
 enum Credential<'a> {
     Token(&'a [u8]),
-    Signature { signature: Vec<u8>, at: &'a str, nonce: &'a str },
+    Signature { signature: Vec<u8>, at: &'a str, nonce: &'a str, body: &'a str },
 }
 
 impl<'a> Credential<'a> {
@@ -162,22 +174,19 @@ impl<'a> Credential<'a> {
             return Err(Unauthorized::Nothing);
         }
         let (at, nonce) = text(TIME_HEADER).zip(text(NONCE_HEADER)).ok_or(Unauthorized::Nothing)?;
+        let body = text(BODY_HEADER).ok_or(Unauthorized::Nothing)?;
         if nonce.is_empty() || nonce.len() > NONCE_BYTES_MAX {
             return Err(Unauthorized::Nothing);
         }
         let signature = base16ct::mixed::decode_vec(value.trim()).map_err(|_| Unauthorized::Wrong)?;
-        Ok(Self::Signature { signature, at, nonce })
+        Ok(Self::Signature { signature, at, nonce, body })
     }
 }
 
-/// The signature is over time, nonce, method, path and body, each but the last followed by a line feed.
-fn is_signed_by(key: &[u8], signature: &[u8], at: &str, nonce: &str, signed: &Signed<'_>) -> bool {
+/// The signature is over time, nonce, method, path and the hash of the body as its header gives it, with line feeds between.
+fn is_signed_by(key: &[u8], signature: &[u8], parts: [&str; 5]) -> bool {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
-    for part in [at, nonce, signed.method, signed.path] {
-        mac.update(part.as_bytes());
-        mac.update(b"\n");
-    }
-    mac.update(signed.body);
+    mac.update(parts.join("\n").as_bytes());
     mac.verify_slice(signature).is_ok()
 }
 
@@ -195,35 +204,65 @@ mod tests {
         let path = dir.path().join("secrets");
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        PortalSecrets::read(&path)
+        PortalSecrets::read(&path, &dir.path().join("nonces"))
     }
 
-    fn signed(body: &[u8]) -> Signed<'_> {
-        Signed { method: "PUT", path: "/v1/sessions/a", body }
+    const PUT: Signed<'_> = Signed { method: "PUT", path: "/v1/sessions/a" };
+
+    fn take(secrets: &PortalSecrets, headers: &HeaderMap, body: &[u8], now_s: i64) -> Result<(), Unauthorized> {
+        secrets.take(secrets.prove(headers, &PUT, now_s)?, body, now_s)
     }
 
-    /// Signatures by `openssl dgst -sha256 -hmac KEY` over "1795392000\nn1\nPUT\n/v1/sessions/a\n{}" and the same with nonce n2.
     fn headers(nonce: &str, at: &str, signature: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, format!("HMAC-SHA256 {signature}").parse().unwrap());
         headers.insert(TIME_HEADER, at.parse().unwrap());
         headers.insert(NONCE_HEADER, nonce.parse().unwrap());
+        headers.insert(BODY_HEADER, HASH_OF_BODY.parse().unwrap());
         headers
     }
 
-    const SIGNATURE_N1: &str = "c0ffffa3aa074308209a86343c6d524151820a6955348b45daeeffcb35162fff";
-    const SIGNATURE_N2: &str = "ed3cff3be917620e406c4c8a846c07802b5eb04efda448a71619dc126e4d2406";
+    /// By `sha256sum` of "{}".
+    const HASH_OF_BODY: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    /// By `openssl dgst -sha256 -hmac KEY` over "1795392000\nn1\nPUT\n/v1/sessions/a\n" and the hash, and the same with nonce n2.
+    const SIGNATURE_N1: &str = "9ba99e3c07c6e1d4e0623b09042ea21b3f5a6b0616aba3a8035be3d0d88b73c7";
+    const SIGNATURE_N2: &str = "cd844e0f8ed44dd551c96627230369595d5604d0d47108ef37a9b3c77a817f79";
 
     #[test]
     fn a_signed_request_is_taken_once() {
         let secrets = secrets(&format!("# portal\nhmac {KEY}\n"), 0o600).unwrap();
         let first = headers("n1", "1795392000", SIGNATURE_N1);
-        assert_eq!(secrets.take(&first, &signed(b"{}"), NOW_S), Ok(()));
-        assert_eq!(secrets.take(&first, &signed(b"{}"), NOW_S + 1), Err(Unauthorized::Replayed));
+        assert_eq!(take(&secrets, &first, b"{}", NOW_S), Ok(()));
+        assert_eq!(take(&secrets, &first, b"{}", NOW_S + 1), Err(Unauthorized::Replayed));
         let second = headers("n2", "1795392000", SIGNATURE_N2);
-        assert_eq!(secrets.take(&second, &signed(b"{}"), NOW_S + WINDOW_S + 1), Err(Unauthorized::OutsideWindow));
-        assert_eq!(secrets.take(&second, &signed(b"{ }"), NOW_S), Err(Unauthorized::Wrong));
-        assert_eq!(secrets.take(&second, &signed(b"{}"), NOW_S), Ok(()));
+        assert_eq!(take(&secrets, &second, b"{}", NOW_S + WINDOW_S + 1), Err(Unauthorized::OutsideWindow));
+        assert_eq!(take(&secrets, &second, b"{ }", NOW_S), Err(Unauthorized::OtherBody));
+        assert_eq!(take(&secrets, &second, b"{}", NOW_S), Ok(()));
+    }
+
+    #[test]
+    fn nothing_that_is_signed_can_be_changed_and_none_of_it_left_out() {
+        let secrets = secrets(&format!("hmac {KEY}\n"), 0o600).unwrap();
+        let right = headers("n1", "1795392000", SIGNATURE_N1);
+        let prove = |headers: &HeaderMap, signed: &Signed<'_>| secrets.prove(headers, signed, NOW_S).map(drop);
+        assert_eq!(prove(&right, &PUT), Ok(()));
+        let other_hash = HASH_OF_BODY.replace('4', "5");
+        for (name, other) in [(TIME_HEADER, "1795392001"), (NONCE_HEADER, "n3"), (BODY_HEADER, &other_hash)] {
+            let mut changed = right.clone();
+            changed.insert(name, other.parse().unwrap());
+            assert_eq!(prove(&changed, &PUT), Err(Unauthorized::Wrong), "{name}");
+            changed.remove(name);
+            assert_eq!(prove(&changed, &PUT), Err(Unauthorized::Nothing), "{name}");
+        }
+        assert_eq!(prove(&right, &Signed { method: "DELETE", ..PUT }), Err(Unauthorized::Wrong));
+        assert_eq!(prove(&right, &Signed { path: "/v1/sessions/b", ..PUT }), Err(Unauthorized::Wrong));
+    }
+
+    #[test]
+    fn without_a_secret_for_signatures_none_proves_anything() {
+        let secrets = secrets("token abcdefghijklmnop\n", 0o600).unwrap();
+        let signed = headers("n1", "1795392000", SIGNATURE_N1);
+        assert_eq!(secrets.prove(&signed, &PUT, NOW_S).map(drop), Err(Unauthorized::Wrong));
     }
 
     #[test]
@@ -234,10 +273,9 @@ mod tests {
             headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
             headers
         };
-        assert_eq!(secrets.take(&bearer("abcdefghijklmnop"), &signed(b""), NOW_S), Ok(()));
-        assert_eq!(secrets.take(&bearer("abcdefghijklmnoq"), &signed(b""), NOW_S), Err(Unauthorized::Wrong));
-        assert_eq!(secrets.take(&HeaderMap::new(), &signed(b""), NOW_S), Err(Unauthorized::Nothing));
-        assert_eq!(secrets.may_send(&bearer("x")), Err(Unauthorized::Wrong));
+        assert_eq!(take(&secrets, &bearer("abcdefghijklmnop"), b"", NOW_S), Ok(()));
+        assert_eq!(take(&secrets, &bearer("abcdefghijklmnoq"), b"", NOW_S), Err(Unauthorized::Wrong));
+        assert_eq!(take(&secrets, &HeaderMap::new(), b"", NOW_S), Err(Unauthorized::Nothing));
     }
 
     #[test]

@@ -1,21 +1,24 @@
 //! From a request to an answer: which report it is, whether it may be taken, and whether it is on disk.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hotspot_archive::entry::Entry;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
-use super::authorize::{PortalSecrets, Signed, Unauthorized};
+use super::authorize::{PortalSecrets, Proven, Signed, Unauthorized};
 use super::report::{BadReport, Operation, Report, Reports, parse_batch, parse_one};
+use super::room::{self, Shown};
 use crate::capture::clock::ClockReading;
 use crate::identity::odd_fields::OddFields;
 use crate::recorder::{NotRecorded, Recorder};
@@ -43,6 +46,8 @@ pub(super) struct PortalCounters {
 pub(super) struct Portal {
     /// `None` on a Unix socket: the file's mode says who may report.
     secrets: Option<PortalSecrets>,
+    /// In KiB.
+    room_for_bodies: Arc<Semaphore>,
     recorder: Recorder,
     counters: PortalCounters,
     warned: Seldom,
@@ -60,6 +65,7 @@ enum Refusal {
     },
     Late,
     Broken,
+    Busy,
     NotRecorded(NotRecorded),
 }
 
@@ -72,14 +78,22 @@ enum Asked {
 
 impl Portal {
     pub(super) fn new(secrets: Option<PortalSecrets>, recorder: Recorder) -> Self {
-        Self { secrets, recorder, counters: PortalCounters::default(), warned: Seldom::default() }
+        Self {
+            secrets,
+            room_for_bodies: room::room_for_bodies(),
+            recorder,
+            counters: PortalCounters::default(),
+            warned: Seldom::default(),
+        }
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let outcome = self.take(request).await;
+    pub(super) async fn answer(&self, request: Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
+        let outcome = self.take(request, shown).await;
         let counter = match &outcome {
             Ok(_) => &self.counters.recorded,
-            Err(Refusal::NotRecorded(_)) => &self.counters.not_recorded,
+            Err(Refusal::NotRecorded(_) | Refusal::Busy | Refusal::Unauthorized(Unauthorized::NotKept)) => {
+                &self.counters.not_recorded
+            }
             Err(Refusal::Unauthorized(_)) => &self.counters.unauthorized,
             Err(_) => &self.counters.refused,
         };
@@ -97,10 +111,12 @@ impl Portal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match &outcome {
             Err(Refusal::NoSuchMethod(allowed)) => drop(headers.insert(ALLOW, HeaderValue::from_static(allowed))),
+            Err(Refusal::NotRecorded(_) | Refusal::Busy | Refusal::Unauthorized(Unauthorized::NotKept)) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
             Err(Refusal::Unauthorized(_)) => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer, HMAC-SHA256"));
             }
-            Err(Refusal::NotRecorded(_)) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
             // What is left of the body was not read.
             Err(Refusal::TooLarge { .. } | Refusal::Late | Refusal::Broken) => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -119,19 +135,19 @@ impl Portal {
         }
     }
 
-    async fn take(&self, request: Request<Incoming>) -> Result<serde_json::Value, Refusal> {
-        if let Some(secrets) = &self.secrets {
-            secrets.may_send(request.headers()).map_err(Refusal::Unauthorized)?;
-        }
+    async fn take(&self, request: Request<Incoming>, shown: &Shown) -> Result<serde_json::Value, Refusal> {
+        let proven = self.prove(&request)?;
+        shown.note();
         let asked = asked(request.method(), request.uri().path())?;
-        let (head, body) = request.into_parts();
         let bytes_max = if matches!(asked, Asked::Batch) { BATCH_BYTES_MAX } else { REPORT_BYTES_MAX };
-        let body = read(body, bytes_max).await?;
+        // Until what was read is recorded.
+        let _room = self.room(request.body(), bytes_max).await?;
+        let body = read(request.into_body(), bytes_max).await?;
         let now_ns = ClockReading::now().wall_now();
-        if let Some(secrets) = &self.secrets {
-            let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-            let signed = Signed { method: head.method.as_str(), path, body: &body };
-            secrets.take(&head.headers, &signed, now_ns / 1_000_000_000).map_err(Refusal::Unauthorized)?;
+        if let Some((secrets, proven)) = proven {
+            let (secrets, body) = (secrets.clone(), body.clone());
+            let taken = tokio::task::spawn_blocking(move || secrets.take(proven, &body, now_ns / 1_000_000_000));
+            taken.await.unwrap_or(Err(Unauthorized::NotKept)).map_err(Refusal::Unauthorized)?;
         }
         let reports = match asked {
             Asked::Health => {
@@ -142,6 +158,26 @@ impl Portal {
             Asked::One(operation, id) => parse_one(operation, id.as_deref(), &body, now_ns),
         };
         self.record(reports.map_err(Refusal::Report)?).await
+    }
+
+    /// What the head of a request proves; nothing has to be proven on a Unix socket.
+    fn prove(&self, request: &Request<Incoming>) -> Result<Option<(&PortalSecrets, Proven)>, Refusal> {
+        let Some(secrets) = &self.secrets else { return Ok(None) };
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let signed = Signed { method: request.method().as_str(), path };
+        let now_s = ClockReading::now().wall_now() / 1_000_000_000;
+        let proven = secrets.prove(request.headers(), &signed, now_s).map_err(Refusal::Unauthorized)?;
+        Ok(Some((secrets, proven)))
+    }
+
+    /// Room for a body, before it is read.
+    async fn room(&self, body: &Incoming, bytes_max: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let stated = body.size_hint().exact().map_or(Ok(bytes_max), usize::try_from);
+        let bytes = stated.ok().filter(|bytes| *bytes <= bytes_max).ok_or(Refusal::TooLarge { bytes_max })?;
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room_for_bodies).acquire_many_owned(kib);
+        // Never closed.
+        tokio::time::timeout(BODY_WITHIN, room).await.ok().and_then(Result::ok).ok_or(Refusal::Busy)
     }
 
     async fn record(&self, Reports { reports, odd }: Reports) -> Result<serde_json::Value, Refusal> {
@@ -213,12 +249,14 @@ impl Refusal {
             Self::Unauthorized(Unauthorized::Nothing | Unauthorized::Wrong | Unauthorized::OutsideWindow) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::Report(_) | Self::Broken => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(Unauthorized::OtherBody) | Self::Report(_) | Self::Broken => StatusCode::BAD_REQUEST,
             Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
-            Self::NotRecorded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotRecorded(_) | Self::Busy | Self::Unauthorized(Unauthorized::NotKept) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -236,6 +274,7 @@ impl Refusal {
             Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
             Self::Late => format!("the body did not arrive within {} s", BODY_WITHIN.as_secs()),
             Self::Broken => "the body broke off".to_owned(),
+            Self::Busy => "too many bodies are being read at once; send it again".to_owned(),
             Self::NotRecorded(why) => format!("not recorded, send it again: {why}"),
         }
     }
@@ -250,6 +289,7 @@ impl Refusal {
             Self::TooLarge { .. } => "too large",
             Self::Late => "late",
             Self::Broken => "broke off",
+            Self::Busy => "busy",
             Self::NotRecorded(_) => "not recorded",
         }
     }
