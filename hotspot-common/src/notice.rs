@@ -55,7 +55,9 @@ pub struct NoticeHeader {
     pub kind: u8,
     /// Bytes of the message in this record.
     pub payload_len: u16,
-    pub padding: u16,
+    /// Whether the frame left by the interface, which no client's frame does on its way in; 0 or 1. Programs of before the flag say 0.
+    pub has_left: u8,
+    pub padding: u8,
 }
 
 /// Where a CPU puts a notice together.

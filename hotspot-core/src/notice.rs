@@ -1,7 +1,8 @@
 //! From a notice, as the kernel copied it, to the facts it holds about a device.
 //!
 //! What a device says counts about itself only: its own Ethernet address must be in the message. What a server says counts where it
-//! comes from the gateway's side.
+//! comes from the gateway's side, which the hook tells and no address: whoever is among the clients can write any. On a mirror port all
+//! frames come in, so leases there are evidence of nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -37,11 +38,13 @@ pub struct Said {
 
 /// What is said in a notice that was seen at `at_ns`.
 ///
-/// `servers_are_clients`: the frames are a mirror port's, where a server's replies come in like everything else.
-pub fn facts(header: &NoticeHeader, payload: &[u8], at_ns: WallNs, servers_are_clients: bool) -> Result<Said, Refused> {
+/// `sides_by_address`: the direction in the header is what the addresses say (`--client-net`), and not what the hook does.
+pub fn facts(header: &NoticeHeader, payload: &[u8], at_ns: WallNs, sides_by_address: bool) -> Result<Said, Refused> {
     let sender = MacAddr(header.client_mac);
     let direction = FlowKey { origin: header.origin, ..FlowKey::default() }.direction();
-    let of_server = direction == Direction::In || servers_are_clients;
+    let of_server = header.has_left == 1 || (direction == Direction::In && !sides_by_address);
+    // Where addresses tell the sides, the Ethernet address of what comes in is the receiver's: it would be spoken for.
+    let of_sender = direction == Direction::Out;
     let fact = |source, client_mac, event| DeviceFact {
         at_ns,
         client_mac,
@@ -67,7 +70,7 @@ pub fn facts(header: &NoticeHeader, payload: &[u8], at_ns: WallNs, servers_are_c
             let event = dhcp_event(&message, of_server);
             let of_client = !matches!(message.kind, MessageType::Offer | MessageType::Ack | MessageType::Nak);
             // Behind a relay agent among the clients are other networks, whose devices' own frames never come here.
-            if of_client && (message.client_mac != sender || !message.relay_ip.is_unspecified()) {
+            if of_client && (!of_sender || message.client_mac != sender || !message.relay_ip.is_unspecified()) {
                 return Err(Refused::AboutAnother);
             }
             let facts = event.into_iter().map(|event| fact(DeviceSource::Dhcp, message.client_mac, event)).collect();
@@ -75,8 +78,12 @@ pub fn facts(header: &NoticeHeader, payload: &[u8], at_ns: WallNs, servers_are_c
         }
         NoticeKind::Dhcpv6 => {
             let Some(message) = dhcpv6::parse(payload)? else { return Ok(Said::default()) };
-            // The message names no Ethernet address; on a mirror port the reply's frame is the server's.
-            if direction == Direction::Out && message.kind == dhcpv6::MessageType::Reply {
+            // The message names no Ethernet address: that of the frame must be the client's.
+            let of_client = !matches!(message.kind, dhcpv6::MessageType::Reply | dhcpv6::MessageType::Advertise);
+            if of_client && !of_sender {
+                return Err(Refused::AboutAnother);
+            }
+            if !of_client && (of_sender || !of_server) {
                 return Ok(Said::default());
             }
             let odd = message.odd.clone();
@@ -162,7 +169,8 @@ mod tests {
         direction: Direction,
         payload: &[u8],
     ) -> Result<Vec<DeviceEvent>, Refused> {
-        let found = facts(&header(kind, mac, direction), payload, 5, false)?.facts;
+        let has_left = u8::from(direction == Direction::In);
+        let found = facts(&NoticeHeader { has_left, ..header(kind, mac, direction) }, payload, 5, false)?.facts;
         assert!(found.iter().all(|fact| fact.at_ns == 5 && fact.client_mac == MAC));
         Ok(found.into_iter().map(|fact| fact.event).collect())
     }
@@ -189,6 +197,41 @@ mod tests {
         let broadcast = MacAddr([0xff; 6]);
         assert_eq!(events(NoticeKind::Dhcp, broadcast, Direction::In, &ack), Ok(vec![leased]));
         assert_eq!(events(NoticeKind::Dhcp, broadcast, Direction::Out, &ack), Ok(vec![]), "a rogue server");
+    }
+
+    #[test]
+    fn where_addresses_tell_the_sides_only_what_left_by_the_interface_grants_a_lease() {
+        let mut ack = message(5, &[51, 4, 0, 0, 0x0e, 0x10]);
+        ack[16..20].copy_from_slice(&[10, 0, 0, 7]);
+        let leases = |direction, has_left, sides_by_address| {
+            let header = NoticeHeader { has_left, ..header(NoticeKind::Dhcp, MacAddr([0xff; 6]), direction) };
+            facts(&header, &ack, 5, sides_by_address).unwrap().facts.len()
+        };
+        // A guest's own address, one it made up, and the gateway's server.
+        assert_eq!(
+            [leases(Direction::Out, 0, true), leases(Direction::In, 0, true), leases(Direction::In, 1, true)],
+            [0, 0, 1]
+        );
+        assert_eq!(leases(Direction::Out, 1, true), 1, "the server's own address is one of the clients' network");
+        assert_eq!(leases(Direction::In, 0, false), 1, "programs of before the flag");
+    }
+
+    #[test]
+    fn nobody_speaks_for_the_receiver_of_a_frame() {
+        for sides_by_address in [false, true] {
+            let received = |kind, payload: &[u8]| {
+                facts(&header(kind, MAC, Direction::In), payload, 5, sides_by_address).map(|said| said.facts.len())
+            };
+            for kind in [1, 3, 4, 7, 8] {
+                let named = message(kind, &[12, 1, b'x', 50, 4, 10, 0, 0, 7]);
+                assert_eq!(received(NoticeKind::Dhcp, &named), Err(Refused::AboutAnother), "{kind}");
+            }
+            // Solicit, Release and Decline (RFC 8415 §7.3) with a client identifier.
+            for kind in [1, 8, 9] {
+                let named = [&[kind, 0, 0, 1][..], &[0, 1, 0, 10, 0, 3, 0, 1], &MAC.0].concat();
+                assert_eq!(received(NoticeKind::Dhcpv6, &named), Err(Refused::AboutAnother), "{kind}");
+            }
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn any<S: notice::Source>(ctx: &S, frame: Frame, hook: Hook, place: Place, tally
     // SAFETY: as above.
     unsafe { (&raw mut (*packet).hash).write(hash) };
     // SAFETY: all of it was written.
-    notice::of_flow(ctx, frame, unsafe { &*packet }, place, tally);
+    notice::of_flow(ctx, frame, hook, unsafe { &*packet }, place, tally);
     Some(packet)
 }
 

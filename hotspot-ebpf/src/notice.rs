@@ -50,7 +50,7 @@ const ICMPV6: u8 = 58;
 /// Client port and, above it, peer port: a client and its server, a relay agent and its server (RFC 2131 §4.1, RFC 8415 §7.2).
 const DHCP: u32 = 67 << 16 | 68;
 const DHCP_RELAYED: u32 = 67 << 16 | 67;
-/// What a server among the clients sends: believed on mirror ports only, where the real server's frames come in like all others.
+/// The same where sides are told by address, and a client's address is none of its network's yet.
 const DHCP_FROM_SERVER: u32 = 68 << 16 | 67;
 const DHCPV6: u32 = 547 << 16 | 546;
 const DHCPV6_RELAYED: u32 = 547 << 16 | 547;
@@ -102,20 +102,20 @@ impl Source for TcContext {
 /// Copies the packet of a flow where it is one that devices are known by. Not in tunnels on a mirror port: looking there too
 /// would take the verifier beyond half of its limit.
 #[inline(always)]
-pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, packet: &Packet, place: Place, tally: Counters) {
+pub fn of_flow<S: Source>(ctx: &S, frame: &Frame, hook: Hook, packet: &Packet, place: Place, tally: Counters) {
     if settings::decapsulate() != 0 && settings::sides_by_address() != 0 {
         return;
     }
     // Nearly all packets leave here.
     let protocol = packet.parsed.key.protocol;
     if protocol == UDP || protocol == ICMPV6 {
-        tell(of_packet(ctx, frame, packet, &place), tally);
+        tell(of_packet(ctx, frame, matches!(hook, Hook::Egress), packet, &place), tally);
     }
 }
 
 /// A function of its own: it keeps the program's stack within the limit.
 #[inline(never)]
-fn of_packet<S: Source>(ctx: &S, frame: &Frame, packet: &Packet, place: &Place) -> u32 {
+fn of_packet<S: Source>(ctx: &S, frame: &Frame, has_left: bool, packet: &Packet, place: &Place) -> u32 {
     let (key, headers_len) = (&packet.parsed.key, packet.parsed.headers_len);
     let last = key.words()[5];
     let (ports, protocol) = ((last >> 16) as u32, (last >> 48) as u8);
@@ -136,7 +136,7 @@ fn of_packet<S: Source>(ctx: &S, frame: &Frame, packet: &Packet, place: &Place) 
         return NOT_ONE;
     };
     let Some(message) = found else { return NOT_ONE };
-    put(ctx, key, message.packed(), kind as u32, place)
+    put(ctx, key, message.packed(), kind as u32 | (has_left as u32) << 8, place)
 }
 
 /// Where a message lies in the frame.
@@ -222,7 +222,7 @@ const SKIPPED: u32 = 2;
 #[inline(never)]
 fn put<S: Source>(ctx: &S, key: &FlowKey, message: u64, kind: u32, place: &Place) -> u32 {
     let (offset, mut len) = (message as u32, (message >> 32) as u32);
-    let (kind, cpu) = (kind as u8, place.cpu());
+    let (kind, has_left, cpu) = (kind as u8, (kind >> 8) as u8, place.cpu());
     if has_had_its_share(cpu, place, key) {
         return SKIPPED;
     }
@@ -249,6 +249,7 @@ fn put<S: Source>(ctx: &S, key: &FlowKey, message: u64, kind: u32, place: &Place
         origin: key.origin,
         kind,
         payload_len: len as u16,
+        has_left,
         padding: 0,
     };
     let ring = (&raw const NOTICES).cast_mut().cast();

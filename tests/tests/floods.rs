@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
-use hotspot_tests::generator::Load;
+use hotspot_tests::frames::ethernet_between;
+use hotspot_tests::generator::{Load, send_frames};
 use hotspot_tests::lab::{ECHO_PORT, Lab, SILENT_PORT};
 use hotspot_tests::programs::{Agent, ask, coverage, ensure_whole};
+use hotspot_tests::wait_until;
 
 const SLOTS: u32 = 4096;
 
@@ -84,4 +87,33 @@ fn a_flood_from_very_many_clients_costs_nobody_anything() {
 fn a_flood_that_no_ring_can_hold_gets_coarser_alone() {
     let overflow = flood(Load { from: 0, to: SLOTS * 10, clients: 1 }, &["--ring-bytes", "16384"]);
     assert!(overflow > 0, "the ring held everything");
+}
+
+#[test]
+fn a_flood_that_keeps_out_what_newcomers_say_of_themselves_is_said_in_the_log() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    let agent = Agent::start(&lab.gateway, &data, &["--generation", "1", "--grace", "0"]).unwrap();
+    lab.clients[0].connect(&lab).unwrap();
+    assert!(!agent.log().contains("may lack names and addresses"), "an ordinary client is no flood");
+    // More devices than facts are written at once.
+    let frames: Vec<_> = (0..60_000_u32)
+        .map(|number| {
+            let [_, a, b, c] = number.to_be_bytes();
+            let mac = [2, 0, 9, a, b, c];
+            let packet = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac, &[10, 21, b, c], &[0; 6], &[10, 20, 0, 1], &[0; 18]];
+            ethernet_between(mac, [0xff; 6], &[], 0x0806, &packet.concat())
+        })
+        .collect();
+    send_frames(&lab.clients[0].namespace, "eth0", &frames).unwrap();
+    wait_until("the flood is in the log", Duration::from_secs(30), || {
+        agent.log().contains("may lack names and addresses")
+    })
+    .unwrap();
+    assert!(agent.stop().unwrap().success());
+    let counted = coverage(&data.join("archive")).unwrap().iter().any(|row| {
+        let text = row.to_string();
+        text.contains("notice_skipped") || text.contains("device_facts_left_out")
+    });
+    assert!(counted);
 }

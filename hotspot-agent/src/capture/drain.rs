@@ -154,6 +154,7 @@ impl Capture {
         put(part(deltas, totals))?;
         let mut coverage = self.coverage(generation, &clock, &flows, &overflow, &waited);
         self.generation_began = clock.monotonic_ns;
+        self.notices.say_what_is_missing(&coverage);
         // Counted by the agent, for all interfaces together: it stands in the first row.
         if let Some(row) = coverage.first_mut() {
             row.happenings.extend(self.notices.take_counts());

@@ -9,7 +9,8 @@ use hotspot_archive::entry::DeviceBatch;
 use hotspot_common::NoticeHeader;
 use hotspot_core::fact::DeviceFact;
 use hotspot_core::notice;
-use tracing::info;
+use hotspot_core::record::CoverageRecord;
+use tracing::{info, warn};
 
 use super::Capture;
 use super::clock::ClockReading;
@@ -52,12 +53,26 @@ impl Notices {
         counts.chain(odd).filter(|(_, count)| *count != 0).collect()
     }
 
-    fn learn(&mut self, record: &[u8], clock: &ClockReading, is_mirror: bool, facts: &mut Vec<DeviceFact>) {
+    /// A flood keeps out what a newcomer says of itself. `coverage`: of the generation that is read.
+    pub(super) fn say_what_is_missing(&self, coverage: &[CoverageRecord]) {
+        let happenings = coverage.iter().flat_map(|row| &row.happenings);
+        let skipped: u64 = happenings.filter(|(label, _)| label == "notice_skipped").map(|(_, count)| count).sum();
+        if (skipped > 0 || self.left_out > 0) && self.warned.is_time() {
+            warn!(
+                skipped,
+                left_out = self.left_out,
+                "more DHCP, ARP and neighbour discovery than is read: devices that came meanwhile may lack names and addresses until they \
+                 speak again (logged at most every 10 s)"
+            );
+        }
+    }
+
+    fn learn(&mut self, record: &[u8], clock: &ClockReading, by_address: bool, facts: &mut Vec<DeviceFact>) {
         let Some((header, payload)) = split(record) else {
             self.refused += 1;
             return;
         };
-        match notice::facts(&header, payload, clock.wall(header.seen_ns), is_mirror) {
+        match notice::facts(&header, payload, clock.wall(header.seen_ns), by_address) {
             Err(_) => self.refused += 1,
             Ok(said) => {
                 self.count_odd(&said.odd);
@@ -92,10 +107,10 @@ impl Capture {
     /// Reads what the ring of notices holds now.
     pub(super) fn read_notices(&mut self, clock: &ClockReading) -> NoticesRead {
         let capture = self.control().capture;
-        let is_mirror = self.reading.sides_by_address;
+        let by_address = self.reading.sides_by_address;
         let notices = &mut self.notices;
         let mut facts = Vec::new();
-        let end_position = self.maps.notices.read_bytes(|record| notices.learn(record, clock, is_mirror, &mut facts));
+        let end_position = self.maps.notices.read_bytes(|record| notices.learn(record, clock, by_address, &mut facts));
         let batch = (!facts.is_empty()).then_some(DeviceBatch { capture, end_position, facts });
         NoticesRead { batch, end_position }
     }

@@ -99,6 +99,51 @@ fn an_acknowledgement_of_the_gateway_is_a_lease_and_one_of_a_client_is_not() {
 }
 
 #[test]
+fn where_addresses_tell_the_sides_leases_count_that_left_by_the_interface_and_no_others() {
+    const GUEST: [u8; 6] = [2, 0, 0, 0, 9, 9];
+    // As a guest sends it from its own address or one it made up, and as the gateway's server does.
+    let acknowledgement = |from: [u8; 6], source: [u8; 4]| {
+        let payload = dhcp_message(5, CLIENT, [10, 20, 0, 77], &[51, 4, 0, 0, 1, 44]);
+        let packet = ipv4_between(source, [10, 20, 0, 77], 17, &udp_with(67, 68, &payload));
+        ethernet_between(from, CLIENT, &[], 0x0800, &packet)
+    };
+    let sources = [[10, 20, 0, 66], [10, 20, 0, 1], [192, 0, 2, 1]];
+    let mut rig = Rig::with(|settings| settings.client_nets = vec!["10.20.0.0/16".parse().unwrap()]);
+    // What comes in: from a guest on a bridge, or all there is on a mirror port, the server's own frames too.
+    for (hook, source) in
+        ["hotspot_xdp", "hotspot_ingress"].into_iter().flat_map(|hook| sources.map(|source| (hook, source)))
+    {
+        for from in [GUEST, GATEWAY] {
+            rig.at(hook, &acknowledgement(from, source));
+            let drained = rig.drain();
+            drained.assert_balanced();
+            assert_eq!((happened(&drained, "noticed"), facts(&drained)), (1, vec![]), "{hook} {source:?}");
+        }
+    }
+    for source in [[10, 20, 0, 1], [192, 0, 2, 1]] {
+        let mut rig = Rig::with(|settings| settings.client_nets = vec!["10.20.0.0/16".parse().unwrap()]);
+        rig.tc("hotspot_egress", &acknowledgement(GATEWAY, source));
+        let found = facts(&rig.drain());
+        assert_eq!(found.len(), 1, "{source:?}");
+        let leased = DeviceEvent::Leased { ip: [10, 20, 0, 77].into(), lease_s: 300 };
+        assert_eq!((found[0].client_mac, &found[0].event), (MacAddr(CLIENT), &leased));
+    }
+}
+
+#[test]
+fn a_guest_that_makes_up_an_address_names_and_releases_nobody_else() {
+    // Its source is no client's, so the addresses say that the frame is on its way to the client that it is sent to.
+    let mut rig = Rig::with(|settings| settings.client_nets = vec!["10.20.0.0/16".parse().unwrap()]);
+    for kind in [3, 7] {
+        let payload = dhcp_message(kind, CLIENT, [0; 4], &[12, 1, b'x']);
+        let packet = ipv4_between([192, 0, 2, 1], [10, 20, 0, 14], 17, &udp_with(67, 68, &payload));
+        rig.tc("hotspot_ingress", &ethernet_between([2, 0, 0, 0, 9, 9], CLIENT, &[], 0x0800, &packet));
+        let drained = rig.drain();
+        assert_eq!((happened(&drained, "noticed"), facts(&drained)), (1, vec![]), "{kind}");
+    }
+}
+
+#[test]
 fn arp_stays_an_outcome_and_says_who_has_an_address() {
     let mut rig = Rig::new(10, 1 << 16);
     rig.xdp(&ethernet(&[], 0x0806, &arp(CLIENT, [10, 20, 0, 14])));
