@@ -98,6 +98,11 @@ pub struct RunArguments {
     /// Be content with one --recipient
     #[arg(long, requires = "recipients")]
     pub allow_one_recipient: bool,
+    /// Where the keys of open journals and states lie, instead of keys/journal in the data directory: a directory in memory, such as
+    /// /run/hotspot/keys, is empty after a power cut, so that whoever takes the disk reads nothing. What was not sealed then is kept for
+    /// the recipients (docs/formats/encryption.md)
+    #[arg(long, value_name = "DIR", requires = "recipients")]
+    pub key_dir: Option<PathBuf>,
     #[command(flatten)]
     pub upkeep: UpkeepArguments,
     /// Do not watch address translation

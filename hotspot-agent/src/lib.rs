@@ -14,6 +14,7 @@ pub mod recorder;
 pub mod recovery;
 pub mod run;
 pub mod sealer;
+pub mod secrecy;
 pub mod seldom;
 pub mod upkeep;
 pub mod vendors;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         eprintln!("hotspot-agent: --log-level: {error}");
         return ExitCode::from(2);
     }
+    hotspot_agent::secrecy::close_process();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

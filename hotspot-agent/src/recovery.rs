@@ -132,6 +132,12 @@ impl Left {
                 found.learn(&entry);
                 earlier.iter_mut().for_each(|found| found.learn(&entry));
             })?;
+            if keys.has_lost(&path) {
+                warn!(
+                    sequence,
+                    "the key of a journal is gone, so nothing of it can be sealed; it is kept for its recipients: `hotspot decode --identity`"
+                );
+            }
             if let Some(last) = replayed.damage.last() {
                 warn!(sequence, damage = ?replayed.damage, "a journal is damaged; what is whole counts");
                 if last.to == replayed.tail.end() {

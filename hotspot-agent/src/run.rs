@@ -32,6 +32,7 @@ use crate::nat::{NatError, NatWatcher};
 use crate::recorder::{NotRecorded, Recorder};
 use crate::recovery::{Found, Left, RecoveryError};
 use crate::sealer::Sealer;
+use crate::secrecy::{self, CredentialError};
 use crate::upkeep::Upkeep;
 use crate::vendors::{self, VendorsError};
 
@@ -53,6 +54,8 @@ pub enum RunError {
     Radius(#[source] io::Error),
     #[error(transparent)]
     Lock(#[from] LockError),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     #[error(transparent)]
     Capture(#[from] CaptureError),
     #[error(transparent)]
@@ -108,6 +111,7 @@ impl RunError {
             | Self::DataDir { .. }
             | Self::Listen { .. }
             | Self::Lock(_)
+            | Self::Credential(_)
             | Self::Capture(_)
             | Self::Manifest(_)
             | Self::Secrets(_)
@@ -142,10 +146,13 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     let data = DataDir(arguments.data_dir.clone());
     data.create().map_err(|source| RunError::DataDir { path: data.0.clone(), source })?;
     let _data_lock = Lock::data_dir(&data.lock(), &arguments.data_dir)?;
-    let keys = JournalKeys::new(data.journal_keys(), recipients.is_some());
-    let orphans = keys.forget_orphans(&[data.journals(), data.states()]);
-    orphans.map_err(|source| RunError::DataDir { path: data.journal_keys(), source })?;
-    let manifest = Manifest::open(&data.archive(), &arguments.gateway, GatewayKey::open(&data.signing_key())?)?;
+    let key_dir = arguments.key_dir.clone().unwrap_or_else(|| data.journal_keys());
+    secrecy::close_files(&data, &key_dir).map_err(|source| RunError::DataDir { path: data.0.clone(), source })?;
+    let at_rest = secrecy::at_rest()?;
+    let keys = JournalKeys::new(key_dir, recipients.clone()).lying(at_rest.clone());
+    keys.forget_orphans(&[data.journals(), data.states()])?;
+    let key = GatewayKey::open_under(&data.signing_key(), &at_rest)?;
+    let manifest = Manifest::open(&data.archive(), &arguments.gateway, key)?;
     let manifest = manifest.encrypted_for(recipients);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

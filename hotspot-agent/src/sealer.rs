@@ -3,8 +3,9 @@
 //! A journal is only removed after its line is in the manifest; a crash at any point leaves enough to do it again with the same
 //! result. What cannot be sealed now (a full disk) is tried again and again, and nothing is dropped.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod files;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use hotspot_archive::chain::Record;
 use hotspot_archive::draft::Draft;
 use hotspot_archive::entry::{Entry, JournalHeader};
-use hotspot_archive::journal::{JournalError, JournalKeys, Replayed, damaged_name, replay, replay_what_is_left};
+use hotspot_archive::journal::{JournalError, JournalKeys, Replayed, replay_what_is_left};
 use hotspot_archive::layout::DataDir;
 use hotspot_archive::manifest::{Manifest, ManifestError, Sealing};
 use hotspot_archive::segment::Origin;
@@ -22,6 +23,9 @@ use hotspot_core::assembly::{Assembled, Assembly, Ending, Params, State};
 use hotspot_core::record::CoverageRecord;
 use hotspot_core::vendor::VendorTable;
 use tracing::{error, info, warn};
+
+pub(crate) use files::put_away;
+use files::{made_ns, remove, written_ns};
 
 use crate::capture::clock::ClockReading;
 use crate::upkeep::{self, Upkeep};
@@ -203,11 +207,12 @@ impl Sealer {
         if let Some(error) = failed {
             return Err(error);
         }
+        let begins_with_header = begun.is_some();
         let (assembly, header) = match begun {
             Some(begun) => begun,
             None => assembly_of(self.header_instead(sequence)?),
         };
-        let last_ns = last_ns.max(header.opened_ns);
+        let last_ns = if begins_with_header { last_ns } else { last_ns.max(written_ns(&path)) }.max(header.opened_ns);
         Ok((Journal { header, closed, last_ns, replayed, state_is_whole }, assembly))
     }
 
@@ -251,8 +256,13 @@ impl Sealer {
         journal: &Journal,
         mut assembly: Assembly,
     ) -> Result<(Assembly, WallNs, Ending), SealError> {
+        let has_lost_key = self.keys.has_lost(&self.data.journal(sequence));
         for damage in &journal.replayed.damage {
-            let why = format!("journal {sequence} damaged from byte {} to {}", damage.from, damage.to);
+            let why = if has_lost_key {
+                format!("journal {sequence} could not be opened: its key is gone, and only its recipients can read it")
+            } else {
+                format!("journal {sequence} damaged from byte {} to {}", damage.from, damage.to)
+            };
             assembly.gap(CoverageRecord::gap("", journal.header.opened_ns, journal.last_ns, &why));
         }
         if !journal.state_is_whole {
@@ -335,48 +345,6 @@ impl Sealer {
         self.manifest.seal(draft, &sealing)?;
         Ok(())
     }
-}
-
-/// Removes a journal that is sealed. One that is damaged is kept under another name, because it is evidence; `None`: look.
-pub(crate) fn put_away(
-    data: &DataDir,
-    keys: &JournalKeys,
-    sequence: u64,
-    is_damaged: Option<bool>,
-) -> Result<(), SealError> {
-    let path = data.journal(sequence);
-    let is_damaged = match is_damaged {
-        Some(is_damaged) => is_damaged,
-        // Without its key, which goes after it, nobody can look.
-        None => match replay(&path, keys, |_| {}) {
-            Ok(replayed) => !replayed.damage.is_empty(),
-            Err(error) => matches!(error, JournalError::NotAJournal { .. }),
-        },
-    };
-    if !is_damaged {
-        return remove(keys, path);
-    }
-    let kept = damaged_name(&path);
-    warn!(sequence, kept = %kept.display(), "a damaged journal is kept");
-    fs::rename(&path, &kept).map_err(|source| SealError::Remove { path, source })
-}
-
-/// Removes a journal or state, and with its key whatever the disk may still hold of it.
-fn remove(keys: &JournalKeys, path: PathBuf) -> Result<(), SealError> {
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(SealError::Remove { path, source });
-        }
-        Ok(()) | Err(_) => {}
-    }
-    keys.forget(&path).map_err(|source| SealError::Remove { path, source })
-}
-
-/// When a file was made, as far as the file system knows.
-fn made_ns(path: &Path) -> WallNs {
-    let made = fs::metadata(path).and_then(|metadata| metadata.created().or_else(|_| metadata.modified()));
-    let since = made.ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
-    since.and_then(|since| WallNs::try_from(since.as_nanos()).ok()).unwrap_or(WallNs::MAX)
 }
 
 const ITEMS_PER_ENTRY: usize = 32_768;

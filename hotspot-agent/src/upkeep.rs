@@ -7,6 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
@@ -55,7 +56,8 @@ impl CheckpointTarget {
     fn report(&self, gateway: &str, checkpoint: &str) -> io::Result<()> {
         match self {
             Self::File(path) => {
-                let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+                let mut options = OpenOptions::new();
+                let mut file = options.append(true).create(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
                 file.write_all(format!("{checkpoint}\n").as_bytes())?;
                 file.sync_data()
             }
@@ -254,6 +256,10 @@ mod tests {
         let file: CheckpointTarget = format!("file:{}", dir.path().join("f").display()).parse().unwrap();
         file.report("g", "one").unwrap();
         file.report("g", "two").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("f")).unwrap(), "one\ntwo\n");
+        std::os::unix::fs::symlink("f", dir.path().join("link")).unwrap();
+        let link: CheckpointTarget = format!("file:{}", dir.path().join("link").display()).parse().unwrap();
+        assert!(link.report("g", "three").is_err(), "no link is followed");
         assert_eq!(fs::read_to_string(dir.path().join("f")).unwrap(), "one\ntwo\n");
         let command: CheckpointTarget = format!("command:cat > {}", dir.path().join("c").display()).parse().unwrap();
         command.report("g", "three").unwrap();

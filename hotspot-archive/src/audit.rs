@@ -30,6 +30,8 @@ pub enum AuditError {
     TooLong { path: PathBuf },
     #[error("{} asks for a case: name it with --case REFERENCE", path.display())]
     NoCase { path: PathBuf },
+    #[error("{} asks for the archive's own log: leave --audit away", path.display())]
+    AnotherLog { path: PathBuf },
 }
 
 /// Who asks.
@@ -50,7 +52,7 @@ pub struct Question {
     pub requester: Requester,
     /// The request's reference, as the requester gave it.
     pub case: Option<String>,
-    /// `find`, `who`, `decode` or `hold`.
+    /// `find`, `who`, `decode`, `hold`, `hold lift`, `keys add`, `keys rewrap` or `keys unwrap`.
     pub command: String,
     /// The archive or file that is asked.
     pub of: String,
@@ -78,6 +80,29 @@ pub fn default_path(archive: &Path) -> PathBuf {
 
 /// A file of this name beside the log makes a case obligatory.
 pub const CASE_REQUIRED: &str = "case-required";
+/// A file of this name beside an archive's own log refuses questions that are to be recorded in another.
+pub const OWN_LOG_REQUIRED: &str = "own-log-required";
+
+/// Where a question to an archive is recorded: in its own log, or in the one that was named where the archive does not demand its own.
+pub fn log_for(archive: &Path, named: Option<&Path>) -> Result<PathBuf, AuditError> {
+    let own = default_path(archive);
+    let Some(named) = named else { return Ok(own) };
+    let marker = own.with_file_name(OWN_LOG_REQUIRED);
+    let place = |path: &Path| {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some((dir.canonicalize().ok()?, path.file_name()?.to_owned()))
+    };
+    if marker.exists() && place(named) != place(&own) {
+        return Err(AuditError::AnotherLog { path: marker });
+    }
+    Ok(named.to_path_buf())
+}
+
+/// Whether a reference names nothing.
+#[must_use]
+pub fn is_blank(case: &str) -> bool {
+    !case.chars().any(char::is_alphanumeric)
+}
 
 /// Records a question; when this returns, it is on disk.
 pub fn record(path: &Path, question: &Question) -> Result<(), AuditError> {
@@ -86,13 +111,13 @@ pub fn record(path: &Path, question: &Question) -> Result<(), AuditError> {
     if let Some(dir) = dir {
         durable::make_dir(dir).map_err(failed("created"))?;
         let marker = dir.join(CASE_REQUIRED);
-        if question.case.is_none() && marker.exists() {
+        if question.case.as_deref().is_none_or(is_blank) && marker.exists() {
             return Err(AuditError::NoCase { path: marker });
         }
     }
     let mut options = OpenOptions::new();
-    let mut file =
-        options.read(true).append(true).create(true).mode(0o640).open(path).map_err(failed("opened for writing"))?;
+    let file = options.read(true).append(true).create(true).mode(0o640).custom_flags(durable::NO_LINK).open(path);
+    let mut file = file.map_err(failed("opened for writing"))?;
     // Others wait: each line names the hash of the one before.
     flock(&file, FlockOperation::LockExclusive).map_err(|error| failed("locked")(error.into()))?;
     let metadata = file.metadata().map_err(failed("read"))?;
@@ -361,5 +386,33 @@ mod tests {
         std::fs::write(path.with_file_name(CASE_REQUIRED), "").unwrap();
         assert!(matches!(record(&path, &question(1)), Err(AuditError::NoCase { .. })));
         record(&path, &question(2)).unwrap();
+        for blank in ["", " ", "\t", "-", "…"] {
+            let question = Question { case: Some(blank.into()), ..question(2) };
+            assert!(matches!(record(&path, &question), Err(AuditError::NoCase { .. })), "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn an_archive_that_demands_its_own_log_is_not_asked_by_way_of_another() {
+        let (dir, own) = written(1);
+        let elsewhere = dir.path().join("elsewhere.jsonl");
+        assert_eq!(log_for(dir.path(), Some(&elsewhere)).unwrap(), elsewhere);
+        assert_eq!(log_for(dir.path(), None).unwrap(), own);
+        std::fs::write(own.with_file_name(OWN_LOG_REQUIRED), "").unwrap();
+        assert!(matches!(log_for(dir.path(), Some(&elsewhere)), Err(AuditError::AnotherLog { .. })));
+        assert!(matches!(log_for(dir.path(), Some(Path::new("log"))), Err(AuditError::AnotherLog { .. })));
+        assert_eq!(log_for(dir.path(), None).unwrap(), own);
+        let same = dir.path().join("audit/../audit/queries.jsonl");
+        assert_eq!(log_for(dir.path(), Some(&same)).unwrap(), same, "the same file by another path");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_log_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, aim) = (dir.path().join("log"), dir.path().join("aim"));
+        std::fs::write(&aim, "").unwrap();
+        std::os::unix::fs::symlink(&aim, &link).unwrap();
+        assert!(record(&link, &question(1)).is_err());
+        assert_eq!(std::fs::read(&aim).unwrap(), b"");
     }
 }

@@ -12,8 +12,9 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 
+use crate::keys::KeyError;
 pub use frame::PAYLOAD_MAX;
-pub use keys::{JournalKeys, damaged_name};
+pub use keys::{JournalKeys, damaged_name, wrapped_key_path};
 pub use reader::{Damage, Replayed, Tail, replay, replay_what_is_left};
 pub use writer::{JournalWriter, flush};
 
@@ -30,4 +31,6 @@ pub enum JournalError {
     Condemned { path: PathBuf },
     #[error("an entry of {bytes} bytes is larger than a frame may be ({})", PAYLOAD_MAX)]
     TooLarge { bytes: usize },
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }

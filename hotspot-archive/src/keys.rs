@@ -4,6 +4,8 @@
 //! public keys only and forgets a data key once its files are written. Keys are wiped from memory when they are dropped, and
 //! neither `Debug` nor an error ever shows one. The format is in `docs/formats/encryption.md`.
 
+mod identity_file;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
@@ -17,6 +19,8 @@ use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+pub use identity_file::{Ask, written as identity_file};
 
 use crate::index::KnownChains;
 use crate::layout::Class;
@@ -47,6 +51,12 @@ pub enum KeyError {
     NoIdentityInFile { path: PathBuf },
     #[error("{} can be read by others; `chmod 600` it", path.display())]
     IdentityIsOpen { path: PathBuf },
+    #[error("{} has a passphrase, and none was given: {source}", path.display())]
+    NoPassphrase { path: PathBuf, source: io::Error },
+    #[error("the passphrase does not open {}", path.display())]
+    WrongPassphrase { path: PathBuf },
+    #[error("{} is not an identity under a passphrase: {why}", path.display())]
+    BadIdentityFile { path: PathBuf, why: String },
     #[error("{} is encrypted; give the identity of one of its recipients with --identity FILE", path.display())]
     NoIdentity { path: PathBuf },
     #[error("{} is not wrapped for any identity given", path.display())]
@@ -255,24 +265,11 @@ impl Keyring {
         Self { identities, ..Self::default() }
     }
 
-    /// Reads identity files: lines that begin with `AGE-SECRET-KEY-1`, beside empty ones and comments.
-    pub fn read(paths: &[PathBuf]) -> Result<Self, KeyError> {
-        use std::os::unix::fs::MetadataExt;
-        let mut identities = Vec::new();
-        for path in paths {
-            let failed = |source| KeyError::Io { operation: "read", path: path.clone(), source };
-            let metadata = fs::metadata(path).map_err(failed)?;
-            if metadata.is_file() && metadata.mode() & 0o077 != 0 {
-                return Err(KeyError::IdentityIsOpen { path: path.clone() });
-            }
-            let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
-            let before = identities.len();
-            identities.extend(text.lines().filter_map(|line| line.trim().parse().ok().map(Identity)));
-            if identities.len() == before {
-                return Err(KeyError::NoIdentityInFile { path: path.clone() });
-            }
-        }
-        Ok(Self::of(identities))
+    /// Reads identity files: lines that begin with `AGE-SECRET-KEY-1`, beside empty ones and comments. Those that have a passphrase
+    /// are asked for.
+    pub fn read(paths: &[PathBuf], ask: &mut Ask<'_>) -> Result<Self, KeyError> {
+        let files = paths.iter().map(|path| identity_file::read(path, ask)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::of(files.into_iter().flatten().collect()))
     }
 
     #[must_use]
@@ -316,6 +313,14 @@ impl Keyring {
         }
         remembered.insert(segment.to_path_buf(), key.clone());
         Ok(key)
+    }
+
+    /// The key of a file other than a segment, wrapped in a file beside it.
+    pub(crate) fn data_key_in(&self, file: &Path, wrapped: &Path) -> Result<DataKey, KeyError> {
+        if self.is_empty() {
+            return Err(KeyError::NoIdentity { path: file.to_path_buf() });
+        }
+        self.unwrap(wrapped)
     }
 
     /// Unwraps the key a sidecar holds.

@@ -12,6 +12,7 @@ use hotspot_archive::entry::{
     DeviceBatch, Entry, GenerationDone, GenerationPart, InterfaceName, JournalHeader, RingBatch,
 };
 use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter, Replayed, Tail, replay, replay_what_is_left};
+use hotspot_archive::keys::{Identity, Recipients};
 use hotspot_common::FlowKey;
 use hotspot_core::MacAddr;
 use hotspot_core::device::DeviceTable;
@@ -128,11 +129,15 @@ struct Sample {
     commit_ends: Vec<usize>,
 }
 
+fn recipients(encrypts: bool) -> Option<Recipients> {
+    encrypts.then(|| Recipients::parse(&[Identity::generate().recipient()], true).unwrap())
+}
+
 fn sample(encrypts: bool) -> Sample {
     // In memory where that is possible: each cut is flushed.
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-    let (path, keys) = (dir.path().join("1.journal"), JournalKeys::new(dir.path().join("keys"), encrypts));
+    let (path, keys) = (dir.path().join("1.journal"), JournalKeys::new(dir.path().join("keys"), recipients(encrypts)));
     let mut writer = JournalWriter::create(&path, &header(), &keys).unwrap();
     let (mut entries, mut commit_ends) = (vec![Entry::Header(header())], vec![usize::try_from(writer.len()).unwrap()]);
     for commit in commits() {

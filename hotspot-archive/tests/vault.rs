@@ -123,7 +123,7 @@ fn data_dir(dir: &Path, recipients: Option<&Recipients>) -> Manifest {
     let sessions: Vec<_> = (0..FLOWS).map(session).collect();
     let coverage = [CoverageRecord { interface: "lan".into(), generation: 1, ..CoverageRecord::default() }];
     seal(&mut manifest, 1, &flows, &sessions, &coverage);
-    let keys = JournalKeys::new(dir.join("keys/journal"), recipients.is_some());
+    let keys = JournalKeys::new(dir.join("keys/journal"), recipients.cloned());
     let header = JournalHeader {
         sequence: 2,
         site: "s".into(),

@@ -45,6 +45,9 @@ where; AWS_ALLOW_HTTP=true allows a server without TLS. docs/scale.md has the re
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = TIMES)]
 pub(crate) struct Arguments {
+    /// Read the passphrases of identity files from this open descriptor, a line for each, instead of asking on the terminal
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub(crate) passphrase_fd: Option<u32>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -163,6 +166,9 @@ pub(crate) enum KeysCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct NewArguments {
+    /// Encrypt the file under a passphrase, as `age -p` does; it is asked for wherever the file is used
+    #[arg(long)]
+    pub(crate) passphrase: bool,
     /// The file to make; keep it, and a copy, away from the gateways
     pub(crate) file: PathBuf,
 }
@@ -185,6 +191,8 @@ pub(crate) struct AddArguments {
     /// Public key to add. May be given several times
     #[arg(long = "recipient", value_name = "age1…", required = true)]
     pub(crate) recipients: Vec<String>,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -194,6 +202,8 @@ pub(crate) struct UnwrapArguments {
     pub(crate) identity: Vec<PathBuf>,
     /// A segment (.parquet), with its sidecar (.parquet.age) beside it
     pub(crate) segment: PathBuf,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -218,7 +228,7 @@ pub(crate) struct HoldArguments {
     /// Names the hold; not encrypted (letters, digits, '-', '_', '.')
     #[arg(long)]
     pub(crate) case: String,
-    /// Audit log to write the filter to, instead of audit/queries.jsonl in the archive
+    /// Audit log to write to, instead of audit/queries.jsonl in the archive
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
     /// A segment to hold, GATEWAY:SEQUENCE. May be given several times
@@ -250,6 +260,9 @@ pub(crate) struct LiftArguments {
     pub(crate) archive: PathBuf,
     #[arg(long)]
     pub(crate) case: String,
+    /// Audit log to write to, instead of audit/queries.jsonl in the archive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -371,9 +384,12 @@ pub(crate) struct WhoArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DecodeArguments {
-    /// Segments (.parquet), journals or state files; of an encrypted journal, on its gateway
+    /// Segments (.parquet), journals or state files; of an encrypted journal, on its gateway, or with its wrapped key (.age) beside it
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Where the gateway's keys of open journals lie, if it was given --key-dir
+    #[arg(long, value_name = "DIR")]
+    pub(crate) key_dir: Option<PathBuf>,
     /// Identity that opens an encrypted archive, as `hotspot keys new` made it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Vec<PathBuf>,

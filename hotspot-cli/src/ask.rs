@@ -48,9 +48,13 @@ pub(crate) fn record(asking: &Asking, archive: &Path, command: &str, query: Quer
 
 /// Records a question to an archive that is named `of` and whose files are below `root`.
 pub(crate) fn record_at(asking: &Asking, of: &Path, root: &Path, command: &str, query: Query) -> Result<(), Failure> {
-    let default = audit::default_path(root);
-    let path = asking.audit.as_deref().unwrap_or(&default);
-    let marker = default.with_file_name(audit::CASE_REQUIRED);
+    if asking.case.as_deref().is_some_and(audit::is_blank) {
+        return Err(Failure::Refused(
+            "--case names nothing: give the reference of the request, or leave --case away where the archive asks for none".to_owned(),
+        ));
+    }
+    let path = audit::log_for(root, asking.audit.as_deref()).map_err(|error| Failure::Refused(error.to_string()))?;
+    let marker = audit::default_path(root).with_file_name(audit::CASE_REQUIRED);
     if asking.case.is_none() && marker.exists() {
         return Err(Failure::Refused(audit::AuditError::NoCase { path: marker }.to_string()));
     }
@@ -65,7 +69,22 @@ pub(crate) fn record_at(asking: &Asking, of: &Path, root: &Path, command: &str, 
         query: query.0,
         software: concat!("hotspot ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    audit::record(path, &question).map_err(|error| Failure::Refused(error.to_string()))
+    audit::record(&path, &question).map_err(|error| Failure::Refused(error.to_string()))
+}
+
+/// Records that a file is read: in the log that was named, or in that of the archive the file belongs to. A file that lies
+/// somewhere else alone belongs to none.
+pub(crate) fn record_file(asking: &Asking, file: &Path, command: &str) -> Result<(), Failure> {
+    let path = std::path::absolute(file)?;
+    let mut parents = path.ancestors().skip(1).take(5);
+    let archive = parents.find_map(|dir| {
+        let candidates = [dir.to_path_buf(), dir.join("archive")];
+        candidates.into_iter().find(|candidate| candidate.join("manifest").is_dir())
+    });
+    if archive.is_none() && asking.audit.is_none() {
+        return Ok(());
+    }
+    record(asking, archive.as_deref().unwrap_or(&path), command, Query::default().with("file", path.display()))
 }
 
 fn requester() -> Requester {

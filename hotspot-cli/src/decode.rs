@@ -6,14 +6,13 @@ use std::path::Path;
 
 use hotspot_archive::entry::Entry;
 use hotspot_archive::journal::{JournalError, JournalKeys, Tail, replay};
-use hotspot_archive::keys::Keyring;
+use hotspot_archive::keys::{KeyError, Keyring};
 use hotspot_archive::segment::{Origin, Records, SegmentReader};
 use hotspot_core::fact::FlowDelta;
 use hotspot_core::text::shown;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::DecodeArguments;
-use crate::ask::Query;
 use crate::columns::Columns;
 use crate::find::keyring;
 use crate::output::{cell, json_line, say, stdout};
@@ -57,7 +56,7 @@ fn one(arguments: &DecodeArguments, path: &Path) -> Result<Outcome, Failure> {
     let outcome = if [b"PAR1", b"PARE"].iter().any(|kind| magic[..len].starts_with(*kind)) {
         segment(path, &keyring(&arguments.identity)?, &mut printer)
     } else if magic[..len].starts_with(b"HSJOURNL") {
-        journal(path, &mut printer)
+        journal(arguments, path, &mut printer)
     } else {
         return Err(Failure::Damaged(format!("{} is neither a segment nor a journal", path.display())));
     }?;
@@ -65,28 +64,12 @@ fn one(arguments: &DecodeArguments, path: &Path) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// Records that a file is shown: in the log that was named, or in that of the archive the file belongs to. A file that lies
-/// somewhere else alone belongs to none.
+/// Records that a file is shown. What is not there is not shown; that is said when it is its turn.
 fn audit(arguments: &DecodeArguments, path: &Path) -> Result<(), Failure> {
-    // What is not there is not shown; that is said when it is its turn.
     if File::open(path).is_err() {
         return Ok(());
     }
-    let path = std::path::absolute(path)?;
-    let mut parents = path.ancestors().skip(1).take(5);
-    let archive = parents.find_map(|dir| {
-        let candidates = [dir.to_path_buf(), dir.join("archive")];
-        candidates.into_iter().find(|candidate| candidate.join("manifest").is_dir())
-    });
-    if archive.is_none() && arguments.asking.audit.is_none() {
-        return Ok(());
-    }
-    ask::record(
-        &arguments.asking,
-        archive.as_deref().unwrap_or(&path),
-        "decode",
-        Query::default().with("file", path.display()),
-    )
+    ask::record_file(&arguments.asking, path, "decode")
 }
 
 struct Printer<W> {
@@ -142,9 +125,10 @@ fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl W
     }
 }
 
-fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
+fn journal(arguments: &DecodeArguments, path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
     let mut failed = None;
-    let keys = JournalKeys::new(journal_keys(path), false);
+    let key_dir = arguments.key_dir.clone().unwrap_or_else(|| journal_keys(path));
+    let keys = JournalKeys::new(key_dir, None).with_keyring(keyring(&arguments.identity)?);
     let replayed = replay(path, &keys, |entry| {
         if failed.is_none() {
             failed = print_entry(entry, printer).err();
@@ -156,10 +140,12 @@ fn journal(path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Fa
     printer.to.flush()?;
     let replayed = replayed.map_err(|error| match &error {
         JournalError::Io { source, .. } => Failure::Damaged(format!("{error}: {source}")),
+        JournalError::Key(KeyError::NoIdentity { .. } | KeyError::NotForUs { .. }) => Failure::Usage(error.to_string()),
         JournalError::NotAJournal { .. }
         | JournalError::NoKey { .. }
         | JournalError::Condemned { .. }
-        | JournalError::TooLarge { .. } => Failure::Damaged(error.to_string()),
+        | JournalError::TooLarge { .. }
+        | JournalError::Key(_) => Failure::Damaged(error.to_string()),
     })?;
     for damage in &replayed.damage {
         say(format!("{}: damaged from byte {} to {}", path.display(), damage.from, damage.to));

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hotspot_archive::filter::{self, Filter};
-use hotspot_archive::keys::Keyring;
-use hotspot_archive::place;
+use hotspot_archive::keys::{KeyError, Keyring};
 use hotspot_archive::search::{Archive, By, Hit, Interval, Seen};
 use hotspot_archive::segment::{FlowFile, SegmentError};
+use hotspot_archive::{place, private};
 use hotspot_core::record::FlowRecord;
 
 use crate::arguments::{FindArguments, Sort, Trusting};
@@ -18,7 +18,7 @@ use crate::remote::View;
 use crate::store::is_url;
 use crate::time::{Zone, now_ns, utc};
 use crate::trust::pins;
-use crate::{Failure, Outcome, ask, columns, totals};
+use crate::{Failure, Outcome, ask, columns, passphrase, totals};
 
 /// Rows of a table that are laid out together.
 const TABLE_ROWS: usize = 1000;
@@ -260,9 +260,22 @@ pub(crate) fn open(
     opened.map_err(|error| Failure::Damaged(error.to_string()))
 }
 
+/// Before keys are in memory. An ordinary user may lock too little of it, which docs/formats/encryption.md says.
+pub(crate) fn close_process() -> Result<(), Failure> {
+    let _ = private::lock_memory();
+    private::forbid_dumps()
+        .map_err(|error| Failure::Refused(format!("keys in memory cannot be kept out of core dumps: {error}")))
+}
+
 /// What opens an encrypted archive.
 pub(crate) fn keyring(identities: &[PathBuf]) -> Result<Keyring, Failure> {
-    Keyring::read(identities).map_err(|error| Failure::Usage(error.to_string()))
+    if !identities.is_empty() {
+        close_process()?;
+    }
+    Keyring::read(identities, &mut passphrase::ask).map_err(|error| {
+        let is_refused = matches!(error, KeyError::WrongPassphrase { .. } | KeyError::NoPassphrase { .. });
+        if is_refused { Failure::Refused(error.to_string()) } else { Failure::Usage(error.to_string()) }
+    })
 }
 
 fn interval(arguments: &FindArguments, zone: &Zone) -> Result<Interval, Failure> {

@@ -10,17 +10,21 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use hotspot_archive::chain::Pins;
-use hotspot_archive::keys::{Identity, KeyError, Keyring, Recipients, added_sidecar_path, recipient_id, sidecar_path};
+use hotspot_archive::keys::{
+    Identity, KeyError, Keyring, Recipients, added_sidecar_path, identity_file, recipient_id, sidecar_path,
+};
 use hotspot_archive::manifest::FileEntry;
 use hotspot_archive::moved::Moved;
 use hotspot_archive::pieces::{ReadChain, ReadChains, read_chains};
 
 use crate::arguments::{AddArguments, KeysCommand, NewArguments, ShowArguments, UnwrapArguments};
-use crate::find::keyring;
+use crate::ask::Query;
+use crate::find::{close_process, keyring};
 use crate::output::{line, stdout};
+use crate::passphrase;
 use crate::remote::here;
 use crate::time::now_ns;
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, ask};
 
 pub(crate) fn run(command: &KeysCommand) -> Result<Outcome, Failure> {
     match command {
@@ -35,12 +39,14 @@ pub(crate) fn run(command: &KeysCommand) -> Result<Outcome, Failure> {
 fn new(arguments: &NewArguments) -> Result<Outcome, Failure> {
     let path = &arguments.file;
     let failed = |error: std::io::Error| Failure::Usage(format!("{} cannot be made: {error}", path.display()));
+    close_process()?;
+    let passphrase = arguments.passphrase.then(|| passphrase::ask_for_new(path)).transpose().map_err(failed)?;
     let identity = Identity::generate();
     let recipient = identity.recipient();
+    let content = identity_file(&identity, passphrase.as_ref().map(|passphrase| passphrase.as_str()));
+    let content = content.map_err(|error| Failure::Usage(error.to_string()))?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "# public key: {recipient}").map_err(failed)?;
-    file.write_all(identity.expose().as_bytes()).map_err(failed)?;
-    writeln!(file).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(&content).and_then(|()| file.sync_all()).map_err(failed)?;
     let mut to = stdout();
     writeln!(to, "{recipient}")?;
     to.flush()?;
@@ -109,6 +115,9 @@ fn add(arguments: &AddArguments, exactly: bool) -> Result<Outcome, Failure> {
     let mut done = 0u64;
     let mut failures = Vec::new();
     let segments = segments(&arguments.archive)?;
+    let command = if exactly { "keys rewrap" } else { "keys add" };
+    let named = recipients.names().collect::<Vec<_>>().join(" ");
+    ask::record(&arguments.asking, &arguments.archive, command, Query::default().with("recipients", named))?;
     for (place, count) in &segments.moved {
         failures.push(format!("{count} segments that were moved to {place}: bring them back first"));
     }
@@ -157,7 +166,18 @@ fn note_recipients(archive: &Path, recipients: &Recipients) -> Result<(), Failur
     let failed = |error: std::io::Error| Failure::Damaged(format!("{} cannot be written: {error}", dir.display()));
     fs::create_dir_all(&dir).map_err(failed)?;
     for name in recipients.names() {
-        fs::write(dir.join(recipient_id(&name)), format!("{name}\n")).map_err(failed)?;
+        let (path, text) = (dir.join(recipient_id(&name)), format!("{name}\n"));
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+        if is_file && fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            continue;
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+        // O_EXCL follows no link.
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
     }
     Ok(())
 }
@@ -206,6 +226,7 @@ fn unwrap(arguments: &UnwrapArguments) -> Result<Outcome, Failure> {
         return Err(Failure::Usage(format!("{} is not there", arguments.segment.display())));
     }
     let key = keyring.data_key(&arguments.segment).map_err(failed)?;
+    ask::record_file(&arguments.asking, &arguments.segment, "keys unwrap")?;
     let mut to = stdout();
     for byte in key.expose() {
         write!(to, "{byte:02x}")?;

@@ -15,6 +15,7 @@ mod kept;
 mod keys;
 mod nat_map;
 mod output;
+mod passphrase;
 mod progress;
 mod remote;
 mod retention;
@@ -68,7 +69,15 @@ impl From<std::io::Error> for Failure {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    hotspot_archive::private::mask_files();
+    let arguments = Arguments::parse();
+    if let Some(descriptor) = arguments.passphrase_fd
+        && let Err(error) = passphrase::read_from(descriptor)
+    {
+        eprintln!("hotspot: --passphrase-fd {descriptor}: {error}");
+        return ExitCode::from(2);
+    }
+    let outcome = match arguments.command {
         Command::Find(arguments) => find::run(&arguments),
         Command::Who(arguments) => who::run(&arguments),
         Command::Decode(arguments) => decode::run(&arguments),

@@ -1,6 +1,7 @@
 //! `hotspot hold` and `hotspot expire`: what must stay, and what would go.
 
 use std::io::Write;
+use std::path::Path;
 
 use hotspot_archive::chain::{Pins, Record};
 use hotspot_archive::filter;
@@ -9,6 +10,7 @@ use hotspot_archive::retention::{self, Hold, Moment};
 use hotspot_archive::search::Interval;
 
 use crate::arguments::{Asking, ExpireArguments, HoldArguments, HoldCommand};
+use crate::ask::Query;
 use crate::find::{self, open};
 use crate::output::{Table, line, stdout};
 use crate::progress::ProgressLine;
@@ -41,6 +43,8 @@ pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
             }
         }
         HoldCommand::Lift(arguments) => {
+            let asking = asking_of(&arguments.case, arguments.audit.as_deref());
+            ask::record(&asking, here(&arguments.archive)?, "hold lift", Query::default())?;
             if !retention::lift_hold(here(&arguments.archive)?, &arguments.case).map_err(failed)? {
                 return Err(Failure::Usage(format!("nothing is held for {}", arguments.case)));
             }
@@ -65,10 +69,10 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
             text.rsplit_once(':').and_then(|(gateway, sequence)| Some((gateway.to_owned(), sequence.parse().ok()?)));
         segments.push(named.ok_or_else(|| Failure::Usage(format!("{text:?} is no segment; write GATEWAY:SEQUENCE")))?);
     }
+    let asking = asking_of(&arguments.case, arguments.audit.as_deref());
     if segments.is_empty() {
         let filter = filter::parse(&arguments.filter.join(" ")).map_err(|error| Failure::Usage(error.to_string()))?;
         let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &filter)?;
-        let asking = Asking { case: Some(arguments.case.clone()), audit: arguments.audit.clone() };
         ask::record(&asking, &arguments.archive, "hold", find::query_of(interval, &filter))?;
         let progress = ProgressLine::new();
         let seen = archive.search(
@@ -91,8 +95,16 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
                 seen.damage.join("; ")
             )));
         }
+    } else {
+        let named = Query::default().with("segments", arguments.segments.join(" "));
+        ask::record(&asking, &arguments.archive, "hold", named)?;
     }
     Ok(Hold::new(&arguments.case, now_ns(), segments))
+}
+
+/// A hold is placed and lifted for its case.
+fn asking_of(case: &str, audit: Option<&Path>) -> Asking {
+    Asking { case: Some(case.to_owned()), audit: audit.map(Path::to_path_buf) }
 }
 
 pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {

@@ -28,7 +28,8 @@ const PYTHON: [(&str, &str); 5] = [
 ];
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 34] = [
+const PROGRAMS: [(&str, &str); 35] = [
+    ("age", "age"),
     ("base64", "coreutils"),
     ("bpftool", "bpftool"),
     ("busybox", "busybox"),

@@ -118,7 +118,7 @@ fn begin(root: &Path, secrets: &Secrets, boot: u64) -> Result<(Running, Vec<u64>
     let text = |error: &dyn std::error::Error| hotspot_agent::sealer::chain(error);
     let data = DataDir(root.to_path_buf());
     data.create().map_err(|error| text(&error))?;
-    let keys = JournalKeys::new(data.journal_keys(), secrets.recipients.is_some());
+    let keys = JournalKeys::new(data.journal_keys(), secrets.recipients.clone());
     keys.forget_orphans(&[data.journals(), data.states()]).map_err(|error| text(&error))?;
     let key = GatewayKey::open(&data.signing_key()).map_err(|error| text(&error))?;
     let manifest = Manifest::open(&data.archive(), "g", key).map_err(|error| text(&error))?;
@@ -295,7 +295,7 @@ impl Asked {
         } else {
             0
         };
-        let keys = JournalKeys::new(data.journal_keys(), false);
+        let keys = JournalKeys::new(data.journal_keys(), None);
         for sequence in data.list_journals().unwrap().into_iter().filter(|sequence| *sequence > sealed) {
             let mut is_closed = false;
             replay_what_is_left(&data.journal(sequence), &keys, |entry| {

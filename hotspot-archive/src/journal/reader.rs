@@ -159,6 +159,7 @@ mod tests {
     use super::*;
     use crate::entry::{GenerationPart, JournalHeader, RingBatch};
     use crate::journal::JournalWriter;
+    use crate::keys::{Identity, Recipients};
 
     fn header() -> JournalHeader {
         JournalHeader {
@@ -378,8 +379,13 @@ mod tests {
         assert_eq!(read(writer.path()).0, [Entry::Header(header()), sample(1)]);
     }
 
+    fn recipients() -> Recipients {
+        let texts = [Identity::generate().recipient(), Identity::generate().recipient()];
+        Recipients::parse(&texts, false).unwrap()
+    }
+
     fn encrypted_journal(dir: &Path, entries: u64) -> (std::path::PathBuf, JournalKeys, Vec<Entry>) {
-        let (path, keys) = (dir.join("1.journal"), JournalKeys::new(dir.join("keys"), true));
+        let (path, keys) = (dir.join("1.journal"), JournalKeys::new(dir.join("keys"), Some(recipients())));
         let mut writer = JournalWriter::create(&path, &header(), &keys).unwrap();
         let mut all = vec![Entry::Header(header())];
         for number in 0..entries {

@@ -68,7 +68,7 @@ impl JournalWriter {
         let key = keys.create(path)?;
         let version = if key.is_some() { frame::VERSION_ENCRYPTED } else { frame::VERSION_PLAIN };
         let failed = |source| JournalError::Io { operation: "created", path: path.to_path_buf(), source };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map_err(failed)?;
+        let file = durable::create_anew(path, 0o600).map_err(failed)?;
         let mut writer = Self {
             file,
             path: path.to_path_buf(),

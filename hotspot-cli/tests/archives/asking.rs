@@ -193,9 +193,9 @@ fn a_hold_by_filter_is_audited_and_names_what_matches() {
     let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!((&line["command"], &line["case"]), (&"hold".into(), &"C-17".into()));
     assert_eq!(hold(&["--audit", "/dev/full", "user 0900000007"]).status.code(), Some(4));
-    // Segments by their numbers are no question.
+    // Whoever holds segments by their numbers says for which case, too.
     assert_eq!(hold(&["--segment", "gw:5"]).status.code(), Some(0));
-    assert_eq!(venue.audited(), 1);
+    assert_eq!(venue.audited(), 2);
 }
 
 /// Searches within so much address space, which is more than memory in use.

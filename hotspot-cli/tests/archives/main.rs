@@ -4,8 +4,10 @@
 
 mod asking;
 mod attacks;
+mod audit;
 mod fleet;
 mod outside;
+mod keys;
 mod s3;
 mod shipping;
 mod stamps;
