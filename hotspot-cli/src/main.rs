@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     if let Some(descriptor) = arguments.passphrase_fd
         && let Err(error) = passphrase::read_from(descriptor)
     {
-        eprintln!("hotspot: --passphrase-fd {descriptor}: {error}");
+        output::say(format!("--passphrase-fd {descriptor}: {error}"));
         return ExitCode::from(2);
     }
     let outcome = match arguments.command {
