@@ -3,6 +3,7 @@
 //! Makes what it reads durable before anything is concluded from it: an agent that was killed may have left frames that are read and
 //! yet not on disk. Damage costs what it covers and nothing else; it never keeps an agent from recording.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -10,10 +11,22 @@ use hotspot_archive::entry::{Entry, JournalHeader};
 use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter, flush, replay_what_is_left};
 use hotspot_archive::layout::DataDir;
 use hotspot_common::control::Control;
+use hotspot_core::WallNs;
+use hotspot_core::fact::{IdentitySource, SessionFact};
 use tracing::{info, warn};
 
 use crate::capture::{Evictions, note_eviction};
 use crate::sealer::put_away;
+
+/// Notes the NAS of a report, and that it is known since then.
+pub(crate) fn note_nas(known: &mut HashMap<String, WallNs>, fact: &SessionFact) {
+    let Some(nas) = fact.nas.as_ref().filter(|_| fact.source == IdentitySource::Radius) else { return };
+    if let Some(since_ns) = known.get_mut(nas) {
+        *since_ns = fact.received_ns.min(*since_ns);
+    } else {
+        known.insert(nas.clone(), fact.received_ns);
+    }
+}
 
 /// Why nothing can be concluded from the journals.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +48,8 @@ pub struct Found {
     pub evictions: Vec<Evictions>,
     pub drained: u64,
     pub last_ns: i64,
+    /// NAS that reported, and since when.
+    pub nas: HashMap<String, WallNs>,
     /// Of the boot in which the last of it was written.
     pub boot_id: String,
     /// Of the last journal, while that is not closed.
@@ -70,6 +85,7 @@ impl Found {
                     );
                 }
             }
+            Entry::Session(fact) => note_nas(&mut self.nas, fact),
             Entry::Devices(batch) if batch.capture == capture => self.notices = batch.end_position,
             Entry::Done(done) if done.capture == capture => {
                 self.drained = self.drained.max(done.generation);
@@ -86,7 +102,6 @@ impl Found {
             | Entry::Part(_)
             | Entry::Interface(_)
             | Entry::Gap(_)
-            | Entry::Session(_)
             | Entry::Nat(_)
             | Entry::NatWatch(_)
             | Entry::Devices(_)

@@ -1,5 +1,6 @@
 //! Starting, recovering, and ending: what `hotspot-agent run` does, in order.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter};
 use hotspot_archive::keys::{KeyError, Recipients};
 use hotspot_archive::layout::{DataDir, is_name};
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
+use hotspot_archive::state;
+use hotspot_core::WallNs;
 use hotspot_core::fact::{NatWatch, NatWatchFact};
 use hotspot_core::vendor::VendorTable;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +33,7 @@ use crate::journals::Journals;
 use crate::locks::{Lock, LockError};
 use crate::nat::{NatError, NatWatcher};
 use crate::recorder::{NotRecorded, Recorder};
-use crate::recovery::{Found, Left, RecoveryError};
+use crate::recovery::{Found, Left, RecoveryError, note_nas};
 use crate::sealer::Sealer;
 use crate::secrecy::{self, CredentialError};
 use crate::upkeep::Upkeep;
@@ -141,7 +144,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     if !rustix::process::geteuid().is_root() {
         return Err(RunError::NotRoot);
     }
-    let radius = RadiusSettings::of(arguments)?;
+    let mut radius = RadiusSettings::of(arguments)?;
     let recipients = recipients(arguments)?;
     let data = DataDir(arguments.data_dir.clone());
     data.create().map_err(|source| RunError::DataDir { path: data.0.clone(), source })?;
@@ -162,7 +165,10 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let vendors = vendors::load(arguments.vendor_table.as_deref())?;
     let capture = Capture::start(&settings(arguments))?;
-    let recovered = recover(arguments, &data, &keys, &manifest, &boot_id, capture)?;
+    let mut recovered = recover(arguments, &data, &keys, &manifest, &boot_id, capture)?;
+    if let Some(radius) = &mut radius {
+        radius.known = std::mem::take(&mut recovered.nas);
+    }
     runtime.block_on(serve(arguments, data, Sealing { keys, manifest, boot_id, vendors }, recovered, radius))
 }
 
@@ -204,6 +210,8 @@ struct Recovered {
     journal: JournalWriter,
     header: JournalHeader,
     closed: Vec<u64>,
+    /// NAS that are known, and since when.
+    nas: HashMap<String, WallNs>,
 }
 
 fn recover(
@@ -234,7 +242,17 @@ fn recover(
         clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: 0 }),
     };
     let (mut journal, header) = left.go_on(data, keys, boot_id, begin)?;
-    let Left { waiting, found, earlier, .. } = left;
+    let Left { waiting, mut found, earlier, .. } = left;
+    let mut nas = std::mem::take(&mut found.nas);
+    for sequence in data.list_states().unwrap_or_default() {
+        // A state that cannot be read is the sealer's to tell of.
+        let state = state::read(&data.state(sequence), keys).map_or_else(|_| Vec::new(), |state| state.entries);
+        for entry in &state {
+            if let Entry::Session(fact) = entry {
+                note_nas(&mut nas, fact);
+            }
+        }
+    }
     capture.interface_names().iter().try_for_each(|entry| journal.append(entry))?;
     if found.last_ns != 0 {
         note_absence(&mut journal, &capture, &found, arguments.no_nat)?;
@@ -251,7 +269,7 @@ fn recover(
         let Found { drained, positions, notices, evictions, last_ns, .. } = found;
         remains.read_remains(drained, &positions, notices, evictions, last_ns, |entry| keep(&mut journal, &entry))?;
     }
-    Ok(Recovered { capture, journal, header, closed: waiting })
+    Ok(Recovered { capture, journal, header, closed: waiting, nas })
 }
 
 /// Puts a generation on disk, of which this is the next that was read.

@@ -21,6 +21,7 @@ use hotspot_archive::state;
 use hotspot_core::WallNs;
 use hotspot_core::assembly::{Assembled, Assembly, Ending, Params, State};
 use hotspot_core::record::CoverageRecord;
+use hotspot_core::sessions::SESSIONS_PER_NAS_MAX;
 use hotspot_core::vendor::VendorTable;
 use tracing::{error, info, warn};
 
@@ -158,6 +159,13 @@ impl Sealer {
                 ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "sealed"
             );
+            if assembled.reports_left_out > 0 {
+                let (reports, sessions_max) = (assembled.reports_left_out, SESSIONS_PER_NAS_MAX);
+                warn!(
+                    sequence,
+                    reports, sessions_max, "a NAS reports too many sessions at once; reports of more were left out"
+                );
+            }
             if !journal.replayed.damage.is_empty() {
                 warn!(sequence, damage = ?journal.replayed.damage, "the journal was damaged; what was whole is sealed");
             }

@@ -188,9 +188,13 @@ pub(crate) fn users(flow: &FlowRecord) -> impl Iterator<Item = &str> {
     name.into_iter().flat_map(|name| names(name, flow.attribution.lists_claimants()))
 }
 
-/// The names in the column `user`.
+/// The names in the column `user`. Whom a NAS names twice, as `outer identity (chargeable identity)`, goes by either, and by both.
 pub(crate) fn names(column: &str, is_list: bool) -> impl Iterator<Item = &str> {
-    column.split(move |c| is_list && c == ',').map(move |part| if is_list { part.trim() } else { part })
+    let names = column.split(move |c| is_list && c == ',').map(move |part| if is_list { part.trim() } else { part });
+    names.flat_map(|name| {
+        let twice = name.strip_suffix(')').and_then(|name| name.split_once(" ("));
+        [Some(name), twice.map(|(outer, _)| outer), twice.map(|(_, chargeable)| chargeable)].into_iter().flatten()
+    })
 }
 
 /// Address and port by which the other side knew the client.

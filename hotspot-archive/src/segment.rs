@@ -422,6 +422,7 @@ pub(crate) mod tests {
         let device = DeviceRecord {
             client_mac: MacAddr([0, 0x1b, 0x21, 0, 0, 1]),
             random_mac: false,
+            many_addresses: Some(true),
             device_vendor: Some("Intel Corporate".into()),
             hostname: Some("tv\\xff".into()),
             vendor_class: None,

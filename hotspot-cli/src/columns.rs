@@ -128,6 +128,7 @@ pub(crate) fn of_device(origin: &Origin, device: &DeviceRecord) -> Columns {
     object([
         ("client_mac", json!(device.client_mac)),
         ("random_mac", json!(device.random_mac)),
+        ("many_addresses", json!(device.many_addresses)),
         ("device_vendor", json!(device.device_vendor)),
         ("hostname", json!(device.hostname)),
         ("vendor_class", json!(device.vendor_class)),

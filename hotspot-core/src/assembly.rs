@@ -65,6 +65,8 @@ pub struct Assembled {
     pub sessions: Vec<SessionRecord>,
     pub devices: Vec<DeviceRecord>,
     pub coverage: Vec<CoverageRecord>,
+    /// Reports of NAS with too many sessions, which are not in these.
+    pub reports_left_out: u64,
     pub state: State,
 }
 
@@ -269,11 +271,12 @@ impl Assembly {
         let records = SessionTable::records(&sessions, began_ns, ended_ns, received_ns);
         let vendor = |mac| vendors.of(mac).map(str::to_owned);
         let devices = state.devices.records(began_ns, |mac| devices_heard.contains(&mac), vendor);
+        let reports_left_out = state.sessions.left_out();
         state.devices.forget(&params.devices, ended_ns);
         state.sessions.forget(&sessions, &params.sessions, ended_ns);
         state.nat.forget(ended_ns - nat::KEEP_NS);
         state.open_flows = carried;
-        Assembled { flows: Vec::new(), sessions: records, devices, coverage, state }
+        Assembled { flows: Vec::new(), sessions: records, devices, coverage, reports_left_out, state }
     }
 }
 

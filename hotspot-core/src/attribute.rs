@@ -3,11 +3,17 @@
 //! The moment that counts is the first packet of the row. Rules, first match wins:
 //!
 //! 1. Sessions that name the device and cover the moment. One user: `authenticated` where a session names the address too, or the
-//!    device showed that it is its own; else `mac_only`.
+//!    device showed that it is its own; else `mac_only`. Where one of them names the address, those that name other addresses of its
+//!    family are somebody else's: behind a repeater several people have one device address. A session that was silent since another
+//!    took its device claims the addresses it named, and no others.
 //! 2. Sessions that name the address, and no device at all: `ip_only`.
 //! 3. No session covers the moment, but one that names the device began while the flow lasted or within
 //!    [`LOGIN_WINDOW_NS`] after its first packet: `before_login`, by the first that did.
 //! 4. Otherwise `unknown`. A session of another device that names the address is not enough: it would name the wrong person.
+//!
+//! A device that showed several IPv4 addresses at a time is a router or a repeater. Sessions that name other addresses say nothing of
+//! one that nobody named: such flows are `ambiguous`, also where there is one such session, or `before_login` of a session that names
+//! just this pair.
 //!
 //! Whoever else claims the flow makes it `ambiguous`, and all are listed: another user's session of this device; one that names the
 //! address and no device; where no session of this device names the address, and no server gave it the address, one of another device
@@ -18,11 +24,12 @@
 //! users of both are listed: an address was forged, or given twice. A lease, and a session of this device that names the address, are
 //! worth more than what a device says. Two devices of one user are no contradiction.
 //!
-//! Sessions that name a person count before those that name only a device (no user, or the device's own address for one, as access
-//! points report them that know devices by address): by all rules the first are asked, and only then the second.
+//! Sessions that name a person count before those that name only a device (no user, or a device's address for one, as access points
+//! report them that know devices by address): by all rules the first are asked, and only then the second.
 
 mod evidence;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -30,12 +37,15 @@ use std::sync::Arc;
 
 use self::evidence::{Evidence, Worth};
 use crate::device::{DeviceTable, LEARNT_LATE_NS};
+use crate::person::Person;
 use crate::record::{Attribution, Identity};
 use crate::sessions::{Claims, Session, Span};
 use crate::{MacAddr, WallNs};
 
 /// How long after a flow's first packet a login still says who it was.
 pub const LOGIN_WINDOW_NS: WallNs = 600 * 1_000_000_000;
+/// Claimants that are listed; a device that thousands claim is nobody's.
+pub const CLAIMANTS_MAX: usize = 64;
 
 /// What makes a session a claimant, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,7 +184,8 @@ impl<'a> Attributor<'a> {
     fn find(&mut self, seen: &Seen) -> (Attribution, Option<Arc<Identity>>, WallNs) {
         for persons_only in [true, false] {
             if let Some(sure) = self.collect(seen, persons_only) {
-                let is_there = persons_only && sure.attribution != Attribution::BeforeLogin;
+                let is_there =
+                    persons_only && !matches!(sure.attribution, Attribution::BeforeLogin | Attribution::Ambiguous);
                 let (attribution, identity) = self.decide(seen, sure);
                 return (attribution, identity, if is_there { LEARNT_LATE_NS } else { LOGIN_WINDOW_NS });
             }
@@ -213,13 +224,16 @@ impl<'a> Attributor<'a> {
         claimants.clear();
         let counts = |span: &&Span| !persons_only || span.names_person;
         let of_device = claims.spans(&client.of_device);
-        let mut is_named = false;
-        for span in of_device.iter().filter(counts) {
-            if span.covers(seen.start_ns) {
-                claimants.push(Claim { ground: Ground::Device, span: *span });
-                is_named |= claims.session(span).holds(seen.ip, seen.start_ns);
-            }
-        }
+        let there = || of_device.iter().filter(counts).filter(|span| span.covers(seen.start_ns));
+        let is_named = there().any(|span| claims.session(span).holds(seen.ip, seen.start_ns));
+        let is_elsewhere = |span: &Span| claims.session(span).is_elsewhere(seen.ip, seen.start_ns.max(span.from_ns));
+        let is_others = |span: &Span| is_named && is_elsewhere(span);
+        let speaks = |span: &Span| {
+            let session = claims.session(span);
+            session.is_alone(seen.start_ns) || session.holds(seen.ip, seen.start_ns) || evidence.is_shared(seen.mac)
+        };
+        let device = there().filter(|span| !is_others(span) && speaks(span));
+        claimants.extend(device.map(|span| Claim { ground: Ground::Device, span: *span }));
         let has_device = !claimants.is_empty();
         let anonymous = claims.anonymous_of_ip(seen.ip).filter(counts);
         claimants.extend(
@@ -228,11 +242,18 @@ impl<'a> Attributor<'a> {
                 .map(|span| Claim { ground: Ground::Address, span: *span }),
         );
         if claimants.is_empty() {
-            let attribution = Self::before_login(of_device, claimants, seen, persons_only)?;
+            let is_shared = seen.ip.is_ipv4() && evidence.is_shared(seen.mac);
+            let attribution = Self::before_login(claims, of_device, claimants, seen, (persons_only, is_shared))?;
             return Some(Sure { attribution, contested: Contested::No });
         }
+        // Only sessions with other addresses, on a device that has several.
+        let is_anybodys = has_device
+            && !is_named
+            && seen.ip.is_ipv4()
+            && claimants.iter().all(|claim| is_elsewhere(&claim.span))
+            && evidence.is_shared(seen.mac);
         let anonymous = claims.anonymous_of_ip(seen.ip).filter(counts);
-        let later = of_device.iter().filter(counts).chain(anonymous);
+        let later = of_device.iter().filter(counts).filter(|span| !is_others(span)).chain(anonymous);
         claimants.extend(
             later
                 .filter(|span| span.begins_within(seen.start_ns, seen.end_ns))
@@ -259,6 +280,9 @@ impl<'a> Attributor<'a> {
             is_shown &= claimants.len() == before;
         }
         let attribution = match (has_device, is_named || is_shown) {
+            _ if is_anybodys && contested == Contested::No => {
+                Self::only_login(claims, of_device, claimants, seen, persons_only)
+            }
             (true, true) => Attribution::Authenticated,
             (true, false) => Attribution::MacOnly,
             (false, _) => Attribution::IpOnly,
@@ -277,11 +301,16 @@ impl<'a> Attributor<'a> {
     ) -> Contested {
         let mut contested = Contested::No;
         for (mac, _) in evidence.others(seen).filter(|(_, worth)| Some(*worth) >= own) {
-            let of_device = claims.spans(&claims.of_mac(mac)).iter().filter(|span| !persons_only || span.names_person);
+            let range = claims.of_mac(mac);
+            let there = || {
+                let of_device = claims.spans(&range).iter().filter(|span| !persons_only || span.names_person);
+                of_device.filter(|span| span.covers(seen.start_ns))
+            };
+            let is_named = there().any(|span| claims.session(span).holds(seen.ip, seen.start_ns));
             let before = claimants.len();
             claimants.extend(
-                of_device
-                    .filter(|span| span.covers(seen.start_ns))
+                there()
+                    .filter(|span| !is_named || !claims.session(span).is_elsewhere(seen.ip, seen.start_ns))
                     .map(|span| Claim { ground: Ground::Elsewhere, span: *span }),
             );
             if claimants.len() == before {
@@ -293,16 +322,48 @@ impl<'a> Attributor<'a> {
         contested
     }
 
-    fn before_login(
+    /// Of a device that several share, where nobody named the address yet: whose login names it soon after, if anybody's does.
+    fn only_login(
+        claims: &Claims<'a>,
         of_device: &[Span],
         claimants: &mut Vec<Claim>,
         seen: &Seen,
         persons_only: bool,
+    ) -> Attribution {
+        let before = claimants.len();
+        let login = Self::before_login(claims, of_device, claimants, seen, (persons_only, true));
+        let names_it = |claim: &Claim| claims.session(&claim.span).holds(seen.ip, claim.span.from_ns);
+        let is_of_device = |claim: &Claim| claim.ground != Ground::Elsewhere;
+        if login.is_some() && claimants[..before].iter().all(is_of_device) && claimants[before..].iter().all(names_it) {
+            claimants.drain(..before);
+            return Attribution::BeforeLogin;
+        }
+        claimants.truncate(before);
+        Attribution::Ambiguous
+    }
+
+    /// The first login of the device soon after; one that names the address before one that names others. On a device that several
+    /// share only the first counts.
+    fn before_login(
+        claims: &Claims<'a>,
+        of_device: &[Span],
+        claimants: &mut Vec<Claim>,
+        seen: &Seen,
+        (persons_only, is_shared): (bool, bool),
     ) -> Option<Attribution> {
         let until_ns = seen.end_ns.max(seen.start_ns.saturating_add(LOGIN_WINDOW_NS));
-        let mut later = of_device
+        let later = of_device
             .iter()
             .filter(|span| (!persons_only || span.names_person) && span.begins_within(seen.start_ns, until_ns));
+        let names_it = |span: &&Span| claims.session(span).holds(seen.ip, span.from_ns);
+        let is_named = later.clone().any(|span| names_it(&span));
+        let mut later = later.filter(|span| {
+            if is_named {
+                names_it(span)
+            } else {
+                !is_shared || !claims.session(span).is_elsewhere(seen.ip, span.from_ns)
+            }
+        });
         // Spans of a device are in the order of their beginning.
         let first = later.next()?;
         let as_soon = later.take_while(|span| span.from_ns == first.from_ns);
@@ -319,11 +380,13 @@ impl<'a> Attributor<'a> {
             let rank = |claim: &Claim| {
                 let (session, number) = (claims.session(&claim.span), claim.span.session);
                 let id = (&session.session_id, session.source, &session.nas);
-                (user_of(session), claim.ground, Reverse(session.started_ns), id, Reverse(number))
+                (user_of(session).rank(), claim.ground, Reverse(session.started_ns), id, Reverse(number))
             };
             claimants.sort_unstable_by(|left, right| rank(left).cmp(&rank(right)));
-            claimants
-                .dedup_by(|other, first| user_of(claims.session(&other.span)) == user_of(claims.session(&first.span)));
+            claimants.dedup_by(|other, first| {
+                user_of(claims.session(&other.span)).may_be(&user_of(claims.session(&first.span)))
+            });
+            claimants.truncate(CLAIMANTS_MAX);
         }
         places.clear();
         places.extend(claimants.iter().map(|claim| {
@@ -352,22 +415,54 @@ impl<'a> Attributor<'a> {
 }
 
 /// What tells claimants apart: the person, or where none is named, the device.
-fn user_of(session: &Session) -> (Option<&str>, Option<MacAddr>) {
-    if session.names_person() { (session.user.as_deref(), None) } else { (None, session.client_mac) }
+enum Who<'a> {
+    Person(Person<'a>),
+    Device(Option<MacAddr>),
+}
+
+impl<'a> Who<'a> {
+    fn may_be(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Person(this), Self::Person(other)) => this.may_be(other),
+            (Self::Device(this), Self::Device(other)) => this == other,
+            (Self::Person(_), Self::Device(_)) | (Self::Device(_), Self::Person(_)) => false,
+        }
+    }
+
+    /// Those that may be one are neighbours.
+    fn rank(&self) -> (Option<(Option<&'a str>, bool, Option<&'a str>)>, Option<MacAddr>) {
+        match self {
+            Self::Person(person) => (Some(person.rank()), None),
+            Self::Device(mac) => (None, *mac),
+        }
+    }
+}
+
+fn user_of(session: &Session) -> Who<'_> {
+    session.person().map_or(Who::Device(session.client_mac), Who::Person)
+}
+
+/// How a session's user is called in a row: a device's address is kept as it was given.
+fn name_of(session: &Session) -> Option<Cow<'_, str>> {
+    match session.person() {
+        Some(person) => Some(person.name()),
+        None => session.user.as_deref().map(Cow::Borrowed),
+    }
 }
 
 fn describe(claimants: &[&Session], attachment: usize) -> Identity {
-    let join = |texts: Vec<&str>| match texts[..] {
+    let join = |texts: Vec<Cow<'_, str>>| match &texts[..] {
         [] => None,
-        [text] => Some(Arc::<str>::from(text)),
+        [text] => Some(Arc::<str>::from(&**text)),
         _ => Some(texts.join(", ").into()),
     };
     let first = claimants[0];
     let only = |value: Option<&str>| (claimants.len() == 1).then_some(value).flatten().map(Arc::<str>::from);
     let attached = &first.attachments[attachment];
     Identity {
-        user: join(claimants.iter().filter_map(|session| session.user.as_deref()).collect()),
-        session_id: join(claimants.iter().map(|session| &*session.session_id).collect()).unwrap_or_default(),
+        user: join(claimants.iter().filter_map(|session| name_of(session)).collect()),
+        session_id: join(claimants.iter().map(|session| Cow::Borrowed(&*session.session_id)).collect())
+            .unwrap_or_default(),
         auth_method: only(first.auth_method.as_deref()),
         source: first.source,
         ap_mac: (claimants.len() == 1).then_some(attached.ap_mac).flatten(),

@@ -95,6 +95,21 @@ impl Device {
         known.or(self.names.first()).map(|(_, names)| names)
     }
 
+    /// Whether it showed two IPv4 addresses in turns in one network, each after the other had begun: it is a router, a repeater, or
+    /// somebody who forges. IPv6 addresses are many on any device.
+    #[must_use]
+    pub fn has_many_addresses(&self) -> bool {
+        let v4 = |held: &&Held| held.ip.is_ipv4();
+        let in_turns = |one: &Held, other: &Held| {
+            one.ip != other.ip
+                && (one.vlan, one.inner_vlan) == (other.vlan, other.inner_vlan)
+                && one.last_ns > other.from_ns
+                && other.last_ns > one.from_ns
+        };
+        let held = || self.addresses.iter().filter(v4);
+        held().any(|one| held().any(|other| in_turns(one, other)))
+    }
+
     fn learn_names(&mut self, at_ns: WallNs, said: &DeviceNames) {
         let position = self.names.partition_point(|(from_ns, _)| *from_ns <= at_ns);
         let mut names = position.checked_sub(1).map(|before| self.names[before].1.clone()).unwrap_or_default();
@@ -126,6 +141,7 @@ impl Device {
         DeviceRecord {
             client_mac: self.client_mac,
             random_mac: self.client_mac.is_random(),
+            many_addresses: Some(self.has_many_addresses()),
             device_vendor: vendor.map(Into::into),
             hostname: names.hostname,
             vendor_class: names.vendor_class,

@@ -18,6 +18,7 @@ pub mod merge;
 pub mod nat;
 pub mod neighbour;
 pub mod notice;
+mod person;
 pub mod radius;
 pub mod record;
 pub mod sessions;
@@ -25,6 +26,7 @@ pub mod text;
 pub mod vendor;
 
 pub use mac::MacAddr;
+pub use person::named_device;
 
 /// Wall-clock time: nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
 pub type WallNs = i64;

@@ -22,6 +22,12 @@ impl MacAddr {
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
+
+    /// Whether it can be a device's: zeros are written by who does not know it, and a group is many.
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        !self.is_group() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
 }
 
 impl fmt::Display for MacAddr {

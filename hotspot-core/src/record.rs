@@ -187,6 +187,9 @@ pub struct DeviceRecord {
     pub client_mac: MacAddr,
     /// The U/L bit: not the address the device was made with.
     pub random_mac: bool,
+    /// It showed several IPv4 addresses at a time: a router's or a repeater's, with several people behind it. `None` in rows of
+    /// programs that did not look.
+    pub many_addresses: Option<bool>,
     /// Who made it, by the registry of MAC addresses; `None` for random addresses and unregistered prefixes.
     pub device_vendor: Option<String>,
     pub hostname: Option<String>,

@@ -6,20 +6,31 @@
 
 mod claims;
 mod fold;
+mod resets;
+mod succession;
+mod threads;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 pub use claims::Claims;
 pub(crate) use claims::Span;
 
+use self::resets::Resets;
+use self::threads::Threads;
 use crate::fact::{IdentitySource, SessionCounters, SessionDetails, SessionEvent, SessionFact};
+use crate::person::Person;
 use crate::record::{SessionRecord, SessionStatus};
 use crate::{MacAddr, WallNs};
 
 const SECOND: WallNs = 1_000_000_000;
+/// Times and lengths come in whole seconds: what they say of one moment differs by less than this.
+const ROUNDED_NS: WallNs = 2 * SECOND;
 
 /// Flows of a later segment begin at most this long before the end of the one that was sealed: their first packets were still in
 /// the kernel. What reports say of earlier times cannot be asked any more.
@@ -42,6 +53,13 @@ impl Default for SessionTimeouts {
     }
 }
 
+impl SessionTimeouts {
+    /// How long a session is silent before it is over.
+    pub(crate) fn silence_ns(&self, interim_interval_s: Option<u32>) -> WallNs {
+        interim_interval_s.map_or(self.silence_max_ns, |interval| 2 * WallNs::from(interval) * SECOND + self.grace_ns)
+    }
+}
+
 /// An address or prefix a session named, and from when to when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
@@ -49,6 +67,8 @@ pub struct Holding {
     pub prefix_len: u8,
     pub from_ns: WallNs,
     pub to_ns: Option<WallNs>,
+    /// When it was first named; what is named first is taken to have been held before.
+    named_ns: WallNs,
 }
 
 impl Holding {
@@ -91,12 +111,17 @@ pub struct Session {
     pub status: SessionStatus,
     /// The last moment it covers: a time reported in whole seconds stands for that second.
     until_ns: Option<WallNs>,
+    /// The last moment at which no other had its device.
+    alone_until_ns: WallNs,
     last_heard_ns: WallNs,
     /// When the last of its reports to arrive did.
     last_received_ns: WallNs,
     interim_interval_s: Option<u32>,
-    /// Where its reports begin among those of its id.
+    /// Which thread of the table it is from, and where its reports begin there.
+    thread: u32,
     first_report: usize,
+    /// When it began by the first of its reports that says so; later ones correct that by what is rounded, and no further.
+    told_ns: Option<WallNs>,
     /// It began no sooner, because the life before lasted until then.
     floor_ns: WallNs,
     /// The life before is told from it by what was reported, not by a reset alone.
@@ -119,13 +144,28 @@ impl Session {
         self.holdings.iter().any(|holding| holding.covers(ip, at_ns))
     }
 
-    /// Whether it says who, and not only which device: a user name that is the device's address names nobody.
+    /// Whether it says who, and not only which device: a MAC address names nobody.
     #[must_use]
     pub fn names_person(&self) -> bool {
-        self.user.as_deref().is_some_and(|user| match self.client_mac {
-            Some(mac) => user.parse() != Ok(mac),
-            None => true,
-        })
+        self.person().is_some()
+    }
+
+    pub(crate) fn person(&self) -> Option<Person<'_>> {
+        let chargeable = self.details.as_deref().and_then(|details| details.chargeable_user.as_deref());
+        Person::new(self.user.as_deref(), chargeable, self.client_mac)
+    }
+
+    /// Whether it had named addresses of this one's family by then, and never this one: it is somebody's with another address.
+    #[must_use]
+    pub(crate) fn is_elsewhere(&self, ip: IpAddr, at_ns: WallNs) -> bool {
+        let of_family = || self.holdings.iter().filter(|held| held.ip.is_ipv4() == ip.is_ipv4());
+        of_family().any(|held| held.named_ns <= at_ns.saturating_add(ROUNDED_NS))
+            && of_family().all(|held| !in_prefix(ip, held.ip, held.prefix_len))
+    }
+
+    /// Whether it speaks for its device whatever the address: since another took the device it has its own addresses only.
+    pub(crate) const fn is_alone(&self, at_ns: WallNs) -> bool {
+        at_ns <= self.alone_until_ns
     }
 
     /// Which of [`Self::attachments`] counts at a moment.
@@ -134,10 +174,12 @@ impl Session {
         self.attachments.partition_point(|attachment| attachment.from_ns <= at_ns).saturating_sub(1)
     }
 
-    /// When it began or ceased to hold an address, or was attached elsewhere.
+    /// When it began or ceased to hold an address, was attached elsewhere, or lost its device to another.
     pub(crate) fn changes(&self) -> impl Iterator<Item = WallNs> {
-        let held = self.holdings.iter().flat_map(|held| [Some(held.from_ns), held.to_ns]).flatten();
-        held.chain(self.attachments.iter().map(|attachment| attachment.from_ns))
+        let held = self.holdings.iter();
+        let held = held.flat_map(|held| [Some(held.from_ns), held.to_ns, Some(held.named_ns - ROUNDED_NS)]).flatten();
+        let alone = [self.alone_until_ns, self.alone_until_ns.saturating_add(1)];
+        held.chain(self.attachments.iter().map(|attachment| attachment.from_ns)).chain(alone)
     }
 
     fn record(&self) -> SessionRecord {
@@ -179,35 +221,65 @@ struct Key {
     session_id: String,
 }
 
+/// Session ids of one NAS that are known at a time. With this many reports of a NAS say nothing of who is there.
+pub const SESSIONS_PER_NAS_MAX: usize = 262_144;
+
 /// All reports that can still matter.
 #[derive(Clone, Debug, Default)]
 pub struct SessionTable {
     /// Per session id, by time.
     reports: BTreeMap<Key, Vec<SessionFact>>,
-    /// By time.
-    resets: Vec<SessionFact>,
+    resets: Resets,
+    /// Ids by NAS.
+    known: HashMap<(IdentitySource, Option<String>), usize, RandomState>,
+    left_out: u64,
 }
 
 impl SessionTable {
     /// Applies a report; again has no effect. No report is about a time after its arrival: a clock that is ahead is held back.
     pub fn apply(&mut self, mut fact: SessionFact) {
         fact.at_ns = fact.at_ns.min(fact.received_ns);
+        fact.client_mac = fact.client_mac.filter(|mac| mac.is_device());
+        fact.ap_mac = fact.ap_mac.filter(|mac| mac.is_device());
         if fact.event == SessionEvent::NasReset {
-            insert(&mut self.resets, fact);
+            self.resets.apply(fact);
         } else {
-            let key = Key { source: fact.source, nas: fact.nas.clone(), session_id: fact.session_id.clone() };
-            insert(self.reports.entry(key).or_default(), fact);
+            // A portal's ids are unique by themselves: what ends a session need not repeat where it was.
+            let nas = fact.nas.clone().filter(|_| fact.source != IdentitySource::Portal);
+            let key = Key { source: fact.source, nas, session_id: fact.session_id.clone() };
+            match self.reports.entry(key) {
+                Entry::Occupied(known) => insert(known.into_mut(), fact),
+                Entry::Vacant(new) => {
+                    let known = self.known.entry((fact.source, fact.nas.clone())).or_default();
+                    if *known >= SESSIONS_PER_NAS_MAX {
+                        self.left_out += 1;
+                        return;
+                    }
+                    *known += 1;
+                    new.insert(vec![fact]);
+                }
+            }
         }
+    }
+
+    /// Reports that were left out since [`Self::forget`], because their NAS has more sessions than [`SESSIONS_PER_NAS_MAX`].
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Every session, ended by what ended it: a stop, its NAS, its successor, or silence until `now_ns`.
     #[must_use]
     pub fn sessions(&self, timeouts: &SessionTimeouts, now_ns: WallNs) -> Vec<Session> {
         let mut sessions = Vec::with_capacity(self.reports.len());
+        let mut number = 0;
         for reports in self.reports.values() {
-            fold::fold(reports, &self.resets, timeouts, now_ns, &mut sessions);
+            for thread in threads::threads(reports, &self.resets, timeouts).each() {
+                fold::fold(thread, number, &self.resets, timeouts, now_ns, &mut sessions);
+                number += 1;
+            }
         }
-        fold::supersede(&mut sessions);
+        succession::supersede(&mut sessions);
         sessions
     }
 
@@ -230,44 +302,72 @@ impl SessionTable {
     /// long ago, and reports that say nothing new.
     pub fn forget(&mut self, sessions: &[Session], timeouts: &SessionTimeouts, now_ns: WallNs) {
         let before_ns = now_ns - timeouts.keep_ns;
-        let awaited = fold::awaited(sessions);
-        let may_succeed =
-            |life: &Session| fold::held(life).any(|held| awaited.get(&held).is_some_and(|at| *at < life.started_ns));
+        let awaited = succession::awaited(sessions);
+        let may_succeed = |life: &Session| {
+            succession::held(life).any(|held| awaited.get(&held).is_some_and(|at| *at < life.started_ns))
+        };
         let matters = |life: &Session| {
             let is_recent = life.ended_ns.is_none_or(|end| end >= before_ns) || life.last_heard_ns >= before_ns;
             is_recent || may_succeed(life)
         };
         let mut lives = sessions.iter().peekable();
-        let resets = &self.resets;
-        self.reports.retain(|key, reports| {
-            let is_of_key = |life: &&&Session| {
-                life.session_id == key.session_id && life.source == key.source && life.nas == key.nas
+        let (resets, mut number) = (&self.resets, 0);
+        self.reports.retain(|_, reports| {
+            let mut first_that_matters = || {
+                let of_thread = std::iter::from_fn(|| lives.next_if(|life| life.thread == number));
+                let from = first_that_matters(of_thread, &matters);
+                number += 1;
+                from
             };
-            let (mut before, mut keep_from) = (0, None);
-            while let Some(life) = lives.next_if(|life| is_of_key(&life)) {
-                if keep_from.is_none() && matters(life) {
-                    // What was reported of the life before says that this one began no sooner.
-                    keep_from = Some(if life.is_cut { before } else { life.first_report });
-                }
-                if life.status != SessionStatus::Rejected {
-                    before = life.first_report;
-                }
+            let asked_ns = now_ns - ASKED_BACK_NS;
+            if let Threads::Several(threads) = threads::threads(reports, resets, timeouts) {
+                // From now on they are what they were taken for.
+                let kept = threads.into_iter().flat_map(|mut thread| {
+                    let from = first_that_matters().unwrap_or(thread.len());
+                    thread.drain(..from);
+                    drop_redundant(&mut thread, resets, asked_ns);
+                    thread
+                });
+                *reports = kept.collect();
+                reports.sort_by(order);
+            } else {
+                reports.drain(..first_that_matters().unwrap_or(reports.len()));
+                drop_redundant(reports, resets, asked_ns);
             }
-            if let Some(from) = keep_from {
-                reports.drain(..from);
-                drop_redundant(reports, resets, now_ns - ASKED_BACK_NS);
-            }
-            keep_from.is_some()
+            !reports.is_empty()
         });
+        self.known.clear();
+        for first in self.reports.values().filter_map(|reports| reports.first()) {
+            *self.known.entry((first.source, first.nas.clone())).or_default() += 1;
+        }
+        self.left_out = 0;
         // A reset matters as long as a session it ended; and one whose last report is still to come may have begun long before.
-        self.resets.retain(|reset| reset.at_ns >= before_ns - timeouts.silence_max_ns);
+        self.resets.forget_before(before_ns - timeouts.silence_max_ns);
     }
 
     /// Reports that make an equal table.
     #[must_use]
     pub fn facts(&self) -> Vec<SessionFact> {
-        self.resets.iter().chain(self.reports.values().flatten()).cloned().collect()
+        self.resets.facts().chain(self.reports.values().flatten()).cloned().collect()
     }
+}
+
+/// Which of a thread's reports is the first that still matters.
+fn first_that_matters<'a>(
+    lives: impl Iterator<Item = &'a Session>,
+    matters: impl Fn(&Session) -> bool,
+) -> Option<usize> {
+    let (mut before, mut keep_from) = (0, None);
+    for life in lives {
+        if keep_from.is_none() && matters(life) {
+            // What was reported of the life before says that this one began no sooner.
+            keep_from = Some(if life.is_cut { before } else { life.first_report });
+        }
+        if life.status != SessionStatus::Rejected {
+            before = life.first_report;
+        }
+    }
+    keep_from
 }
 
 /// Puts a report in its place; one that is known stays once, with its earliest arrival.
@@ -316,7 +416,7 @@ fn identity(fact: &SessionFact) -> Identity<'_> {
 }
 
 /// Of three reports in a row that say the same the middle one adds nothing, once nobody asks about the time before the third.
-fn drop_redundant(reports: &mut Vec<SessionFact>, resets: &[SessionFact], before_ns: WallNs) {
+fn drop_redundant(reports: &mut Vec<SessionFact>, resets: &Resets, before_ns: WallNs) {
     let begin = |fact: &SessionFact| fact.started_ns.unwrap_or(fact.at_ns);
     let is_redundant = |first: &SessionFact, middle: &SessionFact, last: &SessionFact| {
         middle.event == SessionEvent::Interim
@@ -329,7 +429,8 @@ fn drop_redundant(reports: &mut Vec<SessionFact>, resets: &[SessionFact], before
             && begin(middle) >= begin(first).min(begin(last))
             && (last.counters.is_some() || middle.counters.is_none())
             && middle.interim_interval_s == last.interim_interval_s
-            && !resets.iter().any(|reset| reset.at_ns >= first.at_ns && reset.at_ns <= last.at_ns)
+            && (middle.started_ns.is_none() || first.event == SessionEvent::Start || first.started_ns.is_some())
+            && !resets.any_of(middle, first.at_ns - 1, last.at_ns)
     };
     let mut kept = Vec::with_capacity(reports.len().min(4));
     let mut rest = std::mem::take(reports).into_iter().peekable();
@@ -367,167 +468,4 @@ fn in_prefix(ip: IpAddr, prefix: IpAddr, len: u8) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    pub(crate) fn report(event: SessionEvent, id: &str, at_s: i64) -> SessionFact {
-        SessionFact {
-            event,
-            source: IdentitySource::Radius,
-            session_id: id.to_owned(),
-            user: Some(format!("user-{id}")),
-            auth_method: None,
-            client_mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
-            client_ips: vec![[10, 0, 0, 1].into()],
-            client_prefixes: Vec::new(),
-            ap_mac: None,
-            ssid: None,
-            nas: Some("nas".to_owned()),
-            nas_port: None,
-            at_ns: at_s * SECOND,
-            started_ns: None,
-            received_ns: at_s * SECOND,
-            counters: None,
-            end_cause: None,
-            interim_interval_s: None,
-            details: None,
-        }
-    }
-
-    fn sessions(reports: impl IntoIterator<Item = SessionFact>, now_s: i64) -> Vec<Session> {
-        let mut table = SessionTable::default();
-        reports.into_iter().for_each(|report| table.apply(report));
-        table.sessions(&SessionTimeouts::default(), now_s * SECOND)
-    }
-
-    #[test]
-    fn a_stop_before_its_start_makes_one_session() {
-        let found = sessions([report(SessionEvent::Stop, "a", 20), report(SessionEvent::Start, "a", 10)], 30);
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].started_ns, found[0].ended_ns), (10 * SECOND, Some(20 * SECOND)));
-    }
-
-    #[test]
-    fn an_interim_report_tells_when_an_unknown_session_began() {
-        let fact = SessionFact { started_ns: Some(5 * SECOND), ..report(SessionEvent::Interim, "a", 60) };
-        assert_eq!(sessions([fact], 61)[0].started_ns, 5 * SECOND);
-    }
-
-    #[test]
-    fn silence_ends_a_session() {
-        let fact = SessionFact { interim_interval_s: Some(60), ..report(SessionEvent::Start, "a", 0) };
-        assert_eq!(sessions([fact.clone()], 180)[0].status, SessionStatus::Active);
-        let silent = &sessions([fact], 181)[0];
-        assert_eq!((silent.status, silent.ended_ns), (SessionStatus::TimedOut, Some(180 * SECOND)));
-    }
-
-    #[test]
-    fn a_reset_ends_sessions_and_frees_their_ids() {
-        let reset = SessionFact { session_id: String::new(), ..report(SessionEvent::NasReset, "", 50) };
-        let found = sessions([report(SessionEvent::Start, "a", 10), reset, report(SessionEvent::Start, "a", 60)], 70);
-        assert_eq!(found.len(), 2);
-        assert_eq!((found[0].ended_ns, found[1].ended_ns), (Some(50 * SECOND), None));
-    }
-
-    #[test]
-    fn who_lost_a_device_before_a_reset_did_not_have_it_until_then() {
-        let on = |id: &str, at_s| SessionFact {
-            ap_mac: Some(MacAddr([2, 0, 0, 0, 0xff, 1])),
-            ..report(SessionEvent::Start, id, at_s)
-        };
-        let reset = SessionFact { session_id: String::new(), ..report(SessionEvent::NasReset, "", 50) };
-        let found = sessions([on("a", 10), on("b", 30), reset], 70);
-        assert_eq!((found[0].ended_ns, found[1].ended_ns), (Some(30 * SECOND), Some(50 * SECOND)));
-    }
-
-    #[test]
-    fn who_was_on_a_device_before_somebody_else_elsewhere_is_there_again_only_if_heard() {
-        let first = |event, at_s| SessionFact { interim_interval_s: Some(600), ..report(event, "a", at_s) };
-        let second = |event, at_s| SessionFact { nas: Some("other".to_owned()), ..report(event, "b", at_s) };
-        let facts = [first(SessionEvent::Start, 10), second(SessionEvent::Start, 100), second(SessionEvent::Stop, 200)];
-        let ended = |facts: &[SessionFact]| {
-            let found = sessions(facts.iter().cloned(), 300);
-            found.iter().find(|session| session.session_id == "a").unwrap().ended_ns
-        };
-        assert_eq!(ended(&facts[..2]), None, "both claim the device");
-        assert_eq!(ended(&facts), Some(201 * SECOND));
-        let heard = [&facts[..], &[first(SessionEvent::Interim, 250)]].concat();
-        assert_eq!(ended(&heard), None);
-        let mut himself = facts.clone();
-        himself.iter_mut().for_each(|fact| fact.user = Some("ann".to_owned()));
-        assert_eq!(ended(&himself), None, "who came back is the same");
-        let mut written = facts;
-        written[0].source = IdentitySource::File;
-        assert_eq!(ended(&written), None, "a file says so still");
-    }
-
-    #[test]
-    fn a_network_that_comes_up_ends_no_session_of_another_on_the_same_access_point() {
-        let at = |mac: u8| Some(MacAddr([2, 0, 0, 0, 0xff, mac]));
-        let reset = SessionFact { session_id: String::new(), ap_mac: at(2), ..report(SessionEvent::NasReset, "", 50) };
-        let on = |id: &str, mac| SessionFact { ap_mac: at(mac), ..report(SessionEvent::Start, id, 10) };
-        let found = sessions([on("a", 1), on("b", 2), reset], 70);
-        assert_eq!((found[0].ended_ns, found[1].ended_ns), (None, Some(50 * SECOND)));
-    }
-
-    #[test]
-    fn a_failed_login_holds_nothing() {
-        let found = sessions([report(SessionEvent::Rejected, "a", 10)], 20);
-        assert_eq!(found[0].status, SessionStatus::Rejected);
-        assert!(!found[0].covers(10 * SECOND));
-        assert!(Claims::new(&found).of_mac(MacAddr([2, 0, 0, 0, 0, 1])).is_empty());
-    }
-
-    #[test]
-    fn an_address_is_held_from_when_to_when_it_was_named() {
-        let moved = SessionFact { client_ips: vec![[10, 0, 0, 9].into()], ..report(SessionEvent::Interim, "a", 50) };
-        let found = sessions([report(SessionEvent::Start, "a", 10), moved], 60);
-        let (old, new) = ([10, 0, 0, 1].into(), [10, 0, 0, 9].into());
-        assert!(found[0].holds(old, 49 * SECOND) && !found[0].holds(old, 50 * SECOND));
-        assert!(!found[0].holds(new, 49 * SECOND) && found[0].holds(new, 50 * SECOND));
-    }
-
-    #[test]
-    fn a_prefix_holds_the_addresses_in_it() {
-        let prefix = ("2001:db8:1::".parse().unwrap(), 64);
-        let fact = SessionFact { client_prefixes: vec![prefix], ..report(SessionEvent::Start, "a", 10) };
-        let found = sessions([fact], 20);
-        assert!(found[0].holds("2001:db8:1::abcd".parse().unwrap(), 11 * SECOND));
-        assert!(!found[0].holds("2001:db8:2::abcd".parse().unwrap(), 11 * SECOND));
-    }
-
-    fn any_report() -> impl Strategy<Value = SessionFact> {
-        let event = prop::sample::select(vec![
-            SessionEvent::Start,
-            SessionEvent::Interim,
-            SessionEvent::Stop,
-            SessionEvent::NasReset,
-        ]);
-        (event, 0u8..3, 0i64..100, 0u8..3).prop_map(|(event, id, at_s, ip)| SessionFact {
-            client_ips: vec![[10, 0, 0, ip].into()],
-            ..report(event, &id.to_string(), at_s)
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn order_and_repetition_do_not_matter(reports in prop::collection::vec(any_report(), 0..25)) {
-            let forward = sessions(reports.iter().cloned(), 200);
-            let backward = sessions(reports.iter().rev().cloned(), 200);
-            let twice = sessions(reports.iter().chain(&reports).cloned(), 200);
-            prop_assert_eq!(&forward, &backward);
-            prop_assert_eq!(&forward, &twice);
-        }
-
-        #[test]
-        fn exported_reports_make_the_same_sessions(reports in prop::collection::vec(any_report(), 0..25)) {
-            let mut table = SessionTable::default();
-            reports.into_iter().for_each(|fact| table.apply(fact));
-            let now_ns = 200 * SECOND;
-            let before = table.sessions(&SessionTimeouts::default(), now_ns);
-            prop_assert_eq!(before, sessions(table.facts(), 200));
-        }
-    }
-}
+pub(crate) mod tests;

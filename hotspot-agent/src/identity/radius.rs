@@ -48,6 +48,8 @@ pub struct RadiusSettings {
     pub demand: Demand,
     /// Of sessions whose requests do not say: it is no attribute of accounting, but of what the access point was told at login.
     pub interim_interval_s: Option<u32>,
+    /// NAS that were heard of before, and since when.
+    pub known: HashMap<String, WallNs>,
     secret_file: PathBuf,
     secrets: watch::Sender<Secrets>,
 }
@@ -71,7 +73,7 @@ impl RadiusSettings {
     pub fn new(secret_file: PathBuf) -> Result<Self, SecretsError> {
         let secrets = watch::Sender::new(Secrets::read(&secret_file)?);
         let (listen, demand, interim_interval_s) = (Vec::new(), Demand::default(), None);
-        Ok(Self { listen, demand, interim_interval_s, secret_file, secrets })
+        Ok(Self { listen, demand, interim_interval_s, known: HashMap::new(), secret_file, secrets })
     }
 
     /// Reads the secrets again, for the requests that come from now on.
@@ -95,6 +97,8 @@ struct Shared {
     counters: Arc<RadiusCounters>,
     duplicates: Mutex<Duplicates>,
     clocks: Mutex<HashMap<(IpAddr, String), NasClock>>,
+    /// Since when a NAS is known, by its name: what it reports may have waited while the agent was away.
+    known: HashMap<String, WallNs>,
     room: Arc<Semaphore>,
     /// The counters know of all refusals.
     warned: Seldom,
@@ -110,6 +114,7 @@ impl RadiusListener {
             counters: Arc::default(),
             duplicates: Mutex::default(),
             clocks: Mutex::default(),
+            known: settings.known.clone(),
             room: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             warned: Seldom::default(),
         };
@@ -209,14 +214,18 @@ impl Shared {
     /// The fact a request reports, as of the moment its NAS means.
     fn fact(&self, request: &Request, client: IpAddr, received_ns: WallNs) -> SessionFact {
         let client = client.to_canonical();
-        let lateness_ns = request.lag_ns(received_ns).map_or(0, |lag_ns| {
+        let at_ns = {
             let mut clocks = lock(&self.clocks);
             if clocks.len() >= CLOCKS_MAX {
                 clocks.clear();
             }
-            clocks.entry((client, request.nas(client))).or_default().lateness_ns(lag_ns, received_ns)
-        });
-        let mut fact = request.fact(client, received_ns, lateness_ns);
+            let nas = request.nas(client);
+            let known_ns = self.known.get(&nas).copied();
+            let clock = clocks.entry((client, nas));
+            let clock = clock.or_insert_with(|| known_ns.map(NasClock::known_since).unwrap_or_default());
+            clock.happened_ns(request, received_ns)
+        };
+        let mut fact = request.fact(client, received_ns, at_ns);
         fact.interim_interval_s = fact.interim_interval_s.or(self.interim_interval_s);
         fact
     }

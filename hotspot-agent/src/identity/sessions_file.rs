@@ -50,8 +50,9 @@ pub fn read(path: &Path, now_ns: WallNs) -> Result<Vec<SessionFact>, SessionsFil
 }
 
 fn session_facts(session: &FileSession, line: usize, now_ns: WallNs) -> Result<Vec<SessionFact>, String> {
-    if session.mac.is_none() && session.ips.is_empty() {
-        return Err("names neither a MAC nor an address".to_owned());
+    let mac = session.mac.filter(|mac| mac.is_device());
+    if mac.is_none() && session.ips.is_empty() {
+        return Err("names neither a device's MAC nor an address".to_owned());
     }
     let time = |text: &Option<String>, field: &str| match text {
         None => Ok(None),
@@ -70,7 +71,7 @@ fn session_facts(session: &FileSession, line: usize, now_ns: WallNs) -> Result<V
         session_id: spelled(&session.session_id).unwrap_or_else(|| format!("file/{line}")),
         user: Some(escaped(session.user.as_bytes())),
         auth_method: spelled(&session.auth_method),
-        client_mac: session.mac,
+        client_mac: mac,
         client_ips: session.ips.iter().map(IpAddr::to_canonical).collect(),
         client_prefixes: Vec::new(),
         ap_mac: session.ap_mac,
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        assert_eq!(facts("{\"user\":\"x\"}"), Err(" 1: names neither a MAC nor an address".to_owned()));
+        assert_eq!(facts("{\"user\":\"x\"}"), Err(" 1: names neither a device's MAC nor an address".to_owned()));
         assert!(facts("{\"user\":\"x\",\"mac\":\"nonsense\"}").is_err());
         assert!(facts("{\"user\":\"x\",\"ips\":[\"10.0.0.1\"],\"from\":\"10:00\"}").unwrap_err().contains("RFC 3339"));
         assert!(facts("{\"user\":\"x\",\"typo\":1,\"ips\":[\"10.0.0.1\"]}").is_err());

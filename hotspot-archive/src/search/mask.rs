@@ -186,7 +186,7 @@ impl Batch<'_> {
     fn users(&self, test: impl Fn(&str) -> bool) -> Result<BooleanBuffer, ArrowError> {
         let lists = |label: &str| Attribution::ALL.iter().any(|each| each.label() == label && each.lists_claimants());
         let is_list = self.text("attribution", lists)?;
-        let one = self.text("user", &test)?;
+        let one = self.text("user", |user| names(user, false).any(&test))?;
         let among = self.text("user", |users| names(users, true).any(&test))?;
         Ok(&(&one & &!&is_list) | &(&among & &is_list))
     }

@@ -84,6 +84,12 @@ impl<'a> Columns<'a> {
         self.text(column)
     }
 
+    /// The same for a column of yes and no.
+    pub(super) fn flag_if_any(&self, column: &'static str) -> Result<Option<&'a BooleanArray>, SegmentError> {
+        let Some(values) = self.batch.column_by_name(column) else { return Ok(None) };
+        values.as_boolean_opt().map(Some).ok_or_else(|| self.missing(column))
+    }
+
     pub(crate) fn number<P: ArrowPrimitiveType>(&self, column: &'static str) -> Result<Numbers<'a, P>, SegmentError> {
         self.column(column)?.as_primitive_opt::<P>().map(Numbers).ok_or_else(|| self.missing(column))
     }

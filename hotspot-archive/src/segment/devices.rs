@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{BooleanArray, RecordBatch};
+use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_schema::ArrowError;
 use hotspot_core::MacAddr;
 use hotspot_core::fact::DeviceSource;
@@ -34,6 +34,7 @@ pub(super) fn to_batch(origin: &Origin, rows: &[DeviceRecord]) -> Result<RecordB
             time(rows, |row| Some(row.first_seen_ns)),
             time(rows, |row| Some(row.last_seen_ns)),
             text(rows, |row| Some(list(row.sources.iter().map(|source| source.label())))),
+            Arc::new(rows.iter().map(|row| row.many_addresses).collect::<BooleanArray>()),
         ],
     )
 }
@@ -45,6 +46,7 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<DeviceR
     let (fingerprint, client_id) = (columns.text("dhcp_fingerprint")?, columns.text("client_id")?);
     let (ips, source) = (columns.text("ips")?, columns.text("source")?);
     let (first_seen, last_seen) = (columns.time("first_seen")?, columns.time("last_seen")?);
+    let many_addresses = columns.flag_if_any("many_addresses")?;
     (0..batch.num_rows())
         .map(|row| {
             let client_mac: MacAddr = client_mac.required(client_mac.parse(row)?)?;
@@ -58,6 +60,7 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<DeviceR
             Ok(DeviceRecord {
                 client_mac,
                 random_mac: client_mac.is_random(),
+                many_addresses: many_addresses.filter(|flags| flags.is_valid(row)).map(|flags| flags.value(row)),
                 device_vendor: device_vendor.owned(row),
                 hostname: hostname.owned(row),
                 vendor_class: vendor_class.owned(row),

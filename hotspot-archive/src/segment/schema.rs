@@ -117,6 +117,7 @@ static DEVICES: LazyLock<SchemaRef> = LazyLock::new(|| {
         required("last_seen", time()),
         // Separated by one space.
         required("source", DataType::Utf8),
+        Field::new("many_addresses", DataType::Boolean, true),
     ]))
 });
 

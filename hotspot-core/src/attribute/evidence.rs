@@ -3,7 +3,7 @@
 //! What a device says of itself can be forged, what a server gave cannot: a lease outweighs any claim.
 
 use super::Seen;
-use crate::device::{DeviceTable, Held, LEARNT_LATE_NS};
+use crate::device::{Device, DeviceTable, Held, LEARNT_LATE_NS};
 use crate::{MacAddr, WallNs};
 
 /// What a device's evidence of an address is worth.
@@ -48,6 +48,11 @@ impl<'a> Evidence<'a> {
     /// When a holding of the address began or ended.
     pub(super) fn changes(&self) -> impl Iterator<Item = WallNs> {
         self.held.iter().flat_map(|(_, held)| [held.from_ns, held.until_ns])
+    }
+
+    /// Whether a device showed several IPv4 addresses at a time, as routers and repeaters do.
+    pub(super) fn is_shared(&self, mac: MacAddr) -> bool {
+        self.devices.and_then(|devices| devices.device(mac)).is_some_and(Device::has_many_addresses)
     }
 
     /// The flow's own device, at some moment of the flow, or shortly after it began: neighbours are often asked only then.

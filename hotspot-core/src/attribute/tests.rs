@@ -268,3 +268,89 @@ fn an_address_given_back_was_a_lease_until_then() {
     assert_eq!(ask_with(&facts, &seen(MAC, [10, 0, 0, 1], 25, 26)).0, Attribution::Authenticated);
     assert_eq!(ask_with(&facts, &seen(OTHER, [10, 0, 0, 1], 25, 26)).0, Attribution::Conflict);
 }
+
+const REPEATER: MacAddr = MacAddr([2, 0xaa, 0xbb, 0xcc, 3, 1]);
+
+/// Behind the repeater: anna from 10 s on with 10.0.0.31, binh from 20 s on with 10.0.0.32.
+fn behind(devices: &[DeviceFact], reports: &[SessionFact], seen: &Seen) -> (Attribution, Option<String>) {
+    let mut table = SessionTable::default();
+    let on = |user: &str, ips: &[&str], at_s| SessionFact {
+        user: named(user),
+        client_mac: Some(REPEATER),
+        client_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ..report(SessionEvent::Start, user, at_s)
+    };
+    for report in [on("anna", &["10.0.0.31", "2001:db8::31"], 10), on("binh", &["10.0.0.32", "2001:db8::32"], 20)] {
+        table.apply(report);
+    }
+    reports.iter().for_each(|report| table.apply(report.clone()));
+    let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
+    let mut known = DeviceTable::default();
+    devices.iter().for_each(|fact| known.apply(fact));
+    let (attribution, identity) = Attributor::new(&sessions).with_devices(&known).attribute(seen);
+    (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
+}
+
+#[test]
+fn behind_one_device_address_the_ip_address_decides() {
+    let (anna, binh) = ([10, 0, 0, 31], [10, 0, 0, 32]);
+    let in_turns =
+        [says(REPEATER, anna, 5), says(REPEATER, binh, 6), says(REPEATER, anna, 30), says(REPEATER, binh, 31)];
+    for devices in
+        [&[][..], &in_turns, &[leased(REPEATER, anna, 5)], &[leased(REPEATER, anna, 5), leased(REPEATER, binh, 6)]]
+    {
+        for (ip, user) in [(anna, "anna"), (binh, "binh")] {
+            assert_eq!(behind(devices, &[], &seen(REPEATER, ip, 40, 41)), (Attribution::Authenticated, named(user)));
+        }
+        for (ip, user) in [("2001:db8::31", "anna"), ("2001:db8::32", "binh")] {
+            let seen = Seen { ip: ip.parse().unwrap(), ..seen(REPEATER, anna, 40, 41) };
+            assert_eq!(behind(devices, &[], &seen), (Attribution::Authenticated, named(user)));
+        }
+        let nobodys = behind(devices, &[], &seen(REPEATER, [10, 0, 0, 33], 40, 41));
+        assert_eq!(nobodys, (Attribution::Ambiguous, named("anna, binh")));
+    }
+    let long = behind(&[], &[], &seen(REPEATER, anna, 15, 100));
+    assert_eq!(long, (Attribution::Authenticated, named("anna")), "who comes meanwhile has another address");
+}
+
+#[test]
+fn a_neighbour_behind_the_same_repeater_is_not_who_logged_in_first() {
+    let (anna, binh) = ([10, 0, 0, 31], [10, 0, 0, 32]);
+    let in_turns = [says(REPEATER, anna, 5), says(REPEATER, binh, 6), says(REPEATER, anna, 8), says(REPEATER, binh, 9)];
+    let before = |ip| behind(&in_turns, &[], &seen(REPEATER, ip, 15, 16));
+    assert_eq!(before(binh), (Attribution::BeforeLogin, named("binh")));
+    assert_eq!(before([10, 0, 0, 33]), (Attribution::Ambiguous, named("anna")), "nobody's, and yet hers perhaps");
+    assert_eq!(behind(&[], &[], &seen(REPEATER, binh, 5, 6)), (Attribution::BeforeLogin, named("binh")));
+}
+
+#[test]
+fn who_was_silent_since_another_took_the_device_has_only_the_address_it_named() {
+    let on = |id: &str, ip: [u8; 4], at_s| SessionFact {
+        ap_mac: Some(MacAddr([2, 0, 0, 0, 0xff, 1])),
+        client_ips: vec![ip.into()],
+        ..report(SessionEvent::Start, id, at_s)
+    };
+    let reports = vec![on("a", [10, 0, 0, 5], 10), on("b", [10, 0, 0, 6], 20)];
+    assert_eq!(ask(reports, MAC, [10, 0, 0, 77], 30), (Attribution::MacOnly, named("user-b")));
+}
+
+#[test]
+fn people_behind_one_outer_identity_are_two() {
+    let of = |id: &str, at_s| SessionFact {
+        user: named("anonymous@uni.example"),
+        details: crate::fact::SessionDetails { chargeable_user: named(id), ..Default::default() }.shared(),
+        ..report(SessionEvent::Start, id, at_s)
+    };
+    let (attribution, users) = ask(vec![of("cui-anna", 10), of("cui-binh", 12)], MAC, [10, 0, 0, 1], 15);
+    let both = "anonymous@uni.example (cui-anna), anonymous@uni.example (cui-binh)";
+    assert_eq!((attribution, users), (Attribution::Ambiguous, named(both)));
+    let one = ask(vec![of("cui-anna", 10)], MAC, [10, 0, 0, 1], 15);
+    assert_eq!(one, (Attribution::Authenticated, named("anonymous@uni.example (cui-anna)")));
+}
+
+#[test]
+fn a_device_that_thousands_claim_lists_a_few_of_them() {
+    let reports: Vec<_> = (0..1000).map(|number| report(SessionEvent::Start, &number.to_string(), 10)).collect();
+    let (attribution, users) = ask(reports, MAC, [10, 0, 0, 1], 15);
+    assert_eq!((attribution, users.unwrap().split(", ").count()), (Attribution::Ambiguous, CLAIMANTS_MAX));
+}

@@ -1,21 +1,26 @@
 //! What a request says about a session.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::packet::{AcctStatus, Request};
 use super::station;
 use crate::WallNs;
 use crate::fact::{IdentitySource, SessionCounters, SessionDetails, SessionEvent, SessionFact};
 use crate::text::hex;
+use crate::{MacAddr, named_device};
 
 const SECOND: WallNs = 1_000_000_000;
 /// 2000-01-01: a NAS that sends an earlier Event-Timestamp has no clock.
 const EPOCH_MIN_S: u32 = 946_684_800;
+/// A longer Acct-Delay-Time was computed by a clock that was set meanwhile.
+const DELAY_MAX_S: u32 = 24 * 3600;
+/// The same of Acct-Session-Time, where no Start was seen to know better.
+const SESSION_TIME_MAX_S: u32 = 31 * 24 * 3600;
 
 impl Request {
-    /// The report this request makes, received at `received_ns` from `sender` and late by `lateness_ns` ([`super::NasClock`]).
+    /// The report this request makes, received at `received_ns` from `sender` of what happened at `at_ns` ([`super::NasClock`]).
     #[must_use]
-    pub fn fact(&self, sender: IpAddr, received_ns: WallNs, lateness_ns: WallNs) -> SessionFact {
+    pub fn fact(&self, sender: IpAddr, received_ns: WallNs, at_ns: WallNs) -> SessionFact {
         let attributes = &self.attributes;
         let nas = self.nas(sender);
         let event = match self.status {
@@ -25,10 +30,11 @@ impl Request {
             AcctStatus::On | AcctStatus::Off => SessionEvent::NasReset,
             AcctStatus::Failed => SessionEvent::Rejected,
         };
-        let at_ns = self.sent_ns(received_ns).saturating_sub(lateness_ns);
-        let began = attributes.session_time_s.map(|seconds| at_ns - WallNs::from(seconds) * SECOND);
+        let lasted_s = attributes.session_time_s.filter(|seconds| *seconds <= SESSION_TIME_MAX_S);
+        let began = lasted_s.map(|seconds| at_ns - WallNs::from(seconds) * SECOND);
         let (ap_mac, ssid) = attributes.called_station.as_deref().map_or((None, None), station::called);
-        let client_mac = attributes.calling_station.as_deref().and_then(station::calling);
+        let calling = attributes.calling_station.as_deref().and_then(station::calling);
+        let client_mac = calling.or_else(|| self.device_in_a_name());
         SessionFact {
             event,
             source: IdentitySource::Radius,
@@ -49,28 +55,41 @@ impl Request {
             end_cause: attributes.terminate_cause.map(terminate_cause),
             // Some servers send 0 for "no updates".
             interim_interval_s: attributes.interim_interval_s.filter(|interval_s| *interval_s > 0),
-            details: self.details(client_mac.is_some(), ap_mac.is_some()).shared(),
+            details: self.details(calling.is_some(), ap_mac.is_some()).shared(),
         }
     }
 
-    /// NAS-Identifier, or its address where it has none.
+    /// The device that is named where a person would be, as access points do that let devices in by their addresses.
+    fn device_in_a_name(&self) -> Option<MacAddr> {
+        let names = [&self.attributes.user_name, &self.attributes.chargeable_user];
+        let named = names.into_iter().flatten().find_map(|name| named_device(name, None));
+        named.filter(|mac| mac.is_device())
+    }
+
+    /// NAS-Identifier, or its address where it has none; an address that every machine has for itself names none.
     #[must_use]
     pub fn nas(&self, sender: IpAddr) -> String {
         let attributes = &self.attributes;
-        attributes.nas_identifier.clone().unwrap_or_else(|| attributes.nas_ip.unwrap_or(sender).to_string())
+        let names_one = |ip: &IpAddr| {
+            let ip = ip.to_canonical();
+            !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST)
+        };
+        let identifier = attributes.nas_identifier.as_ref();
+        let identifier = identifier.filter(|name| name.parse().map_or(true, |ip: IpAddr| names_one(&ip)));
+        identifier.cloned().unwrap_or_else(|| attributes.nas_ip.filter(names_one).unwrap_or(sender).to_string())
     }
 
-    /// When the NAS sent what arrived at `received_ns`, or first tried to, by Acct-Delay-Time.
+    /// When the NAS sent what arrived at `received_ns`, or first tried to, by Acct-Delay-Time. More than a day is no delay.
     #[must_use]
     pub fn sent_ns(&self, received_ns: WallNs) -> WallNs {
-        received_ns.saturating_sub(WallNs::from(self.attributes.delay_s.unwrap_or(0)) * SECOND)
+        let delay_s = self.attributes.delay_s.filter(|seconds| *seconds <= DELAY_MAX_S);
+        received_ns.saturating_sub(WallNs::from(delay_s.unwrap_or(0)) * SECOND)
     }
 
-    /// How far Event-Timestamp (RFC 2869 §5.3) is behind that; `None` without one, or from a clock that was never set.
-    #[must_use]
-    pub fn lag_ns(&self, received_ns: WallNs) -> Option<WallNs> {
+    /// How far Event-Timestamp (RFC 2869 §5.3) is behind when it was sent; `None` without one, or from a clock that was never set.
+    pub(super) fn lag_ns(&self, sent_ns: WallNs) -> Option<WallNs> {
         let stamp_s = self.attributes.event_timestamp_s.filter(|stamp| *stamp >= EPOCH_MIN_S)?;
-        Some(self.sent_ns(received_ns) - WallNs::from(stamp_s) * SECOND)
+        Some(sent_ns - WallNs::from(stamp_s) * SECOND)
     }
 
     /// Ids count per NAS. A login that failed is no life of the session it may name: it gets an id of its own.
@@ -177,7 +196,7 @@ mod tests {
 
     const STOP: (u8, &[u8]) = (40, &[0, 0, 0, 2]);
     const ID: (u8, &[u8]) = (44, b"5f");
-    const SENDER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+    const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
     #[test]
     fn octets_of_the_nas_are_turned_to_the_client() {
@@ -193,8 +212,8 @@ mod tests {
         let now_ns = 1_795_392_000 * SECOND;
         let [stamp, delay, lasted, unset] = [1_795_391_990u32, 7, 60, 60].map(u32::to_be_bytes);
         let request = parsed(&[STOP, ID, (55, &stamp), (41, &delay), (46, &lasted)]);
-        assert_eq!(request.lag_ns(now_ns), Some(3 * SECOND));
-        let fact = request.fact(SENDER, now_ns, 3 * SECOND);
+        assert_eq!(request.lag_ns(request.sent_ns(now_ns)), Some(3 * SECOND));
+        let fact = request.fact(SENDER, now_ns, now_ns - 10 * SECOND);
         assert_eq!((fact.at_ns, fact.started_ns), (now_ns - 10 * SECOND, Some(now_ns - 70 * SECOND)));
         assert_eq!(parsed(&[STOP, ID, (55, &unset)]).lag_ns(now_ns), None, "1970 is no time to report");
     }
@@ -213,12 +232,56 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_every_machine_has_for_itself_names_no_nas() {
+        let nas = |given: &[(u8, &[u8])]| parsed(&[&[STOP, ID], given].concat()).nas(SENDER);
+        for own in [[127, 0, 0, 1], [127, 0, 1, 1], [0, 0, 0, 0], [255, 255, 255, 255], [224, 0, 0, 1]] {
+            assert_eq!(nas(&[(4, &own)]), "10.0.0.2", "{own:?}");
+        }
+        let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        for own in ["::1", "::", "::ffff:127.0.0.1", "ff02::1"] {
+            assert_eq!(nas(&[(95, &v6(own))]), "10.0.0.2", "{own}");
+        }
+        for own in ["127.0.0.1", "::1", "0.0.0.0"] {
+            assert_eq!(nas(&[(32, own.as_bytes()), (4, &[10, 0, 0, 9])]), "10.0.0.9", "{own}");
+        }
+        assert_eq!(nas(&[(95, &v6("2001:db8::9"))]), "2001:db8::9");
+        assert_eq!(nas(&[(32, b"10.0.0.7"), (4, &[10, 0, 0, 9])]), "10.0.0.7");
+    }
+
+    #[test]
+    fn a_device_is_found_where_a_person_would_be_named_and_no_other() {
+        let mac = |given: &[(u8, &[u8])]| parsed(&[&[STOP, ID], given].concat()).fact(SENDER, 0, 0).client_mac;
+        let device = Some(MacAddr([0x02, 0xaa, 0xbb, 0xcc, 0x13, 0x01]));
+        for spelling in [&b"02aabbcc1301"[..], b"02-AA-BB-CC-13-01", b"02aa.bbcc.1301", b"T-02:AA:BB:CC:13:01"] {
+            assert_eq!(mac(&[(1, spelling)]), device);
+            assert_eq!(mac(&[(1, b"anonymous"), (89, spelling)]), device);
+            assert_eq!(
+                mac(&[(1, spelling), (31, b"02-AA-BB-CC-13-99")]),
+                Some(MacAddr([2, 0xaa, 0xbb, 0xcc, 0x13, 0x99]))
+            );
+        }
+        for nobody in [&b"00-00-00-00-00-00"[..], b"ff:ff:ff:ff:ff:ff", b"01005e000001", b"447911123456", b"ann"] {
+            assert_eq!(mac(&[(1, nobody)]), None);
+            assert_eq!(mac(&[(1, b"ann"), (31, nobody)]).filter(|mac| !mac.is_device()), None);
+        }
+    }
+
+    #[test]
+    fn a_length_of_years_says_nothing_of_a_beginning() {
+        let began = |seconds: u32| parsed(&[STOP, ID, (46, &seconds.to_be_bytes())]).fact(SENDER, 0, 0).started_ns;
+        assert_eq!(began(31 * 86_400), Some(-31 * 86_400 * SECOND));
+        for absurd in [31 * 86_400 + 1, 39 * 86_400, 1_795_392_000, u32::MAX] {
+            assert_eq!(began(absurd), None, "{absurd} s");
+        }
+    }
+
+    #[test]
     fn a_failed_login_is_no_life_of_a_session() {
         let failed: (u8, &[u8]) = (40, &[0, 0, 0, 15]);
-        let fact = parsed(&[failed, ID, (32, b"ap1"), (1, b"mallory")]).fact(SENDER, 5 * SECOND, 0);
+        let fact = parsed(&[failed, ID, (32, b"ap1"), (1, b"mallory")]).fact(SENDER, 5 * SECOND, 5 * SECOND);
         assert_eq!((fact.event, fact.session_id.as_str()), (SessionEvent::Rejected, "ap1/5f/failed-5"));
-        let nameless =
-            [b"mallory", b"charlie"].map(|user| parsed(&[failed, (1, user)]).fact(SENDER, 5 * SECOND, 0).session_id);
+        let nameless = [b"mallory", b"charlie"]
+            .map(|user| parsed(&[failed, (1, user)]).fact(SENDER, 5 * SECOND, 5 * SECOND).session_id);
         assert_ne!(nameless[0], nameless[1]);
     }
 

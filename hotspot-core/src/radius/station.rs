@@ -7,7 +7,7 @@ use crate::text::{is_spelled, skip_spelled};
 /// A MAC address, perhaps with something behind it (`02-AA-BB-CC-DD-EE:wlan0`, `02aa.bbcc.ddee vlan 7`).
 #[must_use]
 pub fn calling(text: &str) -> Option<MacAddr> {
-    head(text).map(|(mac, _)| mac)
+    head(text).map(|(mac, _)| mac).filter(|mac| mac.is_device())
 }
 
 /// The access point's MAC and the SSID: `00-10-A4-23-19-C0:Cafe` (RFC 3580 §3.20), with other separators, either alone, or the
@@ -16,7 +16,7 @@ pub fn calling(text: &str) -> Option<MacAddr> {
 pub fn called(text: &str) -> (Option<MacAddr>, Option<String>) {
     let ssid = |ssid: &str| Some(ssid.to_owned()).filter(|ssid| !ssid.is_empty());
     if let Some((mac, rest)) = head(text) {
-        return (Some(mac), ssid(skip_spelled(rest)));
+        return (Some(mac).filter(|mac| mac.is_device()), ssid(skip_spelled(rest)));
     }
     for len in MAC_LENS {
         let Some((front, back)) = text.len().checked_sub(len).and_then(|at| text.split_at_checked(at)) else {
@@ -69,6 +69,15 @@ mod tests {
         }
         for text in ["", "0912345678", "10.20.0.14", "0010A42319C0FF", "00:10:a4:23:19", "alice", "0010A42319Cé"] {
             assert_eq!(calling(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn zeros_and_groups_are_no_device_and_no_access_point() {
+        for text in ["00-00-00-00-00-00", "000000000000", "ff:ff:ff:ff:ff:ff", "01-00-5e-00-00-01", "03:00:00:00:00:01"]
+        {
+            assert_eq!(calling(text), None, "{text}");
+            assert_eq!(called(&format!("{text}:Cafe")), (None, Some("Cafe".to_owned())), "{text}");
         }
     }
 

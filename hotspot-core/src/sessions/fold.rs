@@ -5,23 +5,23 @@
 //! A life ends with its first stop; with a reset of its NAS after which nothing was heard of it; where the next life of its id, or
 //! its successor on the device, began; or by silence.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
-use super::{Attachment, Holding, SECOND, Session, SessionTimeouts, host_len};
+use super::resets::Resets;
+use super::{Attachment, Holding, ROUNDED_NS, SECOND, Session, SessionTimeouts, host_len};
+use crate::WallNs;
 use crate::fact::{IdentitySource, SessionDetails, SessionEvent, SessionFact};
 use crate::record::SessionStatus;
-use crate::{MacAddr, WallNs};
 
 /// A report this long after a stop or a reset shows that the session goes on; sooner it may have been under way.
 const STRAGGLER_NS: WallNs = 60 * SECOND;
 
-/// Adds the lives of one id, by time. Failed logins are lives of their own, which hold nothing.
+/// Adds the lives of one thread, by time. Failed logins are lives of their own, which hold nothing.
 pub(super) fn fold(
     reports: &[SessionFact],
-    resets: &[SessionFact],
+    thread: u32,
+    resets: &Resets,
     timeouts: &SessionTimeouts,
     now_ns: WallNs,
     lives: &mut Vec<Session>,
@@ -30,7 +30,7 @@ pub(super) fn fold(
     let mut current: Option<usize> = None;
     for (position, report) in reports.iter().enumerate() {
         if report.event == SessionEvent::Rejected {
-            let mut rejected = begin(report, position);
+            let mut rejected = begin(report, thread, position);
             learn(&mut rejected, report);
             (rejected.status, rejected.ended_ns) = (SessionStatus::Rejected, Some(report.at_ns));
             lives.push(rejected);
@@ -38,7 +38,7 @@ pub(super) fn fold(
         }
         let before = current.map(|index| &lives[index]);
         if before.is_none_or(|life| begins_anew(life, report, resets, timeouts)) {
-            let mut life = begin(report, position);
+            let mut life = begin(report, thread, position);
             if let Some(before) = current.map(|index| &mut lives[index]) {
                 follow(before, &mut life, report, timeouts);
             }
@@ -57,7 +57,7 @@ pub(super) fn fold(
     }
 }
 
-fn begin(report: &SessionFact, position: usize) -> Session {
+fn begin(report: &SessionFact, thread: u32, position: usize) -> Session {
     let started_ns = began(report);
     Session {
         session_id: report.session_id.clone(),
@@ -75,10 +75,13 @@ fn begin(report: &SessionFact, position: usize) -> Session {
         details: None,
         status: SessionStatus::Active,
         until_ns: None,
+        alone_until_ns: WallNs::MAX,
         last_heard_ns: report.at_ns,
         last_received_ns: report.received_ns,
         interim_interval_s: None,
+        thread,
         first_report: position,
+        told_ns: None,
         floor_ns: WallNs::MIN,
         is_cut: false,
         is_reset: false,
@@ -90,25 +93,37 @@ fn began(report: &SessionFact) -> WallNs {
     report.started_ns.map_or(report.at_ns, |started| started.min(report.at_ns))
 }
 
-fn begins_anew(life: &Session, report: &SessionFact, resets: &[SessionFact], timeouts: &SessionTimeouts) -> bool {
-    let says_when = report.event == SessionEvent::Start || report.started_ns.is_some();
-    let after_reset = says_when
-        && resets
-            .iter()
-            .any(|reset| resets_this(reset, life) && reset.at_ns > life.started_ns && reset.at_ns <= began(report));
+/// The same of a report that may be of a life that is known: what contradicts that one's beginning was counted by another clock.
+fn began_in(life: &Session, report: &SessionFact) -> WallNs {
+    if is_believed(life, report) { began(report) } else { report.at_ns }
+}
+
+fn is_believed(life: &Session, report: &SessionFact) -> bool {
+    life.told_ns.is_none_or(|told| began(report) >= told.saturating_sub(ROUNDED_NS))
+}
+
+fn begins_anew(life: &Session, report: &SessionFact, resets: &Resets, timeouts: &SessionTimeouts) -> bool {
+    let says_when = report.event == SessionEvent::Start || (report.started_ns.is_some() && is_believed(life, report));
+    let after_reset = says_when && resets.first_of(life, life.started_ns, began_in(life, report)).is_some();
     names_another(life, report) || is_after_end(life, report) || after_reset || is_after_silence(life, report, timeouts)
 }
 
 fn names_another(life: &Session, report: &SessionFact) -> bool {
-    let another_user = life.user.is_some() && report.user.is_some() && life.user != report.user;
-    another_user || life.client_mac.is_some_and(|mac| report.client_mac.is_some_and(|named| named != mac))
+    fn differ<T: PartialEq>(known: Option<&T>, named: Option<&T>) -> bool {
+        known.is_some() && named.is_some() && known != named
+    }
+    let chargeable = |details: &Option<Arc<SessionDetails>>| details.as_ref()?.chargeable_user.clone();
+    differ(life.user.as_ref(), report.user.as_ref())
+        || differ(life.client_mac.as_ref(), report.client_mac.as_ref())
+        || (report.details.is_some()
+            && differ(chargeable(&life.details).as_ref(), chargeable(&report.details).as_ref()))
 }
 
 /// After a stop a report begins another life, unless it may have been under way.
 fn is_after_end(life: &Session, report: &SessionFact) -> bool {
     life.ended_ns.is_some_and(|end| {
         report.event == SessionEvent::Start
-            || report.started_ns.is_some_and(|at| at > end)
+            || (report.started_ns.is_some() && began_in(life, report) > end && is_believed(life, report))
             || report.at_ns > end.saturating_add(STRAGGLER_NS)
     })
 }
@@ -118,7 +133,7 @@ fn is_after_end(life: &Session, report: &SessionFact) -> bool {
 fn is_after_silence(life: &Session, report: &SessionFact, timeouts: &SessionTimeouts) -> bool {
     let deadline = deadline_ns(life, timeouts);
     let is_forgotten = report.at_ns > deadline.saturating_add(timeouts.keep_ns / 2);
-    life.ended_ns.is_none() && (began(report) > deadline || is_forgotten)
+    life.ended_ns.is_none() && (began_in(life, report) > deadline || is_forgotten)
 }
 
 /// Lets a life begin no sooner than the one of its id before it was over, and ends that one.
@@ -145,7 +160,7 @@ fn follow(before: &mut Session, life: &mut Session, report: &SessionFact, timeou
     }
 }
 
-const SUPERSEDED: &str = "Superseded";
+pub(super) const SUPERSEDED: &str = "Superseded";
 
 fn learn(life: &mut Session, report: &SessionFact) {
     fn newer<T: Clone>(known: &mut Option<T>, reported: Option<&T>) {
@@ -155,10 +170,15 @@ fn learn(life: &mut Session, report: &SessionFact) {
     }
     life.last_heard_ns = life.last_heard_ns.max(report.at_ns);
     life.last_received_ns = life.last_received_ns.max(report.received_ns);
-    life.started_ns = life.started_ns.min(began(report)).max(life.floor_ns);
+    let says_when = report.event == SessionEvent::Start || report.started_ns.is_some();
+    life.started_ns = life.started_ns.min(began_in(life, report)).max(life.floor_ns);
+    if says_when && life.told_ns.is_none() {
+        life.told_ns = Some(began(report));
+    }
     newer(&mut life.user, report.user.as_ref());
     newer(&mut life.auth_method, report.auth_method.as_ref());
     newer(&mut life.client_mac, report.client_mac.as_ref());
+    newer(&mut life.nas, report.nas.as_ref());
     newer(&mut life.counters, report.counters.as_ref());
     newer(&mut life.interim_interval_s, report.interim_interval_s.as_ref());
     SessionDetails::merge(&mut life.details, report.details.as_ref());
@@ -214,7 +234,7 @@ fn hold(life: &mut Session, report: &SessionFact) {
             life.holdings.iter().any(|held| held.to_ns.is_none() && (held.ip, held.prefix_len) == (ip, prefix_len));
         if !is_held {
             let from_ns = if is_first[usize::from(ip.is_ipv4())] { FROM_THE_BEGINNING } else { report.at_ns };
-            life.holdings.push(Holding { ip, prefix_len, from_ns, to_ns: None });
+            life.holdings.push(Holding { ip, prefix_len, from_ns, to_ns: None, named_ns: report.at_ns });
         }
     }
 }
@@ -230,21 +250,12 @@ fn hold_from_the_beginning(life: &mut Session) {
     life.attachments[0].from_ns = life.started_ns;
 }
 
-/// Whether a reset is one of this session's NAS: of the access point it names, where both name one.
-fn resets_this(reset: &SessionFact, life: &Session) -> bool {
-    let attached = life.attachments.last().and_then(|attachment| attachment.ap_mac);
-    let other_ap = reset.ap_mac.is_some_and(|ap| attached.is_some_and(|attached| attached != ap));
-    reset.nas == life.nas && reset.source == life.source && !other_ap
-}
-
-fn end(life: &mut Session, resets: &[SessionFact], timeouts: &SessionTimeouts, now_ns: WallNs) {
+fn end(life: &mut Session, resets: &Resets, timeouts: &SessionTimeouts, now_ns: WallNs) {
     let deadline = deadline_ns(life, timeouts);
-    let reset = resets.iter().find(|reset| {
-        resets_this(reset, life)
-            && (life.started_ns + 1..=deadline).contains(&reset.at_ns)
-            && life.last_heard_ns < reset.at_ns.saturating_add(STRAGGLER_NS)
-    });
-    if let Some(at_ns) = reset.map(|reset| reset.at_ns).filter(|at_ns| life.ended_ns.is_none_or(|end| end > *at_ns)) {
+    // What was heard of soon after a reset may have been under way.
+    let after_ns = life.started_ns.max(life.last_heard_ns.saturating_sub(STRAGGLER_NS));
+    let reset = resets.first_of(life, after_ns, deadline);
+    if let Some(at_ns) = reset.filter(|at_ns| life.ended_ns.is_none_or(|end| end > *at_ns)) {
         life.ended_ns = Some(at_ns);
         life.until_ns = Some(last_moment(at_ns));
         life.end_cause = Some("NAS-Reboot".to_owned());
@@ -262,89 +273,5 @@ fn deadline_ns(life: &Session, timeouts: &SessionTimeouts) -> WallNs {
     if life.source == IdentitySource::File {
         return WallNs::MAX;
     }
-    let silence = life
-        .interim_interval_s
-        .map_or(timeouts.silence_max_ns, |interval| 2 * WallNs::from(interval) * SECOND + timeouts.grace_ns);
-    life.last_heard_ns.saturating_add(silence)
-}
-
-/// What only one session can hold at a time: a device, or an address where no device is named.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Held {
-    Mac(MacAddr),
-    Ip(IpAddr),
-}
-
-/// Ends sessions whose stop was lost: those that were not heard of since another took their device.
-pub(super) fn supersede(sessions: &mut [Session]) {
-    let mut holders: Vec<(Held, WallNs, usize)> = Vec::with_capacity(sessions.len());
-    for (position, session) in sessions.iter().enumerate() {
-        holders.extend(held(session).map(|held| (held, session.started_ns, position)));
-    }
-    holders.sort_unstable();
-    let mut ends: Vec<(usize, WallNs)> = Vec::new();
-    for (held, _, position) in &holders {
-        let session = &sessions[*position];
-        let may_be_over = session.is_reset || matches!(session.status, SessionStatus::TimedOut | SessionStatus::Active);
-        // What stands in a file is true until it is taken out.
-        if !may_be_over || session.source == IdentitySource::File {
-            continue;
-        }
-        let from = holders.partition_point(|(other, started_ns, _)| {
-            (other, *started_ns) <= (held, session.last_heard_ns.max(session.started_ns))
-        });
-        let later = holders[from..].iter().take_while(|(other, ..)| other == held);
-        if let Some(at_ns) = later.filter_map(|(.., other)| over_ns(session, &sessions[*other])).min() {
-            ends.push((*position, at_ns));
-        }
-    }
-    for (position, at_ns) in ends {
-        let session = &mut sessions[position];
-        if session.until_ns.is_none_or(|until| at_ns <= until) {
-            (session.ended_ns, session.until_ns) = (Some(at_ns), Some(at_ns - 1));
-            session.end_cause = Some(SUPERSEDED.to_owned());
-            if session.status == SessionStatus::Active {
-                session.status = SessionStatus::Ended;
-            }
-        }
-    }
-}
-
-/// When a session that was silent since another began was over, if it was. Where one may have its device still and somebody else had
-/// it meanwhile: not before that one left; until then both claim it.
-fn over_ns(session: &Session, later: &Session) -> Option<WallNs> {
-    if gives_way(session, later) {
-        return Some(later.started_ns);
-    }
-    let is_somebody_else = session.names_person() && later.names_person() && session.user != later.user;
-    later.until_ns.filter(|_| is_somebody_else).map(|until_ns| until_ns.saturating_add(1))
-}
-
-/// Whether a session that was silent since another began is over: at once where both are on one access point, which has a device once;
-/// else where silence has shown it, or where it never said how soon it would be heard of, and the other has come and gone.
-fn gives_way(session: &Session, later: &Session) -> bool {
-    let (ap, later_ap) = (session.attachments.last(), later.attachments.first());
-    let (ap, later_ap) = (ap.and_then(|place| place.ap_mac), later_ap.and_then(|place| place.ap_mac));
-    let is_same_place = later.source == session.source && later.nas == session.nas && ap.is_some() && ap == later_ap;
-    let is_outlived = session.interim_interval_s.is_none() && later.ended_ns.is_some();
-    is_same_place || session.status == SessionStatus::TimedOut || is_outlived
-}
-
-/// Of sessions that may yet prove to have been over: when the last was heard of, by what they hold. Their successors must be known then.
-pub(super) fn awaited(sessions: &[Session]) -> HashMap<Held, WallNs, RandomState> {
-    let mut awaited: HashMap<Held, WallNs, RandomState> = HashMap::default();
-    for session in sessions.iter().filter(|session| session.status == SessionStatus::Active || session.is_reset) {
-        for held in held(session) {
-            let heard_ns = awaited.entry(held).or_insert(session.last_heard_ns);
-            *heard_ns = session.last_heard_ns.min(*heard_ns);
-        }
-    }
-    awaited
-}
-
-pub(super) fn held(session: &Session) -> impl Iterator<Item = Held> {
-    let device = session.client_mac.map(Held::Mac);
-    let addresses = session.holdings.iter().filter(|held| held.is_host()).map(|held| Held::Ip(held.ip));
-    let addresses = addresses.filter(move |_| device.is_none());
-    device.into_iter().chain(addresses).filter(|_| session.status != SessionStatus::Rejected)
+    life.last_heard_ns.saturating_add(timeouts.silence_ns(life.interim_interval_s))
 }

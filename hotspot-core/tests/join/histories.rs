@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use hotspot_core::fact::{DeviceEvent, DeviceFact, DeviceSource, IdentitySource, SessionEvent, SessionFact};
+use hotspot_core::fact::{
+    DeviceEvent, DeviceFact, DeviceSource, IdentitySource, SessionDetails, SessionEvent, SessionFact,
+};
 use hotspot_core::{MacAddr, WallNs};
 use proptest::prelude::*;
 
@@ -12,7 +14,7 @@ use crate::SECOND;
 /// Everything happens at a multiple of it.
 pub(crate) const HALF: WallNs = SECOND / 2;
 /// Half seconds.
-const LONG: i64 = 1200;
+const LONG: i64 = 1600;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
@@ -59,23 +61,43 @@ fn any_user() -> impl Strategy<Value = Option<String>> {
         2 => Just(None),
         4 => Just(Some("ann".to_owned())),
         3 => Just(Some("bob".to_owned())),
+        1 => Just(Some("anonymous@uni.example".to_owned())),
         1 => Just(Some("02-00-00-00-00-01".to_owned())),
     ]
+}
+
+/// How late a report is by what it claims, in half seconds: a NAS's clock steps back, and counters are absurd; the gateway's own
+/// clock may be behind that of the NAS.
+fn any_lateness() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        8 => Just(0i64),
+        4 => 0i64..100,
+        1 => -20i64..0,
+        1 => -1300i64..0,
+        2 => prop_oneof![Just(1i64), Just(120), Just(121), 0i64..1500],
+    ]
+}
+
+/// Half seconds a session is told to have lasted; a clock that was set meanwhile counts anything.
+fn any_length() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![7 => Just(None), 3 => (0i64..120).prop_map(Some), 1 => (0i64..3_600_000_000).prop_map(Some)]
+}
+
+fn any_chargeable() -> impl Strategy<Value = Option<std::sync::Arc<SessionDetails>>> {
+    prop::option::weighted(0.15, 0u8..2).prop_map(|number| {
+        let chargeable_user = Some(format!("cui-{}", number?));
+        SessionDetails { chargeable_user, ..SessionDetails::default() }.shared()
+    })
 }
 
 fn any_fact() -> impl Strategy<Value = SessionFact> {
     let what = (any_event(), 0u8..3, 0u8..2, any::<bool>(), any_user(), prop::option::weighted(0.7, 1u8..3));
     let places =
         (prop::collection::vec(0u8..5, 0..3), prop::option::weighted(0.1, 0u8..2), prop::option::weighted(0.3, 7u8..9));
-    let times = (
-        0i64..LONG,
-        prop_oneof![4 => Just(0i64), 2 => 0i64..100, 1 => -20i64..0],
-        prop::option::weighted(0.3, 0i64..120),
-        prop::option::weighted(0.3, 3u32..40),
-    );
+    let times = (0i64..LONG, any_lateness(), any_length(), prop::option::weighted(0.3, 3u32..40), any_chargeable());
     (what, places, times).prop_map(|(what, places, times)| {
         let (event, id, nas, portal, user, client) = what;
-        let (at, late, lasted, interim_interval_s) = times;
+        let (at, late, lasted, interim_interval_s, details) = times;
         let is_reset = event == SessionEvent::NasReset;
         let at_ns = at * HALF;
         let prefix = |number: u8| (format!("2001:db8:0:{number}::").parse().unwrap(), 64);
@@ -98,7 +120,7 @@ fn any_fact() -> impl Strategy<Value = SessionFact> {
             counters: None,
             end_cause: None,
             interim_interval_s,
-            details: None,
+            details: details.filter(|_| !is_reset),
         }
     })
 }

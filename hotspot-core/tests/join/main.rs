@@ -1,12 +1,14 @@
 //! The join of flows and sessions against a naive model, over random histories.
 //!
-//! `model` says instant by instant who held what, from the rules as they are written down; `truth` makes up what people really did,
+//! `model` (with `threads` and `claimants`) says instant by instant who held what, from the rules as they are written down; `truth` makes up what people really did,
 //! has it reported badly, and asks whether anybody is taken for somebody else. Both run briefly with every test run, and for a
 //! million histories each in `cargo xtask test soak`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod claimants;
 mod histories;
 mod model;
+mod threads;
 mod truth;
 
 use hotspot_core::WallNs;
@@ -76,7 +78,7 @@ fn agrees_with_the_model(history: &History) -> Result<(), TestCaseError> {
     for flow in &in_the_order_of_a_segment(&history.flows) {
         prop_assert_eq!(
             ask(&mut attributor, flow),
-            model::attribute(&history.facts, &devices.devices(), &TIMEOUTS, history.now_ns, flow),
+            claimants::attribute(&history.facts, &devices.devices(), &TIMEOUTS, history.now_ns, flow),
             "{:#?}\nsessions {:#?}\ndevices {:#?}",
             flow,
             known,

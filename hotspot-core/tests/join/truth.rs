@@ -41,11 +41,12 @@ struct Evening {
 }
 
 const EPOCH_S: i64 = 150;
+const ADDRESSES: u8 = 5;
 
-/// Devices swap addresses now and then.
+/// Devices take each other's addresses now and then; within an evening none gets back one that it gave up.
 fn address(device: u8, at_ns: WallNs) -> IpAddr {
     let epoch = u8::try_from(at_ns / (EPOCH_S * SECOND)).unwrap();
-    [10, 0, 0, (device + epoch) % 3].into()
+    [10, 0, 0, (device + epoch) % ADDRESSES].into()
 }
 
 /// Leases that were seen, and what those say who use somebody else's address.

@@ -26,7 +26,7 @@ pub(super) fn facts(
 ) -> Result<(Vec<DeviceFact>, Vec<&'static str>), BadReport> {
     let ip = ip.or_else(|| fields.value("ip", |text| text.parse().ok())).map(|ip| ip.to_canonical());
     let (ip, client_mac) = ip.zip(fields.mac("mac")).ok_or(BadReport::NoLease)?;
-    if ip.is_unspecified() || ip.is_multicast() || client_mac.is_group() {
+    if ip.is_unspecified() || ip.is_multicast() || !client_mac.is_device() {
         return Err(BadReport::NoLease);
     }
     let at_ns = moment(fields.time("at").as_deref(), received_ns)?.min(received_ns);

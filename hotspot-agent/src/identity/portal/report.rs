@@ -30,7 +30,10 @@ const FIELDS: [&str; 15] = [
 /// Lines of a batch.
 const BATCH_LINES_MAX: usize = 10_000;
 /// How far ahead of the gateway's clock a report may lie.
-const AHEAD_MAX_NS: WallNs = 300 * 1_000_000_000;
+const AHEAD_MAX_NS: WallNs = 300 * SECOND;
+/// How far behind it: a spool may have waited for weeks, a clock that was never set is years behind.
+const BEHIND_MAX_NS: WallNs = 30 * 24 * 3600 * SECOND;
+const SECOND: WallNs = 1_000_000_000;
 
 /// What a report says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +103,25 @@ pub enum BadReport {
     NoLease,
     #[error("at: {0} (write RFC 3339, like 2026-11-23T10:00:00+07:00)")]
     Time(String),
-    #[error("at lies {ahead_s} s ahead of this gateway's clock; set the clocks by NTP")]
+    #[error("at lies {ahead_s} s ahead of this gateway's clock; set the clocks by NTP, and send it again")]
     Ahead { ahead_s: i64 },
+    #[error("at lies {behind_s} s behind this gateway's clock; set the clocks by NTP, and send it again")]
+    Behind { behind_s: i64 },
     #[error("line {line}: {why}")]
     Line { line: usize, why: Box<BadReport> },
     #[error("more than {BATCH_LINES_MAX} lines; send several batches")]
     TooManyLines,
+}
+
+impl BadReport {
+    /// Whether it is only one clock or the other that keeps the report from being taken: it may be taken later as it is.
+    pub(super) fn is_undated(&self) -> bool {
+        match self {
+            Self::Ahead { .. } | Self::Behind { .. } => true,
+            Self::Line { why, .. } => why.is_undated(),
+            _ => false,
+        }
+    }
 }
 
 /// One report; `subject`, the session's id or the lease's address, is from the request's line. An empty body names nothing.
@@ -147,6 +163,8 @@ pub fn parse_batch(body: &[u8], received_ns: WallNs) -> Result<Reports, BadRepor
         if reports.reports.len() == BATCH_LINES_MAX {
             return Err(BadReport::TooManyLines);
         }
+        // In this order they arrived.
+        let received_ns = received_ns + WallNs::try_from(reports.reports.len()).unwrap_or(0);
         let read = reports.add_line(line, received_ns);
         read.map_err(|why| BadReport::Line { line: number + 1, why: Box::new(why) })?;
     }
@@ -192,7 +210,10 @@ fn fact(
     let id = id.or_else(|| fields.text("id"));
     let at = fields.time("at");
     let at_ns = moment(at.as_deref(), received_ns)?;
-    let (user, client_mac) = (fields.text("user"), fields.mac("mac"));
+    let (user, mac) = (fields.text("user"), fields.mac("mac"));
+    // Who does not know the device writes zeros, and who knows only the device writes it where a person would be named.
+    let in_a_name = user.as_deref().and_then(|user| named_device(user, None));
+    let client_mac = mac.filter(|mac| mac.is_device()).or(in_a_name).filter(|mac| mac.is_device());
     let (client_ips, client_prefixes) = (fields.ips("ips"), fields.prefixes("prefixes"));
     let nas = fields.text("nas");
     let names_somebody = client_mac.is_some() || !client_ips.is_empty() || !client_prefixes.is_empty();
@@ -223,7 +244,7 @@ fn fact(
         client_mac,
         client_ips,
         client_prefixes,
-        ap_mac: access_point.mac,
+        ap_mac: access_point.mac.filter(|mac| mac.is_device()),
         ssid: access_point.ssid,
         nas,
         nas_port: fields.text("nas_port"),
@@ -281,8 +302,12 @@ pub(super) fn moment(text: Option<&str>, received_ns: WallNs) -> Result<WallNs, 
     let Some(text) = text else { return Ok(received_ns) };
     let time: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| BadReport::Time(error.to_string()))?;
     let at_ns = WallNs::try_from(time.as_nanosecond()).map_err(|error| BadReport::Time(error.to_string()))?;
-    if at_ns - received_ns > AHEAD_MAX_NS {
-        return Err(BadReport::Ahead { ahead_s: (at_ns - received_ns) / 1_000_000_000 });
+    let ahead_ns = at_ns.saturating_sub(received_ns);
+    if ahead_ns > AHEAD_MAX_NS {
+        return Err(BadReport::Ahead { ahead_s: ahead_ns / SECOND });
+    }
+    if ahead_ns < -BEHIND_MAX_NS {
+        return Err(BadReport::Behind { behind_s: ahead_ns.saturating_neg() / SECOND });
     }
     Ok(at_ns)
 }

@@ -57,6 +57,8 @@ pub(super) struct Portal {
 enum Refusal {
     Unauthorized(Unauthorized),
     Report(BadReport),
+    /// One that may be taken once the clocks agree.
+    Undated(BadReport),
     NoSuchPath,
     /// With the methods that are.
     NoSuchMethod(&'static str),
@@ -102,7 +104,11 @@ impl Portal {
             Ok(body) => (StatusCode::OK, body.clone()),
             Err(refusal) => {
                 self.log(refusal);
-                (refusal.status(), json!({ "error": refusal.text() }))
+                let mut body = json!({ "error": refusal.text() });
+                if matches!(refusal, Refusal::Undated(_)) {
+                    body["undated"] = true.into();
+                }
+                (refusal.status(), body)
             }
         };
         let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
@@ -116,6 +122,9 @@ impl Portal {
             }
             Err(Refusal::Unauthorized(_)) => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer, HMAC-SHA256"));
+            }
+            Err(Refusal::Undated(_)) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("60"));
             }
             // What is left of the body was not read.
             Err(Refusal::TooLarge { .. } | Refusal::Late | Refusal::Broken) => {
@@ -157,7 +166,8 @@ impl Portal {
             Asked::Batch => parse_batch(&body, now_ns),
             Asked::One(operation, id) => parse_one(operation, id.as_deref(), &body, now_ns),
         };
-        self.record(reports.map_err(Refusal::Report)?).await
+        let refused = |why: BadReport| if why.is_undated() { Refusal::Undated(why) } else { Refusal::Report(why) };
+        self.record(reports.map_err(refused)?).await
     }
 
     /// What the head of a request proves; nothing has to be proven on a Unix socket.
@@ -254,9 +264,10 @@ impl Refusal {
             Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
-            Self::NotRecorded(_) | Self::Busy | Self::Unauthorized(Unauthorized::NotKept) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotRecorded(_)
+            | Self::Undated(_)
+            | Self::Busy
+            | Self::Unauthorized(Unauthorized::NotKept) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -264,7 +275,7 @@ impl Refusal {
     fn text(&self) -> String {
         match self {
             Self::Unauthorized(why) => why.to_string(),
-            Self::Report(why) => why.to_string(),
+            Self::Report(why) | Self::Undated(why) => why.to_string(),
             Self::NoSuchPath => {
                 "no such path; there are /v1/sessions/ID, /v1/leases/ADDRESS, /v1/batch, /v1/rejections, /v1/resets and \
                  /v1/health"
@@ -284,6 +295,7 @@ impl Refusal {
         match self {
             Self::Unauthorized(_) => "unauthorized",
             Self::Report(_) => "not a report",
+            Self::Undated(_) => "its time and this gateway's clock disagree",
             Self::NoSuchPath => "path",
             Self::NoSuchMethod(_) => "method",
             Self::TooLarge { .. } => "too large",
