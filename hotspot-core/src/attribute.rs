@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 use self::evidence::{Evidence, Worth};
 use crate::device::{DeviceTable, LEARNT_LATE_NS};
-use crate::person::Person;
+use crate::person::{Person, Rank};
 use crate::record::{Attribution, Identity};
 use crate::sessions::{Claims, Session, Span};
 use crate::{MacAddr, WallNs};
@@ -430,7 +430,7 @@ impl<'a> Who<'a> {
     }
 
     /// Those that may be one are neighbours.
-    fn rank(&self) -> (Option<(Option<&'a str>, bool, Option<&'a str>)>, Option<MacAddr>) {
+    fn rank(&self) -> (Option<Rank<'a>>, Option<MacAddr>) {
         match self {
             Self::Person(person) => (Some(person.rank()), None),
             Self::Device(mac) => (None, *mac),

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 use crate::MacAddr;
 
+/// User-Name; whether there is no other identity; that.
+pub(crate) type Rank<'a> = (Option<&'a str>, bool, Option<&'a str>);
+
 /// Somebody, by the names a session gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Person<'a> {
@@ -34,7 +37,7 @@ impl<'a> Person<'a> {
     }
 
     /// An order in which those that may be one are neighbours: of one User-Name, those without another identity last.
-    pub(crate) const fn rank(&self) -> (Option<&'a str>, bool, Option<&'a str>) {
+    pub(crate) const fn rank(&self) -> Rank<'a> {
         (self.user, self.chargeable.is_none(), self.chargeable)
     }
 
@@ -53,7 +56,7 @@ fn is_anonymous(user: &str) -> bool {
     name.is_empty() || name.eq_ignore_ascii_case("anonymous")
 }
 
-/// The device a name is the address of: in any spelling, with a realm, or with MikroTik's `T-` for guests on trial. Twelve decimal
+/// The device a name is the address of: in any spelling, with a realm, or with `MikroTik`'s `T-` for guests on trial. Twelve decimal
 /// digits alone may as well be a phone number, and are an address only where the session says so.
 #[must_use]
 pub fn named_device(text: &str, mac: Option<MacAddr>) -> Option<MacAddr> {

@@ -315,7 +315,7 @@ impl SessionTable {
         self.reports.retain(|_, reports| {
             let mut first_that_matters = || {
                 let of_thread = std::iter::from_fn(|| lives.next_if(|life| life.thread == number));
-                let from = first_that_matters(of_thread, &matters);
+                let from = first_that_matters(of_thread, matters);
                 number += 1;
                 from
             };

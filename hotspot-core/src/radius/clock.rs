@@ -19,7 +19,6 @@ const LATE_MAX_NS: WallNs = 120 * SECOND;
 
 /// What is known of one NAS's clock.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::struct_field_names, reason = "units last")]
 pub struct NasClock {
     /// Since when it is known.
     known_ns: Option<WallNs>,

@@ -62,8 +62,8 @@ impl Request {
     /// The device that is named where a person would be, as access points do that let devices in by their addresses.
     fn device_in_a_name(&self) -> Option<MacAddr> {
         let names = [&self.attributes.user_name, &self.attributes.chargeable_user];
-        let named = names.into_iter().flatten().find_map(|name| named_device(name, None));
-        named.filter(|mac| mac.is_device())
+        let device = names.into_iter().flatten().find_map(|name| named_device(name, None));
+        device.filter(|mac| mac.is_device())
     }
 
     /// NAS-Identifier, or its address where it has none; an address that every machine has for itself names none.

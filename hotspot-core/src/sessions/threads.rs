@@ -87,7 +87,7 @@ fn split(reports: &[SessionFact], devices: &BTreeSet<MacAddr>, timeouts: &Sessio
         };
         let until_ns = report.at_ns.saturating_add(timeouts.keep_ns / 2);
         heard[device] = Some(Heard { position, until_ns });
-        threads[device].push(SessionFact { client_mac: named, ..report.clone() });
+        threads[device].push(report.clone());
     }
     threads
 }

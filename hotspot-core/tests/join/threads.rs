@@ -25,7 +25,7 @@ pub(crate) fn of(reports: &[SessionFact], facts: &[SessionFact], timeouts: &Sess
         }
         for device in devices.into_iter().map(Some).chain([None]) {
             let its = (0..reports.len()).filter(|position| whose_are[*position] == device);
-            threads.push(its.map(|at| SessionFact { client_mac: device, ..reports[at].clone() }).collect());
+            threads.push(its.map(|at| reports[at].clone()).collect());
         }
     }
     for thread in &mut threads {
