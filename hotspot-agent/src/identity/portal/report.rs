@@ -2,9 +2,9 @@
 //!
 //! Owns names, shapes and limits of the fields. No I/O, no clock: bytes and the moment of arrival go in, facts or a reason come out.
 
-use hotspot_core::WallNs;
 use hotspot_core::fact::{DeviceFact, IdentitySource, SessionCounters, SessionDetails, SessionEvent, SessionFact};
 use hotspot_core::radius::station;
+use hotspot_core::{WallNs, named_device};
 
 use super::fields::{Fields, TEXT_CHARS_MAX, spelled};
 use super::lease;

@@ -216,3 +216,29 @@ fn a_batch_is_taken_as_a_whole_or_not_at_all() {
     let reports = parse_batch(mixed.as_bytes(), NOW).unwrap().reports;
     assert!(matches!(reports[..], [Report::Lease(_), Report::Session(_), Report::Session(_)]), "{reports:?}");
 }
+
+#[test]
+fn a_time_that_only_a_wrong_clock_can_say_waits_until_the_clocks_agree() {
+    let at = |at_ns: WallNs| {
+        let at = jiff::Timestamp::from_nanosecond(at_ns.into()).unwrap();
+        put(&format!(r#"{{"mac":"02:00:00:00:00:01","at":"{at}"}}"#)).map(|fact| fact.at_ns)
+    };
+    for taken in [NOW - BEHIND_MAX_NS, NOW - 3 * SECOND, NOW + AHEAD_MAX_NS] {
+        assert_eq!(at(taken), Ok(taken));
+    }
+    for waits in [0, 60 * SECOND, 946_684_800 * SECOND, NOW - BEHIND_MAX_NS - 1, NOW + AHEAD_MAX_NS + 1, 2 * NOW] {
+        assert!(at(waits).unwrap_err().is_undated(), "{waits}");
+    }
+    assert!(!put(r#"{"mac":"02:00:00:00:00:01","at":"10:00"}"#).unwrap_err().is_undated());
+}
+
+#[test]
+fn a_mac_that_can_be_no_devices_is_none_and_a_mac_for_a_user_is_the_device() {
+    for nothing in ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01"] {
+        assert_eq!(put(&format!(r#"{{"mac":"{nothing}"}}"#)), Err(BadReport::NobodyNamed));
+        let fact = put(&format!(r#"{{"mac":"{nothing}","ips":["10.0.0.1"],"ap_mac":"{nothing}"}}"#)).unwrap();
+        assert_eq!((fact.client_mac, fact.ap_mac), (None, None), "{nothing}");
+    }
+    let fact = put(r#"{"user":"02aabbcc1301","ips":["10.0.0.1"]}"#).unwrap();
+    assert_eq!(fact.client_mac, Some("02:aa:bb:cc:13:01".parse().unwrap()));
+}
