@@ -59,6 +59,7 @@ fn device(number: u64) -> DeviceRecord {
     DeviceRecord {
         client_mac,
         random_mac: client_mac.is_random(),
+        many_addresses: None,
         device_vendor: number.is_multiple_of(2).then(|| "Maker".into()),
         hostname: Some(format!("phone-{number}")),
         vendor_class: None,
