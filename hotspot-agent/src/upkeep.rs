@@ -6,8 +6,8 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
-use std::os::unix::process::CommandExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;

@@ -222,11 +222,11 @@ fn whatever_files_claim_a_search_stays_within_its_bound() {
             found += 1;
             true
         };
-        let seen = archive.search(Interval::ALWAYS, &filter, &mut count, |_| {});
-        assert_eq!((found, seen.damage.len() as u64), (expected, damaged), "{words}: {:?}", seen.damage);
+        let damage = archive.search(Interval::ALWAYS, &filter, &mut count, |_| {}).damage;
+        assert_eq!((found, damage.len() as u64), (expected, damaged), "{words}: {damage:?}");
     }
     let mut totals = Totals::new(By::Vendor);
-    let seen = archive.sum(Interval::ALWAYS, &filter::parse("any").unwrap(), &mut totals, |_| {});
-    assert_eq!(seen.damage.len() as u64, HOSTILE, "{:?}", seen.damage);
+    let damage = archive.sum(Interval::ALWAYS, &filter::parse("any").unwrap(), &mut totals, |_| {}).damage;
+    assert_eq!(damage.len() as u64, HOSTILE, "{damage:?}");
     assert_eq!(totals.sorted(|sums| sums.flows)[0].1.flows, SEGMENTS * ROWS);
 }

@@ -111,6 +111,7 @@ fn device(number: u64) -> DeviceRecord {
         dhcp_fingerprint: Some("1,3,6".into()),
         client_id: None,
         ips: vec![[10, 0, 0, 1].into()],
+        many_addresses: None,
         first_seen_ns: BEGIN_NS,
         last_seen_ns: BEGIN_NS + 999,
         sources: vec![DeviceSource::Dhcp, DeviceSource::Arp],
@@ -257,7 +258,7 @@ fn an_independent_verifier_takes_a_proof_and_refuses_a_changed_one() {
         ("another place", text.replacen("index 36", "index 35", 1)),
         ("another row", other_row.to_string()),
         ("another spelling", text.replacen("salt ", "salt 0", 1)),
-        ("a shorter way", text[..text.trim_end().rfind('\n').unwrap() + 1].to_owned()),
+        ("a shorter way", text[..=text.trim_end().rfind('\n').unwrap()].to_owned()),
         ("another end", text.trim_end().to_owned()),
     ] {
         assert_ne!(changed, text, "{what}");

@@ -35,7 +35,7 @@ fn all(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
     let mut worst = Outcome::Done;
     for path in &arguments.files {
         match one(arguments, path) {
-            Ok(outcome) if outcome == Outcome::Done => {}
+            Ok(Outcome::Done) => {}
             Ok(_) => worst = Outcome::Damaged,
             Err(Failure::Usage(what) | Failure::Damaged(what)) => {
                 say(what);

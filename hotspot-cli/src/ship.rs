@@ -113,7 +113,7 @@ fn ship_all(arguments: &ShipArguments, archive: &Path, gateways: &[String], to: 
         // What was done before it failed was done.
         report(arguments, gateway, to, &pass.done)?;
         for path in &pass.done.missing {
-            say(&format!("gateway {gateway}: {path} is neither here nor there as its line says"));
+            say(format!("gateway {gateway}: {path} is neither here nor there as its line says"));
             outcome = Outcome::Damaged;
         }
         shipped.map_err(failed)?;

@@ -82,9 +82,12 @@ fn outcome(verdict: Verdict) -> Outcome {
     }
 }
 
+/// A place, and what receipts call it.
+type NamedPlace = (String, Arc<dyn Place>);
+
 /// The places that files were moved to, by the names that receipts have for them.
-fn elsewhere(places: &[String]) -> Result<Vec<(String, Arc<dyn Place>)>, Failure> {
-    let mut elsewhere: Vec<(String, Arc<dyn Place>)> = Vec::new();
+fn elsewhere(places: &[String]) -> Result<Vec<NamedPlace>, Failure> {
+    let mut elsewhere = Vec::new();
     for place in places {
         let name = Store::open(place)?.url().to_owned();
         let path = Path::new(place);

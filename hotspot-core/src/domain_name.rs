@@ -1,4 +1,4 @@
-//! The client's full name in DHCP (RFC 4702 §2) and DHCPv6 (RFC 4704 §4): flags, and a name as text or in the form of DNS.
+//! The client's full name in DHCP (RFC 4702 §2) and `DHCPv6` (RFC 4704 §4): flags, and a name as text or in the form of DNS.
 //!
 //! Devices mix the two up, or leave the flags out. Whatever can be told apart is read; nothing is guessed from what is neither.
 
@@ -85,6 +85,7 @@ mod tests {
         fqdn(option, 3, |flags| flags & 4 != 0)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as `Name` holds it")]
     fn name(text: &str) -> Option<Vec<u8>> {
         Some(text.as_bytes().to_vec())
     }

@@ -49,7 +49,7 @@ FIELDS = {
         fields("site, gateway"),
         fields(
             "client_mac mac, random_mac flag, device_vendor, hostname, vendor_class, dhcp_fingerprint, client_id, ips,"
-            "first_seen time, last_seen time, source"
+            "first_seen time, last_seen time, source, many_addresses flag"
         ),
     ),
     "coverage": (

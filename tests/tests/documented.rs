@@ -30,7 +30,7 @@ fn blocks(page: &str, kind: &str) -> Vec<String> {
 /// Commands behind a prompt, with the lines that continue them, and the lines that answer.
 fn examples(block: &str) -> Vec<Example> {
     let mut found: Vec<Example> = Vec::new();
-    let is_whole = |typed: &str| !typed.ends_with('\\') && typed.matches('\'').count() % 2 == 0;
+    let is_whole = |typed: &str| !typed.ends_with('\\') && typed.matches('\'').count().is_multiple_of(2);
     for line in block.lines() {
         let typed = line.strip_prefix("# ").or_else(|| line.strip_prefix("$ "));
         let heredoc = found.last().is_some_and(|last| {

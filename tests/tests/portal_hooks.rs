@@ -29,7 +29,7 @@ struct Shell {
 }
 
 impl Shell {
-    /// Debian's `sh`, a shell that knows more than POSIX, and that of OpenWrt with its own tools.
+    /// Debian's `sh`, a shell that knows more than POSIX, and that of `OpenWrt` with its own tools.
     fn all() -> Vec<Self> {
         [&["dash"][..], &["bash", "--posix"], &["busybox", "sh"]].map(|words| Self::new(words.to_vec())).into()
     }
@@ -80,7 +80,7 @@ impl Shell {
     }
 }
 
-/// As openNDS writes what it hands to BinAuth (`uh_urlencode` in src/util.c).
+/// As openNDS writes what it hands to `BinAuth` (`uh_urlencode` in src/util.c).
 fn url_escaped(bytes: &[u8]) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     let escape = |byte: &u8| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") };
@@ -366,7 +366,8 @@ impl OpenNds {
         let mut token = String::new();
         wait_until("openNDS redirects the client", Duration::from_secs(60), || {
             let answer = self.get(&[], &format!("http://{SERVER_V4}/"));
-            token = answer.split("&tok=").nth(1).and_then(|rest| rest.split('&').next()).unwrap_or_default().to_owned();
+            let found = answer.split("&tok=").nth(1).and_then(|rest| rest.split('&').next());
+            found.unwrap_or_default().clone_into(&mut token);
             !token.is_empty()
         })
         .unwrap_or_else(|error| panic!("{error}: {}", self.log()));

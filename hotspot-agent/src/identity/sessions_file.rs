@@ -68,15 +68,15 @@ fn session_facts(session: &FileSession, line: usize, now_ns: WallNs) -> Result<V
     let start = SessionFact {
         event: SessionEvent::Start,
         source: IdentitySource::File,
-        session_id: spelled(&session.session_id).unwrap_or_else(|| format!("file/{line}")),
+        session_id: spelled(session.session_id.as_deref()).unwrap_or_else(|| format!("file/{line}")),
         user: Some(escaped(session.user.as_bytes())),
-        auth_method: spelled(&session.auth_method),
+        auth_method: spelled(session.auth_method.as_deref()),
         client_mac: mac,
         client_ips: session.ips.iter().map(IpAddr::to_canonical).collect(),
         client_prefixes: Vec::new(),
         ap_mac: session.ap_mac,
-        ssid: spelled(&session.ssid),
-        nas: spelled(&session.nas),
+        ssid: spelled(session.ssid.as_deref()),
+        nas: spelled(session.nas.as_deref()),
         nas_port: None,
         at_ns: from_ns,
         started_ns: None,
@@ -91,8 +91,8 @@ fn session_facts(session: &FileSession, line: usize, now_ns: WallNs) -> Result<V
 }
 
 /// In the archive's spelling.
-fn spelled(text: &Option<String>) -> Option<String> {
-    text.as_deref().map(|text| escaped(text.as_bytes()))
+fn spelled(text: Option<&str>) -> Option<String> {
+    text.map(|text| escaped(text.as_bytes()))
 }
 
 #[cfg(test)]

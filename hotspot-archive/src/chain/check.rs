@@ -147,19 +147,14 @@ impl ChainCheck {
             self.prev = to_hex(&hash);
             return None;
         };
-        let is_genuine = match self.check_key(&line.record) {
-            Err(what) => {
-                damage(what);
-                false
-            }
-            Ok(()) => {
-                let is_genuine = is_signed(self.key(), &line.signed, line.signature);
-                if !is_genuine {
-                    damage("the signature does not fit the line: it was changed".to_owned());
-                }
-                is_genuine
-            }
-        };
+        let signed = self.check_key(&line.record).and_then(|()| {
+            let is_genuine = is_signed(self.key(), &line.signed, line.signature);
+            if is_genuine { Ok(()) } else { Err("the signature does not fit the line: it was changed".to_owned()) }
+        });
+        let is_genuine = signed.is_ok();
+        if let Err(what) = signed {
+            damage(what);
+        }
         self.take(&line.record, hash, is_genuine, &mut find);
         Some(line.record)
     }

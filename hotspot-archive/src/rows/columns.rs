@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
-use arrow_array::RecordBatch;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type};
+use arrow_array::{Array, BooleanArray, RecordBatch};
 use hotspot_core::MacAddr;
 
 use super::encoding::{Kind, put_count, put_ip, put_one_text, put_text};
@@ -91,6 +91,8 @@ enum Column<'a> {
     Number16(Numbers<'a, UInt16Type>),
     Number8(Numbers<'a, UInt8Type>),
     Flag(Flags<'a>),
+    /// A column that came later: `None` in files of before.
+    FlagIfAny(Option<&'a BooleanArray>),
 }
 
 fn part<'a>(columns: &Columns<'a>, fields: &[Field]) -> Result<Vec<(Kind, Column<'a>)>, SegmentError> {
@@ -103,6 +105,7 @@ fn part<'a>(columns: &Columns<'a>, fields: &[Field]) -> Result<Vec<(Kind, Column
             Kind::Number16 => Column::Number16(columns.number(name)?),
             Kind::Number8 => Column::Number8(columns.number(name)?),
             Kind::Flag => Column::Flag(columns.flag(name)?),
+            Kind::FlagIfAny => Column::FlagIfAny(columns.flag_if_any(name)?),
         };
         Ok((*kind, column))
     };
@@ -140,6 +143,10 @@ fn put_value(kind: Kind, column: &Column<'_>, row: usize, to: &mut Vec<u8>) -> R
         Column::Number16(column) => number(column.get(row), |value| to.extend(value.to_be_bytes())),
         Column::Number8(column) => number(column.get(row), |value| to.push(value)),
         Column::Flag(column) => number(column.get(row), |value| to.push(u8::from(value))),
+        Column::FlagIfAny(column) => {
+            let value = column.filter(|column| column.is_valid(row)).map(|column| column.value(row));
+            number(value, |value| to.push(u8::from(value)))
+        }
     })
 }
 
@@ -150,7 +157,14 @@ fn put_as(kind: Kind, text: &str, to: &mut Vec<u8>) -> Option<()> {
         Kind::Mac => to.extend(MacAddr::from_str(text).ok()?.0),
         Kind::Ip => put_ip(IpAddr::from_str(text).ok()?, to),
         Kind::Code(labels) => to.push(u8::try_from(labels.iter().position(|label| *label == text)?).ok()?),
-        Kind::Text | Kind::Count | Kind::Integer | Kind::Time | Kind::Number16 | Kind::Number8 | Kind::Flag => {
+        Kind::Text
+        | Kind::Count
+        | Kind::Integer
+        | Kind::Time
+        | Kind::Number16
+        | Kind::Number8
+        | Kind::Flag
+        | Kind::FlagIfAny => {
             put_text(text, to);
         }
     }

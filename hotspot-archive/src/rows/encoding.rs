@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Number8,
     /// 0 or 1.
     Flag,
+    /// A flag in a column that came later: files of before do not have it, which is null.
+    FlagIfAny,
     /// 6 bytes.
     Mac,
     /// 4 or 16 as a byte, then so many bytes.
@@ -116,7 +118,7 @@ impl<'a> Reader<'a> {
             Kind::Time => Value::Micros(i64::from_be_bytes(self.array()?)),
             Kind::Number16 => Value::Number(u16::from_be_bytes(self.array()?).into()),
             Kind::Number8 => Value::Number(self.byte()?.into()),
-            Kind::Flag => Value::Flag(match self.byte()? {
+            Kind::Flag | Kind::FlagIfAny => Value::Flag(match self.byte()? {
                 0 => false,
                 1 => true,
                 _ => return None,

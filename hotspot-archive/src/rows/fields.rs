@@ -109,6 +109,8 @@ const DEVICES: Fields = Fields {
         ("first_seen", Kind::Time),
         ("last_seen", Kind::Time),
         ("source", Kind::Text),
+        // Not in files of before; null there.
+        ("many_addresses", Kind::FlagIfAny),
     ],
 };
 

@@ -85,7 +85,7 @@ impl<'a> Columns<'a> {
     }
 
     /// The same for a column of yes and no.
-    pub(super) fn flag_if_any(&self, column: &'static str) -> Result<Option<&'a BooleanArray>, SegmentError> {
+    pub(crate) fn flag_if_any(&self, column: &'static str) -> Result<Option<&'a BooleanArray>, SegmentError> {
         let Some(values) = self.batch.column_by_name(column) else { return Ok(None) };
         values.as_boolean_opt().map(Some).ok_or_else(|| self.missing(column))
     }

@@ -52,11 +52,10 @@ impl Unnamed {
         let sequence: Option<u64> = digits.parse().ok();
         let Some(ahead) = sequence.and_then(|sequence| sequence.checked_sub(self.next)) else { return Ahead::No };
         match (is_kind && is_number, self.is_shipped) {
-            (false, _) => Ahead::No,
             (true, true) if ahead <= SHIPPED_AHEAD_MAX => Ahead::Next,
             (true, false) if ahead == 0 => Ahead::Next,
             (true, true) => Ahead::Far,
-            (true, false) => Ahead::No,
+            (true | false, false) | (false, true) => Ahead::No,
         }
     }
 }

@@ -61,7 +61,7 @@ fn carry_out(world: &World, attacks: &[Attack]) {
             failures.push(format!("{}: {found:?}, not {:?}: {said}", attack.name, attack.find));
         }
         // What was there before a gateway starts over this, and is not deleted by right, is there after it.
-        let before = world.files_to_stay(&attacked);
+        let before = attacked.files();
         GATEWAYS.iter().for_each(|gateway| {
             attacked.gateway_goes_on(gateway);
         });

@@ -96,7 +96,7 @@ fn among(lives: &[&Life], devices: &[Device], flow: &Flow) -> Option<Answer> {
         let mut later = if by_name.is_empty() { later } else { by_name };
         later.retain(|life| !(is_shared && life.is_elsewhere(flow.ip, life.from_ns)));
         let first_ns = later.iter().map(|life| life.from_ns).min()?;
-        claimants.extend(later.into_iter().filter(|life| life.from_ns == first_ns).map(|life| *life));
+        claimants.extend(later.into_iter().filter(|life| life.from_ns == first_ns).copied());
         Attribution::BeforeLogin
     } else {
         let soon = lives.iter().filter(of_device).filter(soon);
@@ -131,7 +131,7 @@ fn among(lives: &[&Life], devices: &[Device], flow: &Flow) -> Option<Answer> {
         claimants.extend(device.iter().chain(&address).map(|life| **life));
         if is_by_name {
             let first_ns = by_name.iter().map(|life| life.from_ns).min();
-            claimants = by_name.into_iter().filter(|life| Some(life.from_ns) == first_ns).map(|life| *life).collect();
+            claimants = by_name.into_iter().filter(|life| Some(life.from_ns) == first_ns).copied().collect();
         }
         match (device.is_empty(), is_own) {
             _ if is_by_name => Attribution::BeforeLogin,

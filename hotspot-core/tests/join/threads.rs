@@ -67,7 +67,7 @@ fn when(reports: &[SessionFact], position: usize, facts: &[SessionFact], timeout
     };
     let is_stop = report.event == SessionEvent::Stop;
     let others = |range: std::ops::Range<usize>| range.map(|at| &reports[at]).filter(|other| agrees(other));
-    let last_before = others(0..position).filter(|other| other.event != SessionEvent::Rejected).last();
+    let last_before = others(0..position).rfind(|other| other.event != SessionEvent::Rejected);
     let is_open = last_before.is_some_and(|before| before.event != SessionEvent::Stop);
     let may_be_wrong = is_stop || (report.event == SessionEvent::Interim && !is_open);
     if !may_be_wrong {
@@ -96,7 +96,7 @@ fn when(reports: &[SessionFact], position: usize, facts: &[SessionFact], timeout
             }
             SessionEvent::Start => seen = Some(other),
             SessionEvent::Interim if is_stop => seen = Some(other),
-            _ => {}
+            SessionEvent::Interim | SessionEvent::Stop | SessionEvent::NasReset | SessionEvent::Rejected => {}
         }
     }
     let Some(seen) = seen else { return report.at_ns };

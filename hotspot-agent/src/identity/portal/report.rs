@@ -119,7 +119,15 @@ impl BadReport {
         match self {
             Self::Ahead { .. } | Self::Behind { .. } => true,
             Self::Line { why, .. } => why.is_undated(),
-            _ => false,
+            Self::Json(_)
+            | Self::BadId
+            | Self::NobodyNamed
+            | Self::NobodyRejected
+            | Self::NoNas
+            | Self::NoId
+            | Self::NoLease
+            | Self::Time(_)
+            | Self::TooManyLines => false,
         }
     }
 }
@@ -179,7 +187,11 @@ impl Reports {
             operation @ (Operation::Lease | Operation::Release) => {
                 self.add_lease(lease::facts(operation, None, fields, received_ns)?);
             }
-            operation => self.add_session(fact(operation, None, fields, received_ns)?),
+            operation @ (Operation::Put
+            | Operation::Patch
+            | Operation::Delete
+            | Operation::Reject
+            | Operation::Reset) => self.add_session(fact(operation, None, fields, received_ns)?),
         }
         Ok(())
     }
@@ -287,13 +299,13 @@ struct AccessPoint {
 impl AccessPoint {
     /// `ap_mac` is the MAC; portals that pass Called-Station-Id on have the SSID behind it, or a name of their own.
     fn read(fields: &mut Fields) -> Self {
-        let (said, ssid) = (fields.text("ap_mac"), fields.text("ssid"));
-        let Some(said) = said else { return Self { ssid, ..Self::default() } };
-        if let Ok(mac) = said.trim().parse() {
+        let (called, ssid) = (fields.text("ap_mac"), fields.text("ssid"));
+        let Some(called) = called else { return Self { ssid, ..Self::default() } };
+        if let Ok(mac) = called.trim().parse() {
             return Self { mac: Some(mac), ssid, named: None };
         }
-        let (mac, behind) = station::called(&said);
-        let named = mac.is_none().then_some(said);
+        let (mac, behind) = station::called(&called);
+        let named = mac.is_none().then_some(called);
         fields.is_odd("ap_mac", Self { mac, ssid: ssid.or(behind), named })
     }
 }

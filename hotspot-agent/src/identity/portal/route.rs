@@ -264,10 +264,9 @@ impl Refusal {
             Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
-            Self::NotRecorded(_)
-            | Self::Undated(_)
-            | Self::Busy
-            | Self::Unauthorized(Unauthorized::NotKept) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotRecorded(_) | Self::Undated(_) | Self::Busy | Self::Unauthorized(Unauthorized::NotKept) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 

@@ -110,7 +110,7 @@ pub(super) const ATTACKS: &[Attack] = &[
                 "gw1",
                 &it.key("gw1", 3),
                 Line { sealed_ns: moment(37).wall_ns, clock: moment(37).clock, ..empty_segment(it, 20) },
-            )
+            );
         },
         verify: 3,
         find: Found { exit: 3, ..ALL },

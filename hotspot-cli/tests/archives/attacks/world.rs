@@ -72,13 +72,6 @@ impl World {
         fs::write(root.join(gateway).join("checkpoint"), manifest.checkpoint(moment(36).wall_ns).unwrap()).unwrap();
     }
 
-    /// Files that are there after an attack and that nothing deletes by right.
-    pub(crate) fn files_to_stay(&self, attacked: &Attacked) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        list(attacked.root(), &mut files);
-        files
-    }
-
     /// A copy to attack.
     pub(crate) fn copy(&self) -> Attacked {
         let dir = tempfile::tempdir().unwrap();
@@ -121,7 +114,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target)
+            copy_dir(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).unwrap();
         }
@@ -140,6 +133,13 @@ pub(crate) struct Attacked {
 impl Attacked {
     pub(crate) fn root(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Every file there is.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        list(self.root(), &mut files);
+        files
     }
 
     pub(crate) fn archive(&self) -> PathBuf {
@@ -187,7 +187,11 @@ impl Attacked {
     }
 
     pub(crate) fn write(&self, gateway: &str, lines: &[String]) {
-        fs::write(self.chain_path(gateway), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        let mut text = lines.join("\n");
+        if !lines.is_empty() {
+            text.push('\n');
+        }
+        fs::write(self.chain_path(gateway), text).unwrap();
     }
 
     pub(crate) fn record(&self, gateway: &str, line: usize) -> Record {
