@@ -24,8 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
 fn read(datagram: &[u8]) {
     match radius::parse(datagram, SECRET, Demand::Authenticator) {
         Ok(Packet::Accounting(request)) => {
-            let lateness_ns = request.lag_ns(NOW_NS).map_or(0, |lag| NasClock::default().lateness_ns(lag, NOW_NS));
-            let fact = request.fact(SENDER, NOW_NS, lateness_ns);
+            let happened_ns = NasClock::default().happened_ns(&request, NOW_NS);
+            let fact = request.fact(SENDER, NOW_NS, happened_ns);
             let texts = [&fact.user, &fact.ssid, &fact.nas, &fact.nas_port];
             assert!(texts.into_iter().flatten().all(|text| is_spelled(text)));
             answer(&request.exchange);

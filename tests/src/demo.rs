@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::lab::{Client, GATEWAY_V4, Lab};
 use crate::namespace::run;
-use crate::programs::{Agent, ask, hotspot};
+use crate::programs::{Agent, ask, hotspot, questions};
 use crate::wait_until;
 
 const SECRET: &str = "not-a-secret-in-a-demo";
@@ -153,7 +153,8 @@ fn log_in(lab: &Lab, client: &Client, user: &str, ips: &[String]) -> Result<()> 
 fn investigate(out: &mut impl Write, lab: &Lab, archive: &Path, logins: &[i64]) -> Result<Findings> {
     let directory = archive.display().to_string();
     heading(out, "hotspot find user 0912345678")?;
-    show(out, &["find", "--archive", &directory, "--limit", "12", "user", "0912345678"])?;
+    let log = questions(archive).display().to_string();
+    show(out, &["find", "--archive", &directory, "--audit", &log, "--limit", "12", "user", "0912345678"])?;
 
     heading(out, "Every flow since login, and whose it is")?;
     let clients = clients(lab, archive, logins)?;
@@ -247,7 +248,8 @@ fn who(out: &mut impl Write, lab: &Lab, archive: &Path) -> Result<Vec<WhoFinding
             hostname.as_deref().unwrap_or("-")
         )?;
         if findings.is_empty() {
-            show(out, &["who", "--archive", &archive.display().to_string(), "--public", &public, "--at", &at])?;
+            let (directory, log) = (archive.display().to_string(), questions(archive).display().to_string());
+            show(out, &["who", "--archive", &directory, "--audit", &log, "--public", &public, "--at", &at])?;
         }
         findings.push(WhoFinding {
             public_ip: request.ip,

@@ -219,10 +219,19 @@ pub fn sessions(archive: &Path) -> Result<BTreeMap<String, Value>> {
     Ok(rows(archive, "sessions")?.into_iter().map(|row| (id(&row), row)).collect())
 }
 
+/// Where those who ask an archive keep the log of their questions: beside it, because nobody outside vouches for one inside of it, and
+/// `verify` says so.
+#[must_use]
+pub fn questions(archive: &Path) -> PathBuf {
+    archive.with_extension("questions.jsonl")
+}
+
 /// Runs the tool on an archive and parses its JSON lines. Exit codes but 0 and 1 are errors.
 pub fn ask(command: &str, archive: &Path, arguments: &[&str]) -> Result<Vec<Value>> {
+    let log = questions(archive).display().to_string();
+    let audit = if matches!(command, "find" | "who") { vec!["--audit", &*log] } else { Vec::new() };
     let archive = archive.display().to_string();
-    let output = hotspot(&[&[command, "--archive", &archive, "--json"], arguments].concat())?;
+    let output = hotspot(&[&[command, "--archive", &archive, "--json"], &audit[..], arguments].concat())?;
     if !matches!(output.status.code(), Some(0 | 1)) {
         bail!("hotspot {command} {arguments:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }

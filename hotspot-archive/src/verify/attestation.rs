@@ -2,6 +2,8 @@
 
 use hotspot_core::WallNs;
 
+use crate::policy::DAY_NS;
+
 /// Who says that a chain was so at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum By {
@@ -33,7 +35,7 @@ impl By {
         }
     }
 
-    fn phrase(&self) -> String {
+    pub(super) fn phrase(&self) -> String {
         match self.name() {
             Some(name) => format!("{} {name}", self.word()),
             None => "the gateway's own word".to_owned(),
@@ -65,6 +67,16 @@ impl Standing {
         attestations.sort_by(|one, other| (one.line, one.at_ns, &one.by).cmp(&(other.line, other.at_ns, &other.by)));
         attestations.dedup();
         Self { of: of.to_owned(), lines, attestations }
+    }
+
+    /// The first line that says it was written after somebody else had seen it. A day is allowed: clocks are wrong.
+    #[must_use]
+    pub fn from_the_future(&self, written: &[(u64, WallNs)]) -> Option<(u64, &Attestation)> {
+        let outside = || self.attestations.iter().filter(|one| one.by != By::Gateway);
+        written.iter().find_map(|(line, written_ns)| {
+            let seen = outside().find(|one| one.line >= *line && *written_ns > one.at_ns.saturating_add(DAY_NS))?;
+            Some((*line, seen))
+        })
     }
 
     /// The last line for which somebody else vouches, and who did so first.
@@ -122,6 +134,22 @@ mod tests {
 
     fn one(line: u64, at_s: i64, by: By) -> Attestation {
         Attestation { line, at_ns: at_s * 1_000_000_000, by }
+    }
+
+    #[test]
+    fn a_line_that_was_seen_before_it_says_it_was_written_is_from_the_future() {
+        let standing = |by| Standing::new("g", 9, vec![one(7, 1_000_000, by)]);
+        let written = |s: i64| [(6, 900_000 * 1_000_000_000), (7, s * 1_000_000_000), (8, i64::MAX)];
+        let witness = standing(By::Witness("w/1".into()));
+        assert_eq!(
+            witness.from_the_future(&written(1_000_000 + 86_400)),
+            None,
+            "a day is allowed; line 8 was not seen"
+        );
+        let (line, seen) = witness.from_the_future(&written(1_000_000 + 86_401)).unwrap();
+        assert_eq!((line, seen.at_ns), (7, 1_000_000 * 1_000_000_000));
+        let own = standing(By::Gateway);
+        assert_eq!(own.from_the_future(&written(9_000_000)), None, "its own time says nothing of its own time");
     }
 
     #[test]

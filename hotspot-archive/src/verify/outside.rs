@@ -105,6 +105,7 @@ pub(super) fn verify(root: &Path, place: &dyn Place, trust: &Trust<'_>, chains: 
     }
     let mut standings = found.standings(chains);
     judge_gaps(chains, &standings, trust.outside.gap_ns, report);
+    judge_times(chains, &standings, report);
     judge_heads(&logs, &checkpoints().collect::<Vec<_>>(), chains, report);
     let of_logs = judge_sights(&logs, &sights, report);
     let stamped = inside.iter().map(|(_, _, kept)| kept).filter(|kept| is_stamped(&standings, kept));
@@ -410,6 +411,24 @@ fn judge_gaps(chains: &[Checked], standings: &[Standing], asked_ns: Option<i64>,
         let kind = if asked_ns.is_some() { Kind::Doubt } else { Kind::Notice };
         let line = usize::try_from(longest.line).ok();
         report.add(kind, &chain_name(chain.check.gateway()), line, longest.text(gaps.len()));
+    }
+}
+
+/// Lines that say they were written after somebody else had seen them: the gateway's clock was wrong, or it lied to make time pass. What such
+/// a line deletes was not over.
+fn judge_times(chains: &[Checked], standings: &[Standing], report: &mut Report) {
+    for (chain, standing) in chains.iter().zip(standings) {
+        let deletions = chain.check.ledger().deletions().iter().filter(|deletion| deletion.right > 0);
+        let deleted: Vec<_> = deletions.map(|deletion| (deletion.line, deletion.at_ns)).collect();
+        for (kind, written) in [(Kind::Damage, &deleted), (Kind::Doubt, &chain.sealed)] {
+            let Some((line, seen)) = standing.from_the_future(written) else { continue };
+            let what = format!(
+                "was written later than {} by its own word, when {} had seen it",
+                time(seen.at_ns),
+                seen.by.phrase()
+            );
+            report.add(kind, &chain_name(chain.check.gateway()), usize::try_from(line).ok(), what);
+        }
     }
 }
 

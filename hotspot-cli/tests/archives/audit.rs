@@ -62,7 +62,8 @@ fn whatever_opens_keeps_or_lets_go_of_segments_leaves_a_line() {
     assert_eq!(unwrapped["command"], "keys unwrap");
     assert!(unwrapped["query"]["file"].as_str().unwrap().ends_with("gw-0000000001.parquet"));
     assert_eq!(lines(&log).len(), 5);
-    assert!(run(&mut tool(&venue, &["verify"])).status.success());
+    let verified = run(&mut tool(&venue, &["verify"]));
+    assert_eq!(verified.status.code(), Some(8), "whole, and nobody outside vouches for the log: {verified:?}");
 }
 
 #[test]

@@ -98,7 +98,8 @@ pub fn agree(ctx: XdpContext) -> u32 {
     if out == back { out } else { xdp_action::XDP_ABORTED }
 }
 
-#[inline(always)]
+/// A function of its own: both directions in one would need more stack than a program has.
+#[inline(never)]
 fn agree_on(ctx: &XdpContext, frame: &Frame, hook: Hook) -> u32 {
     let link = plain::link(frame, hook);
     let plain = link.and_then(|link| match plain::ipv4(frame, &link, hook) {
