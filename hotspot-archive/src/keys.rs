@@ -225,6 +225,11 @@ impl Identity {
         Self(x25519::Identity::generate())
     }
 
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Self {
+        Self(self.expose().parse().unwrap())
+    }
+
     /// The public half, which gateways are given.
     #[must_use]
     pub fn recipient(&self) -> String {

@@ -255,6 +255,8 @@ fn check_lines(text: &[u8], check: &mut ChainCheck, mut find: impl FnMut(Remark)
 }
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod mutations;
 
 #[cfg(test)]

@@ -1,48 +1,55 @@
-//! Whatever is done to an archive is found; whatever happens to a gateway is no finding.
+//! Whatever is done to an archive is found, and no search lies over it.
+
+mod forgeries;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
-use ed25519_dalek::VerifyingKey;
 use hotspot_core::record::{CoverageRecord, FlowRecord, Tallied};
 
-use super::{Finding, Kind, Trust, verify};
-use crate::keys::{Identity, Recipients};
+use super::{Kind, Outside, Trust, verify};
+use crate::audit::{self, Question, Requester};
+use crate::chain::Record;
+use crate::checkpoint::parse_checkpoint;
+use crate::cosignature::cosign;
+use crate::filter::Filter;
+use crate::keys::{Identity, Keyring, Recipients};
 use crate::manifest::{self, GatewayKey, Manifest, Sealing, to_hex};
+use crate::note::{KeyKind, Note, VerifierKey};
 use crate::retention::{ClockEvidence, Moment, Policy};
+use crate::search::{Archive, Hit, Interval};
 use crate::segment::Origin;
 
-const MINUTE_NS: i64 = 60_000_000_000;
-const DAY_NS: i64 = 1440 * MINUTE_NS;
-const BEGIN_NS: i64 = 1_795_392_000_000_000_000;
+pub(super) const MINUTE_NS: i64 = 60_000_000_000;
+pub(super) const DAY_NS: i64 = 1440 * MINUTE_NS;
+pub(super) const BEGIN_NS: i64 = 1_795_392_000_000_000_000;
 
 /// A clock as a gateway has it.
 #[derive(Clone)]
-struct Clocks {
-    wall_ns: i64,
+pub(super) struct Clocks {
+    pub(super) wall_ns: i64,
     boot: u32,
     boottime_ns: i64,
-    synchronised: bool,
+    pub(super) synchronised: bool,
 }
 
 impl Clocks {
-    fn new(synchronised: bool) -> Self {
+    pub(super) fn new(synchronised: bool) -> Self {
         Self { wall_ns: BEGIN_NS, boot: 1, boottime_ns: MINUTE_NS, synchronised }
     }
 
-    fn pass(&mut self, ns: i64) {
+    pub(super) fn pass(&mut self, ns: i64) {
         self.wall_ns += ns;
         self.boottime_ns += ns;
     }
 
-    fn reboot_after(&mut self, off_ns: i64) {
+    pub(super) fn reboot_after(&mut self, off_ns: i64) {
         self.wall_ns += off_ns + MINUTE_NS;
         self.boot += 1;
         self.boottime_ns = MINUTE_NS;
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         let clock = ClockEvidence {
             boot: self.boot.to_string(),
             boottime_ns: self.boottime_ns,
@@ -52,12 +59,12 @@ impl Clocks {
     }
 }
 
-fn open(dir: &Path, recipients: Option<Recipients>) -> Manifest {
+pub(super) fn open(dir: &Path, recipients: Option<Recipients>) -> Manifest {
     let key = GatewayKey::open(&dir.join("keys/k")).unwrap();
     Manifest::open(&dir.join("archive"), "g", key).unwrap().encrypted_for(recipients)
 }
 
-fn seal(manifest: &mut Manifest, clocks: &Clocks, length_ns: i64, flows: &[FlowRecord]) {
+pub(super) fn seal(manifest: &mut Manifest, clocks: &Clocks, length_ns: i64, flows: &[FlowRecord]) {
     let sequence = manifest.last_sequence() + 1;
     let tallied = Tallied { packets: sequence, bytes: 60 };
     let row = CoverageRecord {
@@ -83,27 +90,34 @@ fn seal(manifest: &mut Manifest, clocks: &Clocks, length_ns: i64, flows: &[FlowR
     manifest.seal(draft, &sealing).unwrap();
 }
 
-/// An archive in memory: the chain's text, and hash and length of each file.
+/// An archive in memory: the chain's text, and everything that lies beside it.
 #[derive(Clone)]
 struct Held {
     text: Vec<u8>,
     files: BTreeMap<String, Vec<u8>>,
+    /// Whether the verifier has the checkpoint that was kept elsewhere. Without it the witness has to notice.
+    has_checkpoint: bool,
 }
 
 struct World {
     held: Held,
-    root: VerifyingKey,
     /// The head while it was whole.
     checkpoint: String,
+    /// The same head, and the signature of a witness under it.
+    seen: Note,
+    witness: VerifierKey,
     /// Keys of the epochs, oldest first.
     keys: Vec<ed25519_dalek::SigningKey>,
+    identity: Identity,
+    /// Every flow that is left.
+    flows: Vec<FlowRecord>,
 }
 
 /// Segments of three epochs, one of them deleted in order, encrypted.
 fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
-    let recipients: Vec<String> = (0..2).map(|_| Identity::generate().recipient()).collect();
-    let recipients = Recipients::parse(&recipients, false).unwrap();
+    let (identity, other) = (Identity::generate(), Identity::generate());
+    let recipients = Recipients::parse(&[identity.recipient(), other.recipient()], false).unwrap();
     let mut manifest = open(dir.path(), Some(recipients));
     let mut clocks = Clocks::new(true);
     let mut keys = vec![signing_key(dir.path())];
@@ -124,20 +138,41 @@ fn world() -> World {
         "flows, index and key of sequences 2 and 3"
     );
     let archive = dir.path().join("archive");
-    assert_eq!(verify(&archive, &Trust::default(), |_| {}).unwrap().findings, []);
+    (0..3).for_each(|number| ask(&archive, number));
     let text = std::fs::read(archive.join("manifest/g.jsonl")).unwrap();
     let mut files = BTreeMap::new();
-    for record in manifest.records().unwrap() {
-        let crate::chain::Record::Segment(line) = record else { continue };
-        for file in line.files {
-            if let Ok(bytes) = std::fs::read(archive.join(&file.path)) {
-                files.insert(file.path, bytes);
-            }
+    let named = manifest.records().unwrap().into_iter().flat_map(|record| match record {
+        Record::Segment(line) => line.files.into_iter().map(|file| file.path).collect(),
+        Record::Event(_) => Vec::new(),
+    });
+    for path in named.chain(["manifest/g.pub".to_owned(), AUDIT.to_owned()]) {
+        if let Ok(bytes) = std::fs::read(archive.join(&path)) {
+            files.insert(path, bytes);
         }
     }
-    let root = manifest::read_public_key(&archive.join("manifest/g.pub")).unwrap();
     let checkpoint = manifest.checkpoint(clocks.wall_ns).unwrap();
-    World { held: Held { text, files }, root, checkpoint, keys }
+    let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+    let witness = VerifierKey { name: "w/1".into(), kind: KeyKind::Cosignature, key: key.verifying_key() };
+    let (_, mut seen) = parse_checkpoint(&checkpoint).unwrap().note().unwrap().clone();
+    let at_s = u64::try_from(clocks.wall_ns / 1_000_000_000).unwrap();
+    seen.signatures.push(cosign(&witness.name, &key, &seen.text, at_s));
+    let held = Held { text, files, has_checkpoint: true };
+    World { held, checkpoint, seen, witness, keys, identity, flows: flows[..15].to_vec() }
+}
+
+const AUDIT: &str = "audit/queries.jsonl";
+
+fn ask(archive: &Path, number: u32) {
+    let question = Question {
+        at: "2026-11-23T03:02:03.000000Z".into(),
+        requester: Requester { uid: 1000, name: Some("anna".into()), sudo_uid: None },
+        case: Some(format!("case {number}")),
+        command: "find".into(),
+        of: "/srv/archive".into(),
+        query: BTreeMap::new(),
+        software: "hotspot".into(),
+    };
+    audit::record(&audit::default_path(archive), &question).unwrap();
 }
 
 fn signing_key(dir: &Path) -> ed25519_dalek::SigningKey {
@@ -157,24 +192,23 @@ impl<'a> Bench<'a> {
         // In memory where there is such a place: each change is a few files.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let mut bench = Self { world, dir: dir.unwrap(), on_disk: Held { text: Vec::new(), files: BTreeMap::new() } };
-        let public = to_hex(world.root.as_bytes());
-        std::fs::create_dir_all(bench.dir.path().join("manifest")).unwrap();
-        std::fs::write(bench.dir.path().join("manifest/g.pub"), public).unwrap();
+        let on_disk = Held { text: Vec::new(), files: BTreeMap::new(), has_checkpoint: true };
+        let mut bench = Self { world, dir: dir.unwrap(), on_disk };
         bench.bring(&world.held);
         bench
     }
 
     fn bring(&mut self, held: &Held) {
+        let write = |path: &str, bytes: &[u8]| {
+            let path = self.dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
         if held.text != self.on_disk.text {
-            std::fs::write(self.dir.path().join("manifest/g.jsonl"), &held.text).unwrap();
+            write("manifest/g.jsonl", &held.text);
         }
-        for (path, bytes) in &held.files {
-            if self.on_disk.files.get(path) != Some(bytes) {
-                let path = self.dir.path().join(path);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, bytes).unwrap();
-            }
+        for (path, bytes) in held.files.iter().filter(|(path, bytes)| self.on_disk.files.get(*path) != Some(bytes)) {
+            write(path, bytes);
         }
         for path in self.on_disk.files.keys().filter(|path| !held.files.contains_key(*path)) {
             std::fs::remove_file(self.dir.path().join(path)).unwrap();
@@ -182,20 +216,47 @@ impl<'a> Bench<'a> {
         self.on_disk = held.clone();
     }
 
-    /// Whether anything is found.
+    /// Whether anything is found, by what `hotspot verify --checkpoint --witness` does.
     fn notices(&mut self, held: &Held) -> bool {
         self.bring(held);
-        let checkpoints = [self.world.checkpoint.clone()];
-        let trust = Trust { checkpoints: &checkpoints, ..Trust::default() };
-        !verify(self.dir.path(), &trust, |_| {}).unwrap().is_whole()
+        let kept = [self.world.checkpoint.clone()];
+        let (witnesses, notes) = ([self.world.witness.clone()], [("w".to_owned(), self.world.seen.clone())]);
+        let outside = Outside { witnesses: &witnesses, notes: &notes, ..Outside::default() };
+        let checkpoints = if held.has_checkpoint { &kept[..] } else { &[] };
+        let report = verify(self.dir.path(), &Trust { checkpoints, outside, ..Trust::default() }, |_| {}).unwrap();
+        // Without a checkpoint nobody vouches for the audit log, which is not what was changed.
+        report.findings.iter().any(|finding| finding.kind > Kind::Unanchored)
+    }
+
+    /// Whether a search shows a row that was never recorded, or loses one and does not say so.
+    fn lies(&mut self, held: &Held) -> bool {
+        self.bring(held);
+        let keyring = Keyring::of(vec![self.world.identity.copy()]);
+        let Ok(archive) = Archive::open(self.dir.path(), keyring) else { return false };
+        let mut found = Vec::new();
+        let mut each = |hit: Hit| {
+            found.push(hit.flow);
+            true
+        };
+        let seen = archive.search(Interval::ALWAYS, &Filter::Everything, &mut each, |_| {});
+        let invents = found.iter().any(|flow| !self.world.flows.contains(flow));
+        // Only somebody who kept a checkpoint knows of lines that are cut off the end, or written again by the gateway's own key.
+        let is_told = !seen.damage.is_empty() || !seen.gaps.is_empty() || is_cut(&self.world.held.text, &held.text);
+        invents || (found.len() != self.world.flows.len() && !is_told && held.has_checkpoint)
     }
 }
 
+/// Whether a chain is the beginning of another.
+fn is_cut(whole: &[u8], text: &[u8]) -> bool {
+    let lines = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    whole.starts_with(&text[..lines])
+}
+
 /// xorshift: the same changes in every run.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -227,14 +288,18 @@ fn sign_again(line: &[u8], key: &ed25519_dalek::SigningKey, dice: &mut Dice) -> 
     Some(format!("{},\"signature\":\"{signature}\"}}\n", signed.strip_suffix('}')?).into_bytes())
 }
 
-/// One change; `None` where it changed nothing.
-fn mutate(world: &World, other: &World, dice: &mut Dice) -> Option<Held> {
+/// One change of a kind; `None` where it changed nothing.
+fn mutate(world: &World, other: &World, kind: usize, dice: &mut Dice) -> Option<Held> {
     let mut held = world.held.clone();
     let mut rows = lines(&held.text);
     let at = dice.below(rows.len());
     let names: Vec<String> = held.files.keys().cloned().collect();
     let name = names[dice.below(names.len())].clone();
-    match dice.below(14) {
+    // A key is the same with and without its line feed, and what lies beside a log or a chain is nobody's.
+    if name.starts_with("manifest/") || (kind == 13 && name == AUDIT) {
+        return None;
+    }
+    match kind {
         0 => {
             let byte = dice.below(held.text.len());
             held.text[byte] ^= 1 << dice.below(8);
@@ -283,9 +348,10 @@ fn mutate(world: &World, other: &World, dice: &mut Dice) -> Option<Held> {
             held.files.insert(name, right);
             held.files.insert(with, left);
         }
-        _ => {
+        13 => {
             held.files.insert(format!("{name}x"), vec![0; dice.below(100)]);
         }
+        forgery => return forgeries::forge(world, other, forgery - 14, dice),
     }
     if held.text == world.held.text {
         held.text = rows.concat();
@@ -298,6 +364,9 @@ fn world_line(world: &World, at: usize) -> Vec<u8> {
     lines(&world.held.text)[at].clone()
 }
 
+/// One change in so many is searched, too.
+const SEARCHED_EVERY: usize = 5;
+
 /// How many changes; `HOTSPOT_MUTATIONS` asks for more.
 fn mutations() -> usize {
     std::env::var("HOTSPOT_MUTATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000)
@@ -306,237 +375,38 @@ fn mutations() -> usize {
 #[test]
 fn a_hundred_thousand_changes_are_all_found() {
     let (world, other) = (world(), world());
-    assert!(!Bench::new(&world).notices(&world.held), "nothing was changed");
+    assert!(!Bench::new(&world).notices(&world.held) && !Bench::new(&world).lies(&world.held), "nothing was changed");
     let each = mutations().div_ceil(2);
-    let missed: usize = std::thread::scope(|scope| {
+    let missed: BTreeMap<(usize, &str), usize> = std::thread::scope(|scope| {
         let runs: Vec<_> = (1..=2u64)
             .map(|run| {
                 let (world, other) = (&world, &other);
-                scope.spawn(move || {
-                    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 * run);
-                    let (mut done, mut missed) = (0, 0);
-                    let mut bench = Bench::new(world);
-                    while done < each {
-                        let Some(held) = mutate(world, other, &mut dice) else { continue };
-                        done += 1;
-                        missed += usize::from(!bench.notices(&held));
-                    }
-                    missed
-                })
+                scope.spawn(move || changes(world, other, each, 0x9e37_79b9_7f4a_7c15 * run))
             })
             .collect();
-        runs.into_iter().map(|run| run.join().unwrap()).sum()
+        runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
     });
-    assert_eq!(missed, 0);
+    assert_eq!(missed, BTreeMap::new(), "by kind of change, what failed to notice it");
 }
 
-/// What a gateway says itself, and `verify` repeats.
-fn is_a_clock_set_back(finding: &Finding) -> bool {
-    finding.kind == Kind::Notice && finding.what.contains("follows a clock that was set back")
-}
-
-#[test]
-fn a_year_of_rotations_restarts_and_clock_steps_is_no_finding() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut clocks = Clocks::new(true);
-    let mut dice = Dice(42);
-    let mut checkpoints = Vec::new();
-    let mut manifest = open(dir.path(), None);
-    let (mut epochs, mut restarts) = (1, 0);
-    // Journals of six hours, so that a year takes seconds.
-    for number in 0..4 * 365 {
-        clocks.pass(360 * MINUTE_NS);
-        seal(&mut manifest, &clocks, 360 * MINUTE_NS, &[]);
-        match dice.below(12) {
-            0 => {
-                restarts += 1;
-                clocks.reboot_after(i64::try_from(dice.below(600)).unwrap() * MINUTE_NS);
-                manifest = open(dir.path(), None);
-            }
-            1 => clocks.wall_ns += (i64::try_from(dice.below(400)).unwrap() - 200) * DAY_NS,
-            2 => clocks.synchronised = !clocks.synchronised,
-            3 => manifest = open(dir.path(), None),
-            _ => {}
+/// Makes so many changes, each from the archive as it was.
+fn changes(world: &World, other: &World, count: usize, seed: u64) -> BTreeMap<(usize, &'static str), usize> {
+    let (mut dice, mut bench) = (Dice(seed), Bench::new(world));
+    let (mut done, mut missed) = (0, BTreeMap::new());
+    while done < count {
+        let kind = dice.below(KINDS);
+        let Some(held) = mutate(world, other, kind, &mut dice) else { continue };
+        done += 1;
+        if !bench.notices(&held) {
+            *missed.entry((kind, "verify")).or_default() += 1;
         }
-        if number % 4 == 3 {
-            let moment = clocks.moment();
-            manifest.begin_epoch(moment.wall_ns, moment.clock).unwrap();
-            epochs += 1;
-        }
-        if number % 100 == 0 {
-            checkpoints.extend(manifest.checkpoint(clocks.wall_ns));
+        // A search takes longer than a verification of so small an archive.
+        if done % SEARCHED_EVERY == 0 && bench.lies(&held) {
+            *missed.entry((kind, "search")).or_default() += 1;
         }
     }
-    let trust = Trust { checkpoints: &checkpoints, ..Trust::default() };
-    let report = verify(&dir.path().join("archive"), &trust, |_| {}).unwrap();
-    // Checkpoints that are weeks apart are told of.
-    let is_gap = |found: &Finding| found.what.starts_with("no checkpoint for");
-    let is_expected = |found: &Finding| is_gap(found) || is_a_clock_set_back(found);
-    assert!(report.findings.iter().all(is_expected), "{:?}", report.findings);
-    assert_eq!((report.lines, report.checkpoints), (1460, checkpoints.len()));
-    assert!(epochs == 366 && restarts > 50, "{epochs} epochs, {restarts} restarts");
+    missed
 }
 
-#[test]
-fn a_cut_end_shows_against_a_checkpoint_only() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut manifest = open(dir.path(), None);
-    let mut clocks = Clocks::new(true);
-    for _ in 0..3 {
-        clocks.pass(DAY_NS);
-        seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-    }
-    let checkpoints = [format!("Nov 24 host hotspot-agent: {}", manifest.checkpoint(1).unwrap())];
-    let archive = dir.path().join("archive");
-    let path = archive.join("manifest/g.jsonl");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let cut: String = text.split_inclusive('\n').take(2).collect();
-    std::fs::write(&path, cut).unwrap();
-    assert!(matches!(manifest.records(), Err(manifest::ManifestError::Changed { .. })), "the agent notices it as well");
-    let file =
-        std::fs::read_dir(archive.join("coverage/site=s")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
-    std::fs::remove_dir_all(file).unwrap();
-    assert!(verify(&archive, &Trust::default(), |_| {}).unwrap().is_whole(), "the rest is whole");
-    let trust = Trust { checkpoints: &checkpoints, ..Trust::default() };
-    let report = verify(&archive, &trust, |_| {}).unwrap();
-    assert!(report.findings[0].what.contains("its end was cut off"), "{:?}", report.findings);
-    let forged = [checkpoints[0].replace("\"sequence\":3", "\"sequence\":2")];
-    std::fs::write(&path, text).unwrap();
-    let trust = Trust { checkpoints: &forged, ..Trust::default() };
-    let report = verify(&archive, &trust, |_| {}).unwrap();
-    assert!(
-        report.findings.iter().any(|finding| finding.what.contains("not signed by its key")),
-        "{:?}",
-        report.findings
-    );
-}
-
-#[test]
-fn an_exchange_of_keys_that_a_crash_interrupted_is_finished() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut manifest = open(dir.path(), None);
-    let mut clocks = Clocks::new(true);
-    clocks.pass(DAY_NS);
-    seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-    let old = std::fs::read(dir.path().join("keys/k")).unwrap();
-    manifest.begin_epoch(clocks.wall_ns, None).unwrap();
-    let new = std::fs::read(dir.path().join("keys/k")).unwrap();
-    assert_ne!(old, new);
-    assert!(!dir.path().join("keys/k.next").exists());
-    // As it was before the new key had its place.
-    std::fs::rename(dir.path().join("keys/k"), dir.path().join("keys/k.next")).unwrap();
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(dir.path().join("keys/k"))
-            .unwrap();
-        io::Write::write_all(&mut file, &old).unwrap();
-    }
-    let mut manifest = open(dir.path(), None);
-    assert_eq!(std::fs::read(dir.path().join("keys/k")).unwrap(), new);
-    clocks.pass(DAY_NS);
-    seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-    manifest.begin_epoch(clocks.wall_ns, None).unwrap();
-    clocks.pass(DAY_NS);
-    seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-    assert_eq!(verify(&dir.path().join("archive"), &Trust::default(), |_| {}).unwrap().findings, []);
-}
-
-#[test]
-fn a_clock_that_jumps_deletes_nothing_early() {
-    let policy: Policy = "flows=30d,coverage=30d".parse().unwrap();
-    let flows = [crate::segment::tests::flow(1)];
-    let dir = tempfile::tempdir().unwrap();
-    let mut manifest = open(dir.path(), None);
-    let mut clocks = Clocks::new(false);
-    let true_age = |days: i64| days * DAY_NS;
-    clocks.pass(true_age(1));
-    seal(&mut manifest, &clocks, MINUTE_NS, &flows);
-    // Ten days, then a jump of two years forward, seen by a running agent and after a reboot.
-    clocks.pass(true_age(10));
-    seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-    clocks.wall_ns += true_age(730);
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 0);
-    clocks.reboot_after(true_age(730));
-    seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 0);
-    // Back again, and thirty days of running later it is over.
-    clocks.wall_ns -= true_age(1460);
-    for _ in 0..19 {
-        clocks.pass(true_age(1));
-        seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-        assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 0);
-    }
-    clocks.pass(true_age(2));
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 3, "flows, index and coverage of sequence 1");
-    let report = verify(&dir.path().join("archive"), &Trust::default(), |_| {}).unwrap();
-    assert!(report.findings.iter().all(is_a_clock_set_back), "{:?}", report.findings);
-    assert_eq!(report.findings.len(), 1);
-}
-
-#[test]
-fn the_time_a_gateway_was_off_counts_where_its_clock_was_right_on_both_sides() {
-    let policy: Policy = "coverage=30d".parse().unwrap();
-    for (synchronised, expected) in [(true, 1), (false, 0)] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut manifest = open(dir.path(), None);
-        let mut clocks = Clocks::new(synchronised);
-        seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-        clocks.reboot_after(31 * DAY_NS);
-        seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-        assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, expected);
-    }
-}
-
-#[test]
-fn a_hold_keeps_what_is_over_and_a_damaged_hold_keeps_everything() {
-    use crate::retention::{Hold, lift_hold, place_hold};
-    let policy: Policy = "flows=10d,coverage=20d".parse().unwrap();
-    let flows = [crate::segment::tests::flow(1)];
-    let dir = tempfile::tempdir().unwrap();
-    let archive = dir.path().join("archive");
-    let mut manifest = open(dir.path(), None);
-    let mut clocks = Clocks::new(true);
-    for _ in 0..3 {
-        seal(&mut manifest, &clocks, MINUTE_NS, &flows);
-        clocks.pass(MINUTE_NS);
-    }
-    clocks.pass(11 * DAY_NS);
-    place_hold(&archive, &Hold::new("C-1", 1, [("g".to_owned(), 2)])).unwrap();
-    std::fs::write(archive.join("holds/C-2.json"), "{").unwrap();
-    assert!(manifest.expire(&policy, &clocks.moment()).is_err());
-    std::fs::remove_file(archive.join("holds/C-2.json")).unwrap();
-    let done = manifest.expire(&policy, &clocks.moment()).unwrap();
-    assert_eq!((done.files, done.held), (4, 1), "flows and index of 1 and 3; coverage is not over");
-    let kept = "flows/site=s/date=2026-11-22/g-0000000002.parquet";
-    let kept = archive.join(kept).exists() || archive.join(kept.replace("-22", "-23")).exists();
-    assert!(kept);
-    assert_eq!(verify(&archive, &Trust::default(), |_| {}).unwrap().findings, []);
-    assert!(lift_hold(&archive, "C-1").unwrap() && !lift_hold(&archive, "C-1").unwrap());
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 2);
-    let report = verify(&archive, &Trust::default(), |_| {}).unwrap();
-    assert_eq!((report.findings.as_slice(), report.deleted), ([].as_slice(), 6));
-}
-
-#[test]
-fn files_that_a_crash_left_after_their_line_go_with_the_next_run() {
-    let policy: Policy = "coverage=1d".parse().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let archive = dir.path().join("archive");
-    let mut manifest = open(dir.path(), None);
-    let mut clocks = Clocks::new(true);
-    seal(&mut manifest, &clocks, MINUTE_NS, &[]);
-    clocks.pass(2 * DAY_NS);
-    let path = archive.join("coverage/site=s");
-    let copy = dir.path().join("copy");
-    std::fs::rename(&path, &copy).unwrap();
-    assert_eq!(manifest.expire(&policy, &clocks.moment()).unwrap().files, 1);
-    std::fs::rename(&copy, &path).unwrap();
-    let report = verify(&archive, &Trust::default(), |_| {}).unwrap();
-    assert!(report.is_whole() && report.findings.len() == 1, "{:?}", report.findings);
-    manifest.finish_deletions().unwrap();
-    assert_eq!(verify(&archive, &Trust::default(), |_| {}).unwrap().findings, []);
-}
+/// Kinds of changes.
+const KINDS: usize = 22;
