@@ -371,7 +371,7 @@ impl Manifest {
     /// in the interval: then it was set back by that much at least.
     fn step_to_state(&self, from_ns: WallNs, measured_ns: i64) -> i64 {
         let needed_ns = self.until_ns.map_or(0, |until_ns| needed_step_ns(until_ns, from_ns));
-        if needed_ns < measured_ns { needed_ns } else { measured_ns }
+        if needed_ns < measured_ns.min(0) { needed_ns } else { measured_ns }
     }
 
     fn append(&mut self, record: &Record) -> Result<(), ManifestError> {

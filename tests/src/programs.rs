@@ -202,7 +202,11 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// What `hotspot decode` says of a segment or journal, line by line.
 pub fn decoded(file: &Path) -> Result<Vec<Value>> {
-    let output = hotspot(&["decode", "--json", &file.display().to_string()])?;
+    // A segment lies in an archive, a journal does not.
+    let archive = file.ancestors().find(|dir| dir.file_name().is_some_and(|name| name == "archive"));
+    let log = archive.map(|archive| questions(archive).display().to_string());
+    let audit: Vec<&str> = log.iter().flat_map(|log| ["--audit", log]).collect();
+    let output = hotspot(&[&["decode", "--json"], &audit[..], &[&file.display().to_string()]].concat())?;
     ensure!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
     parse(&output)
 }

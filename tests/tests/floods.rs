@@ -8,7 +8,7 @@ use std::path::Path;
 use hotspot_tests::frames::ethernet_between;
 use hotspot_tests::generator::{Load, send_frames};
 use hotspot_tests::lab::{ECHO_PORT, Lab, SILENT_PORT};
-use hotspot_tests::programs::{Agent, ask, coverage, ensure_whole};
+use hotspot_tests::programs::{Agent, ask, coverage, ensure_whole, rows};
 
 const SLOTS: u32 = 4096;
 
@@ -110,7 +110,7 @@ fn a_flood_that_keeps_out_what_newcomers_say_of_themselves_is_said_in_the_log() 
     send_frames(&lab.clients[0].namespace, "eth0", &frames).unwrap();
     assert!(agent.stop().unwrap().success());
     assert!(said(fs::read_to_string(data.with_extension("log")).unwrap()));
-    let counted = coverage(&data.join("archive")).unwrap().iter().any(|row| {
+    let counted = rows(&data.join("archive"), "coverage").unwrap().iter().any(|row| {
         let text = row.to_string();
         text.contains("notice_skipped") || text.contains("device_facts_left_out")
     });

@@ -187,7 +187,7 @@ fn opennds_own_script_reads_the_custom_hook_and_goes_on() {
     assert!(fs::read_to_string(spool).unwrap().contains("idle_deauth"));
 }
 
-/// The environment of chilli's scripts (runscript in src/chilli.c, e0c7d7a of 2026-06, lines 775-860; 1.8 has the same).
+/// The environment of chilli's scripts (runscript in src/chilli.c, e0c7d7a of 2026-06, lines 775-860).
 fn chilli<'a>(user: &'a [u8], more: &[(&'a str, &'a [u8])]) -> Vec<(&'a str, &'a [u8])> {
     let mut environment: Vec<(&str, &[u8])> = vec![
         ("USER_NAME", user),
