@@ -413,7 +413,8 @@ fn opennds_itself_reports_logins_and_ends_by_the_hook() {
     });
     portal.client().namespace.run(&format!("ping -c 1 -W 2 {SERVER_V4}")).unwrap();
     let pid = portal.daemon.id().to_string();
-    run(Command::new("nsenter").args(["-t", &pid, "-m", "-n", "ndsctl", "deauth", &ip])).unwrap();
+    // It ends the sessions of its clients before it ends itself.
+    run(Command::new("kill").args(["-TERM", &pid])).unwrap();
     portal.wait_for("the end", |rows| rows.iter().any(|row| row["event"] == "stop"));
     portal.daemon.kill().unwrap();
     portal.daemon.wait().unwrap();
@@ -425,7 +426,7 @@ fn opennds_itself_reports_logins_and_ends_by_the_hook() {
         (&session["user"], &session["client_mac"]),
         (&"CORP\\\\anna".into(), &portal.lab.clients[0].mac.clone().into())
     );
-    assert_eq!((&session["status"], &session["end_cause"]), (&"ended".into(), &"ndsctl_deauth".into()));
+    assert_eq!((&session["status"], &session["end_cause"]), (&"ended".into(), &"shutdown_deauth".into()));
     let found = ask("find", &archive, &["user CORP\\anna and proto icmp and dst ip", SERVER_V4]).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((&found[0]["attribution"], &found[0]["client_ip"]), (&"authenticated".into(), &ip.into()));

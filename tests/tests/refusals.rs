@@ -109,16 +109,20 @@ fn bad_radius_packets_are_counted_and_the_daemon_goes_on() {
     hotspot_tests::namespace::run(lab.switch.command("python3").args(["-c", &short])).unwrap();
     wait_until("the refusal is logged", Duration::from_secs(5), || agent.log().contains("refused")).unwrap();
 
-    // A login that is reported a minute late, after the traffic, with the time it happened: it still counts. That it is late, and not
-    // the clock of the NAS wrong, shows by a report that was in time.
-    let client = &lab.clients[0];
-    client.connect(&lab).unwrap();
-    client.namespace.run(&format!("ping -c 1 -W 5 {SERVER_V4}")).unwrap();
-    let ip = client.addresses().unwrap().into_iter().find(|ip| !ip.contains(':')).unwrap();
+    // A login that is reported late, after the traffic, with the time it happened: it still counts. That it is late, and not the clock of
+    // the NAS wrong, shows by a report that was in time and came before it.
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let other = "Acct-Status-Type = Start\nAcct-Session-Id = \"y\"\nCalling-Station-Id = \"02-00-00-00-01-09\"\n";
     lab.account(&format!("{other}Event-Timestamp = {}\n", now()), "s3cret").unwrap();
-    let login = now() - 60;
+    let client = &lab.clients[0];
+    client.connect(&lab).unwrap();
+    let login = now();
+    // Event-Timestamp is a whole second, so what it says is a second off.
+    std::thread::sleep(Duration::from_secs(2));
+    client.namespace.run(&format!("ping -c 1 -W 5 {SERVER_V4}")).unwrap();
+    let ip = client.addresses().unwrap().into_iter().find(|ip| !ip.contains(':')).unwrap();
+    // Time has to pass: less than some seconds is no lateness.
+    std::thread::sleep(Duration::from_secs(5));
     lab.account(&format!("{start}Event-Timestamp = {login}\nFramed-IP-Address = {ip}\n"), "s3cret").unwrap();
     assert!(agent.stop().unwrap().success());
     let pings = ask("find", &data.join("archive"), &["proto", "icmp", "and", "dst", "ip", SERVER_V4]).unwrap();

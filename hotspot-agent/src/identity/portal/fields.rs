@@ -24,6 +24,8 @@ const ADDRESSES_MAX: usize = 64;
 /// The fields of one report, taken out one after the other.
 pub(super) struct Fields {
     said: BTreeMap<String, Said>,
+    /// Names of those that say null, which is to say nothing.
+    empty: Vec<String>,
     /// Names of those that were not as they should be; each once.
     odd: Vec<&'static str>,
 }
@@ -43,12 +45,14 @@ impl Fields {
         let shape: Map<String, Value> = serde_json::from_slice(&readable(json)).map_err(bad)?;
         let mut from = serde_json::Deserializer::from_slice(json);
         let said = Shape(&shape).deserialize(&mut from).map_err(bad)?;
-        Ok(Self { said, odd: Vec::new() })
+        let empty = shape.into_iter().filter(|(_, value)| value.is_null()).map(|(name, _)| name).collect();
+        Ok(Self { said, empty, odd: Vec::new() })
     }
 
     /// Ends the reading: the odd fields, or an error that names a field nobody knows.
     pub(super) fn end(self, known: &[&str]) -> Result<Vec<&'static str>, BadReport> {
-        match self.said.into_keys().next() {
+        let empty = self.empty.into_iter().filter(|name| !known.contains(&name.as_str()));
+        match self.said.into_keys().chain(empty).next() {
             Some(unknown) => Err(BadReport::Json(format!(
                 "unknown field `{}`; there are {}",
                 escaped(unknown.as_bytes()),

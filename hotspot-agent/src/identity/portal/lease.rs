@@ -29,7 +29,7 @@ pub(super) fn facts(
     if ip.is_unspecified() || ip.is_multicast() || !client_mac.is_device() {
         return Err(BadReport::NoLease);
     }
-    let at_ns = moment(fields.time("at").as_deref(), received_ns)?.min(received_ns);
+    let dated = moment(fields.time("at").as_deref(), received_ns);
     let said = DeviceNames {
         hostname: fields.text_of("hostname", NAME_CHARS_MAX),
         vendor_class: fields.text_of("vendor_class", NAME_CHARS_MAX),
@@ -38,6 +38,7 @@ pub(super) fn facts(
     };
     let duration_s = fields.number("lease_s");
     let odd = fields.end(&FIELDS)?;
+    let at_ns = dated?.min(received_ns);
     let fact = |event| DeviceFact { at_ns, client_mac, vlan: 0, inner_vlan: 0, source: DeviceSource::Lease, event };
     let named = (said != DeviceNames::default()).then_some(DeviceEvent::Named(said));
     let event = if operation == Operation::Release {

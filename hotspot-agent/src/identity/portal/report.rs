@@ -221,7 +221,9 @@ fn fact(
     let has_id = fields.has("id");
     let id = id.or_else(|| fields.text("id"));
     let at = fields.time("at");
-    let at_ns = moment(at.as_deref(), received_ns)?;
+    // Judged last: what is wrong otherwise does not get right by waiting.
+    let dated = moment(at.as_deref(), received_ns);
+    let at_ns = *dated.as_ref().unwrap_or(&received_ns);
     let (user, mac) = (fields.text("user"), fields.mac("mac"));
     // Who does not know the device writes zeros, and who knows only the device writes it where a person would be named.
     let in_a_name = user.as_deref().and_then(|user| named_device(user, None));
@@ -274,7 +276,8 @@ fn fact(
         interim_interval_s: fields.number("interim_interval_s").filter(|interval_s| *interval_s > 0),
         details: SessionDetails { called_station: access_point.named, ..SessionDetails::default() }.shared(),
     };
-    Ok((fact, fields.end(&FIELDS)?))
+    let odd = fields.end(&FIELDS)?;
+    dated.map(|_| (fact, odd))
 }
 
 const fn event(operation: Operation) -> SessionEvent {

@@ -264,7 +264,9 @@ impl Refusal {
             Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
-            Self::NotRecorded(_) | Self::Undated(_) | Self::Busy | Self::Unauthorized(Unauthorized::NotKept) => {
+            // The report is as it should be, and the moment is not (RFC 8470 section 5.2 has it of requests that may be sent again).
+            Self::Undated(_) => StatusCode::TOO_EARLY,
+            Self::NotRecorded(_) | Self::Busy | Self::Unauthorized(Unauthorized::NotKept) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
