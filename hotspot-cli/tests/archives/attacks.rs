@@ -12,8 +12,10 @@ mod writer;
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 use self::world::{Attacked, GATEWAYS, World};
+use crate::s3::S3;
 use crate::venue::text;
 
 /// One attack. Its name is how docs/threat-model.md calls it.
@@ -33,16 +35,18 @@ pub(crate) struct Found {
     rows: [usize; 2],
 }
 
-fn found(attacked: &Attacked) -> (Found, String) {
-    let output = attacked.find();
-    let rows = text(&output.stdout);
-    let of = |gateway: &str| rows.lines().filter(|row| row.contains(&format!("\"gateway\":\"{gateway}\""))).count();
-    (Found { exit: output.status.code().unwrap(), rows: GATEWAYS.map(of) }, text(&output.stderr))
+impl Found {
+    fn of(output: &Output) -> Self {
+        let rows = text(&output.stdout);
+        let of = |gateway: &str| rows.matches(&format!("\"gateway\":\"{gateway}\"")).count();
+        Self { exit: output.status.code().unwrap(), rows: GATEWAYS.map(of) }
+    }
 }
 
 fn carry_out(world: &World, attacks: &[Attack]) {
+    let s3 = S3::start();
     let mut failures = Vec::new();
-    for attack in attacks {
+    for (number, attack) in attacks.iter().enumerate() {
         let mut attacked = world.copy();
         (attack.act)(&mut attacked);
         let verified = attacked.verify();
@@ -56,9 +60,16 @@ fn carry_out(world: &World, attacks: &[Attack]) {
                 attack.name, attack.verify
             ));
         }
-        let (found, said) = found(&attacked);
-        if found != attack.find {
-            failures.push(format!("{}: {found:?}, not {:?}: {said}", attack.name, attack.find));
+        let searched = attacked.find();
+        if Found::of(&searched) != attack.find {
+            failures.push(format!("{}: {searched:?}, not {:?}", attack.name, attack.find));
+        }
+        // Receipts lie where files were taken away only, and are not looked for in a bucket.
+        if !attacked.path("shipped").exists() {
+            let (verified, found) = store::in_bucket(&s3, &mut attacked, number);
+            if verified.status.code() != Some(attack.verify) || found != attack.find {
+                failures.push(format!("{}, in a bucket: {found:?}, {verified:?}", attack.name));
+            }
         }
         // What was there before a gateway starts over this, and is not deleted by right, is there after it.
         let before = attacked.files();
@@ -78,7 +89,7 @@ fn what_is_not_attacked_is_whole() {
     let attacked = World::new().copy();
     assert_eq!(attacked.verify().status.code(), Some(0), "{:?}", attacked.verify());
     assert_eq!(attacked.verify_independently().status.code(), Some(0), "{:?}", attacked.verify_independently());
-    assert_eq!(found(&attacked).0, Found { exit: 0, rows: [world::LEFT; 2] });
+    assert_eq!(Found::of(&attacked.find()), Found { exit: 0, rows: [world::LEFT; 2] });
     assert!(GATEWAYS.iter().all(|gateway| attacked.gateway_goes_on(gateway)));
 }
 

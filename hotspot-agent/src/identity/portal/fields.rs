@@ -309,8 +309,12 @@ mod tests {
         for json in [&b"{}"[..], b"{\"user\":null}", b"{\"user\":\"\"}", b"{\"user\":\"\\u0000\"}"] {
             let mut fields = fields(json);
             assert_eq!(fields.text("user"), None);
-            assert_eq!(fields.end(&[]), Ok(vec![]));
+            assert_eq!(fields.end(&["user"]), Ok(vec![]));
         }
+        assert!(
+            fields(b"{\"usr\":null}").end(&["user"]).is_err(),
+            "a field that nobody knows says so, whatever it says"
+        );
     }
 
     #[test]

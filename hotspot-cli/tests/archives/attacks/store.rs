@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use super::world::{Attacked, GATEWAYS, LEFT, ROWS, World, copy_dir};
-use super::{Attack, Found, found};
+use super::{Attack, Found};
 use crate::s3::{S3, url};
-use crate::venue::text;
 
 const ALL: Found = Found { exit: 0, rows: [LEFT, LEFT] };
 const NOTHING_OF_IT: Found = Found { exit: 3, rows: [0, LEFT] };
@@ -130,7 +129,7 @@ fn shipped(world: &World) -> Attacked {
     let mut ship = Command::new(env!("CARGO_BIN_EXE_hotspot"));
     let output = ship.args(["ship", "--archive"]).arg(attacked.archive()).arg("--to").arg(&to).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    attacked.lies_at(to);
+    attacked.lies_at(Some(to));
     for gateway in GATEWAYS {
         let whole = fs::read_to_string(piece(&attacked, gateway, 1)).unwrap();
         let lines: Vec<&str> = whole.split_inclusive('\n').collect();
@@ -140,6 +139,17 @@ fn shipped(world: &World) -> Attacked {
     attacked
 }
 
+/// The same archive in a bucket: what verifying and searching it there come to.
+pub(super) fn in_bucket(s3: &S3, attacked: &mut Attacked, number: usize) -> (Output, Found) {
+    let prefix = format!("attack-{number}");
+    copy_dir(&attacked.archive(), &s3.object(&prefix));
+    let here = attacked.lies_at(Some(url(&prefix).into()));
+    let verified = s3.env(&mut attacked.verify_command()).output().unwrap();
+    let searched = s3.env(&mut attacked.find_command()).output().unwrap();
+    attacked.lies_at(here);
+    (verified, Found::of(&searched))
+}
+
 #[test]
 fn a_store_does_what_the_threat_model_says_and_no_more() {
     let (world, s3) = (World::new(), S3::start());
@@ -147,17 +157,9 @@ fn a_store_does_what_the_threat_model_says_and_no_more() {
     for (number, attack) in ATTACKS.iter().enumerate() {
         let mut attacked = shipped(&world);
         (attack.act)(&mut attacked);
-        let prefix = format!("attack-{number}");
-        copy_dir(&attacked.archive(), &s3.object(&prefix));
         let independent = attacked.verify_independently();
-        let in_directory = (attacked.verify(), found(&attacked).0);
-        attacked.lies_at(url(&prefix).into());
-        let in_bucket = (s3.env(&mut attacked.verify_command()).output().unwrap(), {
-            let output = s3.env(&mut attacked.find_command()).output().unwrap();
-            let rows = text(&output.stdout);
-            let of = |gateway: &str| rows.matches(&format!("\"gateway\":\"{gateway}\"")).count();
-            Found { exit: output.status.code().unwrap(), rows: GATEWAYS.map(of) }
-        });
+        let in_directory = (attacked.verify(), Found::of(&attacked.find()));
+        let in_bucket = in_bucket(&s3, &mut attacked, number);
         if independent.status.code() != Some(attack.verify) {
             failures.push(format!("{}: the independent verifier ended with {independent:?}", attack.name));
         }

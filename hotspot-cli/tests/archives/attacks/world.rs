@@ -266,9 +266,9 @@ impl Attacked {
         opened.is_ok_and(|manifest| manifest.finish_deletions().is_ok())
     }
 
-    /// From now on the archive is looked at there.
-    pub(crate) fn lies_at(&mut self, place: PathBuf) {
-        self.archive = Some(place);
+    /// From now on the archive is looked at there, and not where its gateways write it; where it was looked at before.
+    pub(crate) fn lies_at(&mut self, place: Option<PathBuf>) -> Option<PathBuf> {
+        std::mem::replace(&mut self.archive, place)
     }
 
     pub(crate) fn verify_command(&self) -> Command {
