@@ -108,13 +108,16 @@ fn flows_get_room_when_they_are_many_and_are_kept_together_when_they_are_few() {
     let counted = |port| if port < 100 { 3 } else { 2 };
     assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, counted(port))).collect());
 
-    // Those that made room last are not known.
-    for unknown in [evicted, 0, 0, 0] {
+    // Those that made room last are not known; once there is room hardly any has to, whatever the hash of this run is.
+    let mut unknown = evicted;
+    for round in 0..4 {
         many_flows(&mut rig, MANY);
         let drained = rig.drain();
         drained.assert_balanced();
         assert!(drained.announced() <= unknown, "{} of {unknown}, however wide the reach was", drained.announced());
         assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, 1)).collect());
+        unknown = drained.evicted().len();
+        assert!(unknown <= 3, "{unknown} had to make room in round {round}");
     }
     let settled = maps.reach();
     assert!(settled > u32::from(MANY) && settled < whole, "{settled} of {whole}");
