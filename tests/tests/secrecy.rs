@@ -76,7 +76,9 @@ fn nothing_the_agent_writes_is_for_everybody_and_what_is_not_the_archive_is_its_
     let agent = Agent::start(&lab.gateway, &data, &options).unwrap();
     lab.clients[0].connect(&lab).unwrap();
     wait_until("a segment is sealed", Duration::from_secs(60), || {
-        files(&data.join("archive/flows")).is_ok_and(|files| !files.is_empty())
+        // While it is written it has another name.
+        let is_whole = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "parquet");
+        files(&data.join("archive/flows")).is_ok_and(|files| files.iter().any(is_whole))
     })
     .unwrap();
     let found = all(&data);
