@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ed25519_dalek::VerifyingKey;
 use hotspot_core::WallNs;
 
 use crate::chain::{Believed, Beside, Line, Pins, Record, Severity, believe};
@@ -88,6 +89,14 @@ impl Chain {
     pub(crate) fn public_key(&self) -> PathBuf {
         self.path.with_file_name(format!("{}.pub", self.gateway))
     }
+
+    /// The key of its first epoch: the pinned one, or, where no keys are pinned, the one that lies beside it. `Err`: nothing says who signs it.
+    pub(crate) fn root(&self, pins: &Pins) -> Result<VerifyingKey, String> {
+        match pins.key_of(&self.gateway)? {
+            Some(key) => Ok(key),
+            None => read_public_key(&self.public_key()).map_err(|error| format!("no public key: {error}")),
+        }
+    }
 }
 
 /// A gateway's chain, as far as it is believed.
@@ -142,12 +151,7 @@ pub fn read_chains(archive: &Path, pins: &Pins, now_ns: Option<WallNs>) -> Resul
         if chain.is_twice {
             damage.push(format!("{name}: {TWICE}"));
         }
-        let root = match pins.key_of(&chain.gateway) {
-            Ok(Some(key)) => Ok(key),
-            Ok(None) => read_public_key(&chain.public_key()).map_err(|error| format!("no public key: {error}")),
-            Err(why) => Err(why),
-        };
-        let root = match root {
+        let root = match chain.root(pins) {
             Ok(root) => root,
             Err(why) => {
                 damage.push(format!("{name}: {why}; nothing of it is believed"));

@@ -23,7 +23,7 @@ pub use self::outside::{AuditLog, Outside, Stamp, StampCheck};
 pub use self::report::{Finding, Kind, Report, Verdict};
 use crate::chain::{Beside, ChainCheck, FileState, Pins, Record, Remark, Severity};
 use crate::keys::Keyring;
-use crate::manifest::{self, FileEntry, Line, ManifestError};
+use crate::manifest::{FileEntry, Line, ManifestError};
 use crate::moved::Moved;
 use crate::pieces::{Chain, TWICE, chains};
 use crate::place::{Here, Place};
@@ -115,12 +115,7 @@ impl Run<'_> {
         if chain.is_twice {
             self.report.add(Kind::Damage, &name, None, TWICE);
         }
-        let pinned = self.trust.pins.key_of(&chain.gateway);
-        let key = pinned.and_then(|key| match key {
-            Some(key) => Ok(key),
-            None => manifest::read_public_key(&chain.public_key()).map_err(|error| format!("no public key: {error}")),
-        });
-        let key = match key {
+        let key = match chain.root(&self.trust.pins) {
             Ok(key) => key,
             Err(why) => {
                 self.report.add(Kind::Damage, &name, None, why);
