@@ -11,6 +11,7 @@ mod peers;
 mod rig;
 mod search;
 mod traffic;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,14 @@ enum Bench {
         #[command(flatten)]
         options: search::Options,
     },
+    /// Seconds that `hotspot verify` takes for a gateway's months.
+    Verify {
+        /// Writes the figures here as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        options: verify::Options,
+    },
     /// Seals a journal in this process; what `archive` starts.
     #[command(hide = true)]
     SealJournal { dir: PathBuf },
@@ -131,6 +140,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Forward { json, rounds, seconds } => forward::run(json.as_deref(), rounds, seconds),
         Bench::Archive { json, options } => archive::run(json.as_deref(), &options),
         Bench::Search { json, options } => search::run(json.as_deref(), &options),
+        Bench::Verify { json, options } => verify::run(json.as_deref(), &options),
         Bench::SealJournal { dir } => archive::journal::seal_here(dir),
     }
 }

@@ -22,8 +22,8 @@ use crate::traffic::{BEGIN_NS, SEGMENTS as HOUR_SEGMENTS, Traffic};
 use crate::write_json;
 
 const SECOND_NS: i64 = 1_000_000_000;
-const ROTATE_NS: i64 = 300 * SECOND_NS;
-const WARM_RUNS: usize = 5;
+pub(crate) const ROTATE_NS: i64 = 300 * SECOND_NS;
+pub(crate) const WARM_RUNS: usize = 5;
 /// A full scan takes seconds.
 const SCAN_RUNS: usize = 3;
 
@@ -190,7 +190,8 @@ fn collect(place: &Place, segment: u64, rows: Vec<FlowRecord>) -> anyhow::Result
     Ok(fs::remove_dir_all(&dir)?)
 }
 
-fn seal(manifest: &mut Manifest, sequence: u64, opened_ns: i64, flows: &[FlowRecord]) -> anyhow::Result<()> {
+/// Seals flows as the sequence that was opened then.
+pub(crate) fn seal(manifest: &mut Manifest, sequence: u64, opened_ns: i64, flows: &[FlowRecord]) -> anyhow::Result<()> {
     let origin = Origin { site: "hall".into(), gateway: "gw1".into(), sequence };
     let mut draft = manifest.draft(&origin, opened_ns)?;
     flows.iter().try_for_each(|row| draft.flow(row))?;
@@ -306,7 +307,7 @@ fn measure(place: &Place, question: &Question) -> anyhow::Result<Figure> {
 }
 
 /// Runs something once to warm up, then times it; the median and what the last run gave.
-fn warm<T>(runs: usize, mut ask: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<(f64, T)> {
+pub(crate) fn warm<T>(runs: usize, mut ask: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<(f64, T)> {
     let mut answer = ask()?;
     let mut times = Vec::new();
     for _ in 0..runs {
