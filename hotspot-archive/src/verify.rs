@@ -5,6 +5,7 @@
 mod attestation;
 mod audit_logs;
 mod extra;
+mod index;
 mod keys;
 mod outside;
 mod report;
@@ -134,9 +135,11 @@ impl Run<'_> {
             self.report.untrusted += usize::from(!check.is_trusted(*number as u64));
             self.files(line, &check);
             let state = check.ledger().files_of(line);
-            let kept = || line.files.iter().filter(|file| state(file) == FileState::Kept);
-            verify_keys(self.root, self.place, kept(), self.trust.keyring, &mut self.report);
-            rows::verify(self.root, self.place, kept(), self.trust, &mut self.report);
+            let kept: Vec<&FileEntry> = line.files.iter().filter(|file| state(file) == FileState::Kept).collect();
+            let files = || kept.iter().copied();
+            verify_keys(self.root, self.place, files(), self.trust.keyring, &mut self.report);
+            rows::verify(self.root, self.place, files(), self.trust, &mut self.report);
+            index::verify(self.root, self.place, line, &kept, self.trust, &mut self.report);
             progress(&self.report);
         }
         let deletions = check.ledger().deletions().iter();

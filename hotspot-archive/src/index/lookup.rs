@@ -15,7 +15,7 @@ use super::bytes::Bytes;
 use super::rows::united;
 use super::sealed::{Frames, Part};
 use super::section::{Piece, pieces_with, pieces_within};
-use super::{FORMAT, IndexError, Kind, MAGIC, Rows, mapped};
+use super::{FORMAT, IndexError, Kind, MAGIC, Parts, Rows, mapped};
 use crate::filter::Alike;
 use crate::manifest::from_hex;
 
@@ -93,6 +93,11 @@ impl Index {
             return Err(IndexError::OtherSegment);
         }
         Ok(Self { source, rows: word(&header, 12), header })
+    }
+
+    /// Whether it is the index with these parts: its header has the hashes of all that is in it.
+    pub(crate) fn is(&self, parts: &Parts) -> bool {
+        self.header[..] == parts.header[..]
     }
 
     /// The hashes of the segment's blocks.
