@@ -3,9 +3,14 @@
 //! Subscribes before it dumps, so that no binding falls between the two. A receive buffer that overflowed is recorded as lost
 //! and followed by a new dump. Only translated connections are recorded; that the others are not is said by the watch. Times are the
 //! kernel's where it gives them (`net.netfilter.nf_conntrack_timestamp`), else those of reading.
+//!
+//! With `nf_conntrack_events=2` the kernel reports nothing of a connection that was made before anybody listened, not even its end
+//! (`nf_ct_ecache_ext_add` in `net/netfilter/nf_conntrack_ecache.c`). So what the first dump found is looked for again until it is gone.
 
 mod message;
+mod silent;
 mod socket;
+mod translation;
 
 use std::future::poll_fn;
 use std::io;
@@ -15,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use hotspot_archive::entry::Entry;
 use hotspot_core::WallNs;
-use hotspot_core::fact::{NatEvent, NatFact, NatWatch, NatWatchFact};
+use hotspot_core::fact::{NatFact, NatWatch, NatWatchFact};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -23,7 +28,9 @@ use tracing::{info, warn};
 use crate::capture::clock::ClockReading;
 use crate::recorder::{NotRecorded, Recorder};
 use message::Message;
+use silent::Silent;
 use socket::{ConntrackSocket, ReadBuffer, Received};
+use translation::Found;
 
 /// Facts in one journal entry.
 const BATCH_MAX: usize = 2048;
@@ -31,8 +38,6 @@ const BATCH_MAX: usize = 2048;
 const BATCH_EVERY: Duration = Duration::from_millis(50);
 /// Messages read in a row before anything else is looked at.
 const READS_MAX: usize = 256;
-/// How far the kernel's times may be from that of reading: further off, the clock was set in between.
-const AGE_MAX_NS: WallNs = 60 * 1_000_000_000;
 /// How long to wait after the journal refused.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Facts held while the journal cannot be written, about 100 MiB. Then nothing is read, the kernel's buffer overflows in the end,
@@ -44,7 +49,9 @@ const PENDING_MAX: usize = 1 << 20;
 pub enum NatError {
     #[error("connection tracking is not in this kernel or namespace; run with --no-nat, or load nf_conntrack")]
     NoConntrack,
-    #[error("conntrack events are off; `sysctl net.netfilter.nf_conntrack_events=2`, or run with --no-nat")]
+    #[error(
+        "conntrack events are off; `sysctl net.netfilter.nf_conntrack_events=1` before there is traffic, or run with --no-nat"
+    )]
     EventsOff,
     #[error("the conntrack socket failed")]
     Socket(#[source] io::Error),
@@ -59,6 +66,8 @@ pub struct NatWatcher {
     /// From when on every translation is reported.
     subscribed_ns: WallNs,
     overruns: u64,
+    /// Translations whose ends may not be reported.
+    silent: Silent,
 }
 
 /// What was read, and how far.
@@ -90,12 +99,18 @@ impl NatWatcher {
             whole_until_ns: subscribed_ns,
             unreadable: 0,
         };
-        Ok(Self { events, reading, subscribed_ns, overruns: 0 })
+        Ok(Self { events, reading, subscribed_ns, overruns: 0, silent: Silent::default() })
+    }
+
+    /// How long to wait before looking again for translations whose ends may not be reported.
+    pub fn look_again_every(&mut self, every: Duration) {
+        self.silent.look_again_every(every);
     }
 
     /// Records the bindings there are; events meanwhile wait in the socket.
     pub async fn dump_first(&mut self, recorder: &Recorder) -> Result<(), NatError> {
-        self.dump().await?;
+        let found = self.dump().await?;
+        self.silent.begin(found);
         recorder.record(self.reading.pending.take()).await?;
         Ok(())
     }
@@ -132,6 +147,7 @@ impl NatWatcher {
                         self.resync().await?;
                     }
                 }
+                () = tokio::time::sleep_until(self.silent.next().into()), if self.silent.is_any() => self.look_again().await?,
                 _ = stop.changed() => break,
             }
         }
@@ -158,7 +174,16 @@ impl NatWatcher {
         self.read_to_the_end()?;
         self.subscribed_ns = ClockReading::now().wall_now();
         self.reading.pending.add_watch(NatWatch::Lost, lost_ns);
-        self.dump().await
+        self.dump().await.map(drop)
+    }
+
+    /// Looks for the translations whose ends may not be reported, and records which are there and which are gone.
+    async fn look_again(&mut self) -> Result<(), NatError> {
+        let (began, now_ns) = (Instant::now(), ClockReading::now().wall_now());
+        let found = self.bindings(now_ns).await?;
+        self.reading.pending.extend(self.silent.compare(found.into_iter().map(|found| found.fact), now_ns));
+        self.silent.wait_for(began.elapsed());
+        Ok(())
     }
 
     /// Reads until the socket is empty.
@@ -167,24 +192,26 @@ impl NatWatcher {
         Ok(())
     }
 
-    /// Adds the bindings there are, then that from the subscription on all are reported.
-    async fn dump(&mut self) -> Result<(), NatError> {
+    /// Adds the bindings there are, then that from the subscription on all are reported. Returns what was found.
+    async fn dump(&mut self) -> Result<Vec<NatFact>, NatError> {
         let now_ns = self.subscribed_ns;
+        let bindings = self.bindings(now_ns).await?;
+        let took_ms = (ClockReading::now().wall_now() - now_ns) / 1_000_000;
+        info!(bindings = bindings.len(), took_ms, "watching translations");
+        self.reading.pending.extend(bindings.iter().flat_map(|found| [Some(found.fact), found.began]).flatten());
+        self.reading.pending.add_watch(NatWatch::Started, now_ns);
+        Ok(bindings.into_iter().map(|found| found.fact).collect())
+    }
+
+    /// The bindings there are.
+    async fn bindings(&mut self, now_ns: WallNs) -> Result<Vec<Found>, NatError> {
         let answers = tokio::task::spawn_blocking(socket::dump).await;
         let answers = answers.unwrap_or_else(|failed| Err(failed.into())).map_err(NatError::Socket)?;
-        let mut bindings = 0;
+        let mut bindings = Vec::new();
         for bytes in answers {
-            let Reading { pending, unreadable, .. } = &mut self.reading;
-            parse(&bytes, unreadable, |message| {
-                let facts = found(message, now_ns);
-                bindings += usize::from(facts[0].is_some());
-                pending.extend(facts.into_iter().flatten());
-            });
+            parse(&bytes, &mut self.reading.unreadable, |message| bindings.extend(translation::found(message, now_ns)));
         }
-        let took_ms = (ClockReading::now().wall_now() - now_ns) / 1_000_000;
-        info!(bindings, took_ms, "watching translations");
-        self.reading.pending.add_watch(NatWatch::Started, now_ns);
-        Ok(())
+        Ok(bindings)
     }
 }
 
@@ -204,7 +231,9 @@ impl Reading {
         let received = socket.receive(&mut self.buffer).map_err(NatError::Socket)?;
         let now_ns = ClockReading::now().wall_now();
         if let Received::Messages(len) = received {
-            parse(&self.buffer[..len], &mut self.unreadable, |message| self.pending.extend(event(message, now_ns)));
+            parse(&self.buffer[..len], &mut self.unreadable, |message| {
+                self.pending.extend(translation::event(message, now_ns));
+            });
         }
         if received != Received::Overrun {
             self.whole_until_ns = now_ns;
@@ -282,35 +311,4 @@ fn parse(bytes: &[u8], unreadable: &mut u64, mut each: impl FnMut(&Message)) {
             warn!(so_far = unreadable, "conntrack sent a message that cannot be read; its translation is not known");
         }
     }
-}
-
-/// What an event says about a translation; `None` for a connection whose client address is not translated.
-fn event(message: &Message, now_ns: WallNs) -> Option<NatFact> {
-    let told_ns = if message.is_destroyed { message.ended_ns } else { message.began_ns };
-    let at_ns = message.happened_ns.or(told_ns).filter(|at_ns| (now_ns - at_ns).abs() <= AGE_MAX_NS).unwrap_or(now_ns);
-    let event = if message.is_destroyed { NatEvent::Destroyed } else { NatEvent::Created };
-    translation(message, event, at_ns)
-}
-
-/// What a dump from `now_ns` on says: that it was found, and when it began where that is known.
-fn found(message: &Message, now_ns: WallNs) -> [Option<NatFact>; 2] {
-    let began_ns = message.began_ns.filter(|began_ns| *began_ns < now_ns);
-    let began = began_ns.and_then(|began_ns| translation(message, NatEvent::Created, began_ns));
-    [translation(message, NatEvent::Found, now_ns), began]
-}
-
-fn translation(message: &Message, event: NatEvent, at_ns: WallNs) -> Option<NatFact> {
-    let (original, reply) = (&message.original, &message.reply);
-    let is_translated = original.source != reply.destination || original.source_port != reply.destination_port;
-    is_translated.then_some(NatFact {
-        event,
-        at_ns,
-        protocol: original.protocol,
-        client_ip: original.source,
-        client_port: original.source_port,
-        peer_ip: original.destination,
-        peer_port: original.destination_port,
-        public_ip: reply.destination,
-        public_port: reply.destination_port,
-    })
 }

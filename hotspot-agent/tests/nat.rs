@@ -198,6 +198,10 @@ struct Watch {
 impl Watch {
     /// Returns when the dump is recorded.
     fn start(venue: &Venue) -> Self {
+        Self::start_and_look_again_every(venue, Duration::from_secs(30))
+    }
+
+    fn start_and_look_again_every(venue: &Venue, every: Duration) -> Self {
         let entries = Arc::new(Mutex::new(Vec::new()));
         let (journal, answers) = watch::channel(Journal::Takes);
         let (stop, stopped) = watch::channel(false);
@@ -211,6 +215,7 @@ impl Watch {
                 let (recorder, submissions) = Recorder::new();
                 tokio::spawn(keep(submissions, kept, answers));
                 let mut watcher = NatWatcher::subscribe().unwrap();
+                watcher.look_again_every(every);
                 watcher.dump_first(&recorder).await.unwrap();
                 started.send(()).unwrap();
                 watcher.run(recorder, stopped).await.unwrap();
@@ -393,6 +398,35 @@ fn a_connection_that_was_there_before_is_found() {
     let entries = watch.entries();
     let is_last_started = matches!(entries.last(), Some(Entry::NatWatch(fact)) if fact.watch == NatWatch::Started);
     assert!(is_last_started, "the watch is declared after what was found: {entries:?}");
+}
+
+/// The kernel reports nothing of a connection that was made before anybody listened, not even its end.
+#[test]
+fn an_end_that_the_kernel_does_not_report_is_found_out() {
+    let venue = Venue::raise();
+    venue.set_conntrack_events("2");
+    let (_stream, _accepted, port, seen) = connect_tcp(&venue, TRANSLATED_PORT);
+    let (_other_stream, _other_accepted, other_port, other_seen) = connect_tcp(&venue, TRANSLATED_PORT);
+    let watch = Watch::start_and_look_again_every(&venue, Duration::from_millis(200));
+    let [gone, stays] = [(port, seen), (other_port, other_seen)]
+        .map(|(port, seen)| translation(6, (CLIENT, port), TRANSLATED_PORT, seen));
+    assert_eq!(watch.translations(NatEvent::Found), BTreeSet::from([gone, stays]));
+    let port = port.to_string();
+    let deleted =
+        in_namespace(&venue.gateway, || Command::new("conntrack").args(["-D", "-p", "tcp", "--sport", &port]).output());
+    assert!(deleted.unwrap().status.success());
+    watch.wait_until("it is missed", |watch| !watch.translations(NatEvent::Missed).is_empty());
+    assert_eq!(watch.translations(NatEvent::Missed), BTreeSet::from([gone]));
+    assert_eq!(
+        watch.translations(NatEvent::Destroyed),
+        BTreeSet::new(),
+        "the kernel reports it here: is the setting another?"
+    );
+    let looks = |watch: &Watch| {
+        watch.facts().iter().filter(|fact| fact.event == NatEvent::Found && Translation::of(fact) == stays).count()
+    };
+    let before = looks(&watch);
+    watch.wait_until("the other is found again", |watch| looks(watch) > before);
 }
 
 #[test]

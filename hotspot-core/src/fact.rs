@@ -196,12 +196,15 @@ pub enum NatEvent {
     /// Found in a dump: existed at `at_ns`, began some time before.
     Found,
     Destroyed,
+    /// A dump at `at_ns` did not find it any more, and nobody had reported its end: it ended at some moment since it was last known.
+    Missed,
 }
 
-/// A translation of one connection's client address, learnt from conntrack.
+/// A translation of one connection's client address, learnt from conntrack: the source of what the client began, or, where others
+/// began the connection (a forwarded port), the destination.
 ///
 /// For ICMP the ports are the query identifier before and after translation, and `peer_port` is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NatFact {
     pub event: NatEvent,
     pub at_ns: WallNs,

@@ -196,6 +196,7 @@ fn put_nat(to: &mut Vec<u8>, fact: &NatFact) {
         NatEvent::Created => 1,
         NatEvent::Found => 2,
         NatEvent::Destroyed => 3,
+        NatEvent::Missed => 4,
     });
     to.put_u8(fact.protocol);
     to.put_i64_le(fact.at_ns);
@@ -212,6 +213,7 @@ fn get_nat(from: &mut &[u8]) -> Option<NatFact> {
         1 => NatEvent::Created,
         2 => NatEvent::Found,
         3 => NatEvent::Destroyed,
+        4 => NatEvent::Missed,
         _ => return None,
     };
     let protocol = from.try_get_u8().ok()?;
