@@ -118,6 +118,7 @@ pub struct Left {
     pub waiting: Vec<u64>,
     /// The last sequence that is taken, 0 for none.
     last: u64,
+            | Entry::Sessions(_)
     pub found: Found,
     pub earlier: Vec<Found>,
 }

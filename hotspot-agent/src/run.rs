@@ -258,6 +258,8 @@ fn recover(
         note_absence(&mut journal, &capture, &found, arguments.no_nat)?;
     }
     journal.commit()?;
+            } else if let Entry::Sessions(facts) = entry {
+                facts.iter().for_each(|fact| note_nas(&mut nas, fact));
     let last_ns = if capture.resumed() { found.last_ns } else { 0 };
     capture.resume_from(&found.positions, found.notices, found.evictions, last_ns);
     if capture.resumed() && found.drained + 1 < control.generation {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hotspot_archive::chain::Record;
 use hotspot_archive::draft::Draft;
-use hotspot_archive::entry::{Entry, JournalHeader};
+use hotspot_archive::entry::{Entry, InterfaceName, JournalHeader};
 use hotspot_archive::journal::{JournalError, JournalKeys, Replayed, replay_what_is_left};
 use hotspot_archive::layout::DataDir;
 use hotspot_archive::manifest::{Manifest, ManifestError, Sealing};
@@ -20,6 +20,7 @@ use hotspot_archive::segment::Origin;
 use hotspot_archive::state;
 use hotspot_core::WallNs;
 use hotspot_core::assembly::{Assembled, Assembly, Ending, Params, State};
+use hotspot_core::fact::SessionFact;
 use hotspot_core::record::CoverageRecord;
 use hotspot_core::sessions::SESSIONS_PER_NAS_MAX;
 use hotspot_core::vendor::VendorTable;
@@ -302,6 +303,7 @@ impl Sealer {
                 | Entry::Part(_)
                 | Entry::Done(_)
                 | Entry::Gap(_)
+                | Entry::Sessions(_)
                 | Entry::DeviceState(_)
                 | Entry::OpenFlows(_)
                 | Entry::Closed { .. } => {}
@@ -323,23 +325,7 @@ impl Sealer {
         assembled: &Assembled,
         closed_ns: WallNs,
     ) -> Result<(), SealError> {
-        let state = &assembled.state;
-        let mut entries: Vec<Entry> = state
-            .interfaces
-            .iter()
-            .map(|(number, name)| {
-                Entry::Interface(hotspot_archive::entry::InterfaceName { number: *number, name: name.to_string() })
-            })
-            .collect();
-        entries.extend(state.sessions.facts().into_iter().map(Entry::Session));
-        let (nat, watch) = state.nat.facts();
-        entries.extend(nat.chunks(ITEMS_PER_ENTRY).map(|facts| Entry::Nat(facts.to_vec())));
-        entries.extend(watch.into_iter().map(Entry::NatWatch));
-        entries.extend(
-            state.devices.devices().chunks(DEVICES_PER_ENTRY).map(|devices| Entry::DeviceState(devices.to_vec())),
-        );
-        entries.extend(state.open_flows.chunks(ITEMS_PER_ENTRY).map(|flows| Entry::OpenFlows(flows.to_vec())));
-        state::write(&self.data.state(header.sequence), header, &entries, &self.keys)?;
+        state::write(&self.data.state(header.sequence), header, open_of(&assembled.state), &self.keys)?;
         let now = ClockReading::now();
         let sealing = Sealing {
             closed_ns,
@@ -356,8 +342,30 @@ impl Sealer {
 }
 
 const ITEMS_PER_ENTRY: usize = 32_768;
+/// Reports, some 300 bytes each as JSON.
+const REPORTS_PER_ENTRY: usize = 1024;
 /// A device with all it may hold is some 16 KiB as JSON.
 const DEVICES_PER_ENTRY: usize = 512;
+
+/// What is open, as the next segment needs it.
+fn open_of(state: &State) -> impl Iterator<Item = Entry> {
+    let interfaces = state
+        .interfaces
+        .iter()
+        .map(|(number, name)| Entry::Interface(InterfaceName { number: *number, name: name.to_string() }));
+    let mut reports = state.sessions.each_fact();
+    let sessions = std::iter::from_fn(move || {
+        let some: Vec<SessionFact> = reports.by_ref().take(REPORTS_PER_ENTRY).cloned().collect();
+        (!some.is_empty()).then_some(Entry::Sessions(some))
+    });
+    let (nat, watch) = state.nat.facts();
+    let nat: Vec<Entry> = nat.chunks(ITEMS_PER_ENTRY).map(|facts| Entry::Nat(facts.to_vec())).collect();
+    let devices = state.devices.devices();
+    let devices: Vec<Entry> =
+        devices.chunks(DEVICES_PER_ENTRY).map(|devices| Entry::DeviceState(devices.to_vec())).collect();
+    let flows = state.open_flows.chunks(ITEMS_PER_ENTRY).map(|flows| Entry::OpenFlows(flows.to_vec()));
+    interfaces.chain(sessions).chain(nat).chain(watch.into_iter().map(Entry::NatWatch)).chain(devices).chain(flows)
+}
 
 fn origin_of(header: &JournalHeader) -> Origin {
     Origin { site: header.site.clone(), gateway: header.gateway.clone(), sequence: header.sequence }
@@ -371,6 +379,7 @@ fn restored(open: Vec<Entry>, step_ns: i64) -> State {
         match entry {
             Entry::Interface(interface) => drop(state.interfaces.insert(interface.number, interface.name.into())),
             Entry::Session(fact) => state.sessions.apply(fact),
+            Entry::Sessions(facts) => facts.into_iter().for_each(|fact| state.sessions.apply(fact)),
             Entry::Nat(facts) => facts.iter().for_each(|fact| state.nat.apply(fact)),
             Entry::NatWatch(fact) => state.nat.apply_watch(fact),
             Entry::DeviceState(devices) => devices.into_iter().for_each(|device| state.devices.restore(device)),
@@ -460,7 +469,7 @@ fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
             facts.iter().for_each(|fact| assembly.device(fact));
             0
         }
-        Entry::DeviceState(_) | Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
+        Entry::Sessions(_) | Entry::DeviceState(_) | Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
     }
 }
 

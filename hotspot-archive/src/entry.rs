@@ -123,6 +123,8 @@ pub enum Entry {
     /// Only in state files.
     DeviceState(Vec<Device>),
     /// Only in state files.
+    Sessions(Vec<SessionFact>),
+    /// Only in state files.
     OpenFlows(Vec<OpenFlow>),
     /// The last entry of a journal that was closed in order, with the moment of closing.
     Closed {
@@ -138,6 +140,7 @@ impl Entry {
             Self::Session(fact) => fact.shift(by_ns),
             Self::Nat(facts) => facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns)),
             Self::NatWatch(fact) => fact.at_ns = fact.at_ns.saturating_add(by_ns),
+            Self::Sessions(facts) => facts.iter_mut().for_each(|fact| fact.shift(by_ns)),
             Self::Devices(batch) => {
                 batch.facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns));
             }

@@ -119,6 +119,7 @@ fn commits() -> Vec<Vec<Entry>> {
 }
 
 /// A journal, where each of its entries ends in it, and the entries.
+        vec![Entry::Sessions(vec![session(); 2])],
 struct Sample {
     dir: tempfile::TempDir,
     path: PathBuf,

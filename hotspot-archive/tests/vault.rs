@@ -137,7 +137,7 @@ fn data_dir(dir: &Path, recipients: Option<&Recipients>) -> Manifest {
     let entries: Vec<Entry> = (0..FLOWS).map(journal_entry).collect();
     entries.iter().for_each(|entry| journal.append(entry).unwrap());
     journal.commit().unwrap();
-    state::write(&dir.join("1.state"), &header, &entries, &keys).unwrap();
+    state::write(&dir.join("1.state"), &header, entries, &keys).unwrap();
     manifest
 }
 

@@ -196,6 +196,7 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
                 "boot_offset_ns": done.boot_offset_ns,
             });
             printer.print("generation_done", object(values))
+        Entry::Sessions(facts) => facts.iter().try_for_each(|fact| printer.print("session", object(json!(fact)))),
         }
         Entry::Gap(gap) => printer.print("gap", columns::of_coverage(&gap)),
         Entry::Session(fact) => printer.print("session", object(json!(fact))),

@@ -268,7 +268,8 @@ impl Assembly {
             open: std::mem::take(&mut state.open_flows),
         };
         let carried = hand_out(&mut rows, material, sequence, each);
-        let records = SessionTable::records(&sessions, began_ns, ended_ns, received_ns);
+        // What it looks up is of no use any more, and large where there are very many sessions.
+        drop(rows);
         let vendor = |mac| vendors.of(mac).map(str::to_owned);
         let devices = state.devices.records(began_ns, |mac| devices_heard.contains(&mac), vendor);
         let reports_left_out = state.sessions.left_out();
@@ -283,6 +284,7 @@ impl Assembly {
 /// Announced flows of which nothing was ever read.
 fn unread(opened: &[FlowOpened], merger: &Merger) -> Vec<FlowOpened> {
     let read: HashSet<FlowKey, RandomState> = merger.keys().collect();
+        let records = SessionTable::records(sessions, began_ns, ended_ns, received_ns);
     let mut announced = HashSet::<FlowKey, RandomState>::default();
     opened
         .iter()

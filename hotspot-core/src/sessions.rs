@@ -182,7 +182,7 @@ impl Session {
         held.chain(self.attachments.iter().map(|attachment| attachment.from_ns)).chain(alone)
     }
 
-    fn record(&self) -> SessionRecord {
+    fn record(mut self) -> SessionRecord {
         let mut client_ips: Vec<IpAddr> =
             self.holdings.iter().filter(|held| held.is_host()).map(|held| held.ip).collect();
         client_ips.sort_unstable();
@@ -191,24 +191,25 @@ impl Session {
         let mut client_prefixes: Vec<(IpAddr, u8)> = prefixes.map(|held| (held.ip, held.prefix_len)).collect();
         client_prefixes.sort_unstable();
         client_prefixes.dedup();
-        let attachment = self.attachments.last();
+        let (ap_mac, ssid, nas_port) =
+            self.attachments.pop().map_or((None, None, None), |last| (last.ap_mac, last.ssid, last.nas_port));
         SessionRecord {
-            session_id: self.session_id.clone(),
-            user: self.user.clone(),
-            auth_method: self.auth_method.clone(),
+            session_id: self.session_id,
+            user: self.user,
+            auth_method: self.auth_method,
             source: self.source,
             client_mac: self.client_mac,
             client_ips,
             client_prefixes,
-            ap_mac: attachment.and_then(|attachment| attachment.ap_mac),
-            ssid: attachment.and_then(|attachment| attachment.ssid.clone()),
-            nas: self.nas.clone(),
-            nas_port: attachment.and_then(|attachment| attachment.nas_port.clone()),
+            ap_mac,
+            ssid,
+            nas: self.nas,
+            nas_port,
             started_ns: self.started_ns,
             ended_ns: self.ended_ns,
-            end_cause: self.end_cause.clone(),
+            end_cause: self.end_cause,
             counters: self.counters,
-            details: self.details.clone(),
+            details: self.details,
             status: self.status,
         }
     }
@@ -286,9 +287,9 @@ impl SessionTable {
     /// Sessions that were there at some moment from `from_ns` to `to_ns`, or about which something arrived since `received_ns`:
     /// reports that come late are often about sessions that were over before.
     #[must_use]
-    pub fn records(sessions: &[Session], from_ns: WallNs, to_ns: WallNs, received_ns: WallNs) -> Vec<SessionRecord> {
+    pub fn records(sessions: Vec<Session>, from_ns: WallNs, to_ns: WallNs, received_ns: WallNs) -> Vec<SessionRecord> {
         sessions
-            .iter()
+            .into_iter()
             .filter(|session| {
                 let is_there = session.ended_ns.is_none_or(|end| end >= from_ns);
                 let is_news = session.last_heard_ns >= from_ns || session.last_received_ns >= received_ns;
@@ -348,7 +349,12 @@ impl SessionTable {
     /// Reports that make an equal table.
     #[must_use]
     pub fn facts(&self) -> Vec<SessionFact> {
-        self.resets.facts().chain(self.reports.values().flatten()).cloned().collect()
+        self.each_fact().cloned().collect()
+    }
+
+    /// The same, one after the other.
+    pub fn each_fact(&self) -> impl Iterator<Item = &SessionFact> {
+        self.resets.facts().chain(self.reports.values().flatten())
     }
 }
 

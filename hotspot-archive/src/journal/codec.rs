@@ -24,6 +24,7 @@ const CLOSED: u8 = 11;
 const DEVICES: u8 = 12;
 const DEVICE_STATE: u8 = 13;
 const LEASES: u8 = 14;
+const SESSIONS: u8 = 15;
 
 #[derive(Serialize, Deserialize)]
 struct Closed {
@@ -41,6 +42,7 @@ pub(super) fn encode(entry: &Entry) -> (u8, Vec<u8>) {
         Entry::Done(done) => (DONE, json(done)),
         Entry::Gap(gap) => (GAP, json(gap)),
         Entry::Session(session) => (SESSION, json(session)),
+        Entry::Sessions(sessions) => (SESSIONS, json(sessions)),
         Entry::Nat(facts) => (NAT, encode_list(facts, put_nat)),
         Entry::NatWatch(watch) => (NAT_WATCH, json(watch)),
         Entry::Devices(batch) => (DEVICES, json(batch)),
@@ -61,6 +63,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Option<Entry> {
         DONE => return serde_json::from_slice(payload).ok().map(Entry::Done),
         GAP => return serde_json::from_slice(payload).ok().map(Entry::Gap),
         SESSION => return serde_json::from_slice(payload).ok().map(Entry::Session),
+        SESSIONS => return serde_json::from_slice(payload).ok().map(Entry::Sessions),
         NAT_WATCH => return serde_json::from_slice(payload).ok().map(Entry::NatWatch),
         DEVICES => return serde_json::from_slice(payload).ok().map(Entry::Devices),
         LEASES => return serde_json::from_slice(payload).ok().map(Entry::Leases),

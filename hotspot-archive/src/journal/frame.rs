@@ -4,6 +4,8 @@
 //! In an encrypted file the payload is nonce, AES-256-GCM of what would be there otherwise, and tag; the header up to the checksum
 //! is bound to it. The checksum is over what is on disk, so that damage is found, and skipped, without the key.
 
+use std::io;
+
 use crate::sealed::{FrameKey, OVERHEAD};
 
 /// First bytes of the file: magic, then the version as u32 and four zero bytes.
@@ -49,6 +51,15 @@ pub(super) fn file_header(version: u32) -> [u8; FILE_HEADER_LEN] {
     header
 }
 
+/// Compresses the frames of one file: making its memory takes several times as long as a small frame.
+pub(super) type Compressor = zstd::bulk::Compressor<'static>;
+/// The inverse, for the same reason.
+pub(super) type Decompressor = zstd::bulk::Decompressor<'static>;
+
+pub(super) fn compressor() -> io::Result<Compressor> {
+    Compressor::new(LEVEL)
+}
+
 /// Appends a frame to `to`. The payload must not be larger than [`PAYLOAD_MAX`].
 pub(super) fn write(
     to: &mut Vec<u8>,
@@ -56,8 +67,9 @@ pub(super) fn write(
     sequence: u64,
     payload: &[u8],
     key: Option<&FrameKey>,
-) -> std::io::Result<()> {
-    let compressed = zstd::bulk::compress(payload, LEVEL)?;
+    compressor: &mut Compressor,
+) -> io::Result<()> {
+    let compressed = compressor.compress(payload)?;
     let start = to.len();
     let overhead = if key.is_some() { OVERHEAD } else { 0 };
     to.extend(length(compressed.len() + overhead).to_le_bytes());
@@ -68,7 +80,7 @@ pub(super) fn write(
         None => compressed,
         Some(key) => {
             let mut sealed = Vec::new();
-            let refused = || std::io::Error::other("the kernel gave no random bytes");
+            let refused = || io::Error::other("the kernel gave no random bytes");
             key.seal(&to[start..], &compressed, &mut sealed).ok_or_else(refused)?;
             sealed
         }
@@ -129,10 +141,10 @@ impl Frame<'_> {
     }
 
     /// The payload as it was before; `None` where it, or the key, does not fit.
-    pub(super) fn open(&self, key: Option<&FrameKey>) -> Option<Vec<u8>> {
+    pub(super) fn open(&self, key: Option<&FrameKey>, decompressor: &mut Decompressor) -> Option<Vec<u8>> {
         let raw = match key {
-            None => zstd::bulk::decompress(self.payload, self.raw_len).ok()?,
-            Some(key) => zstd::bulk::decompress(&key.open(self.bound, self.payload.to_vec())?, self.raw_len).ok()?,
+            None => decompressor.decompress(self.payload, self.raw_len).ok()?,
+            Some(key) => decompressor.decompress(&key.open(self.bound, self.payload.to_vec())?, self.raw_len).ok()?,
         };
         (raw.len() == self.raw_len).then_some(raw)
     }
@@ -153,9 +165,9 @@ mod tests {
             payload.extend(state.to_le_bytes());
         }
         let mut written = Vec::new();
-        write(&mut written, 1, 7, &payload, None).unwrap();
+        write(&mut written, 1, 7, &payload, None, &mut compressor().unwrap()).unwrap();
         assert!(written.len() - HEADER_LEN > PAYLOAD_MAX, "it grew, or this tests nothing");
         let frame = parse(&written).unwrap();
-        assert!(frame.open(None).unwrap() == payload);
+        assert!(frame.open(None, &mut Decompressor::new().unwrap()).unwrap() == payload);
     }
 }

@@ -48,8 +48,9 @@ pub struct Replayed {
 
 /// Hands over every whole entry in order. Holds the file in memory.
 pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> Result<Replayed, JournalError> {
-    let bytes =
-        fs::read(path).map_err(|source| JournalError::Io { operation: "read", path: path.to_path_buf(), source })?;
+    let failed = |source| JournalError::Io { operation: "read", path: path.to_path_buf(), source };
+    let bytes = fs::read(path).map_err(failed)?;
+    let mut decompressor = frame::Decompressor::new().map_err(failed)?;
     let (key, header_is_whole) = opening(&bytes, path, keys)?;
     let mut position = frame::FILE_HEADER_LEN;
     let mut replayed = Replayed {
@@ -85,7 +86,7 @@ pub fn replay(path: &Path, keys: &JournalKeys, mut each: impl FnMut(Entry)) -> R
             replayed.damage.push(Damage { from: position as u64, to: found as u64 });
         }
         let end = found + next.len();
-        let payload = next.open(key.as_ref());
+        let payload = next.open(key.as_ref(), &mut decompressor);
         match payload.as_ref().and_then(|payload| codec::decode(next.kind, payload)) {
             Some(entry) => {
                 each(entry);
@@ -124,7 +125,10 @@ fn opening(bytes: &[u8], path: &Path, keys: &JournalKeys) -> Result<(Option<Fram
         (Some(_) | None, _) => {}
     }
     let first = next_frame(bytes, frame::FILE_HEADER_LEN.min(bytes.len()), 0).map(|(_, first)| first);
-    let opens = |key: Option<&FrameKey>| first.as_ref().is_some_and(|first| first.open(key).is_some());
+    let opens = |key: Option<&FrameKey>| {
+        let mut decompressor = frame::Decompressor::new().ok();
+        first.as_ref().zip(decompressor.as_mut()).is_some_and(|(first, with)| first.open(key, with).is_some())
+    };
     if opens(None) || (said == Some(frame::VERSION_PLAIN) && !opens(key.as_ref())) {
         return Ok((None, said == Some(frame::VERSION_PLAIN)));
     }

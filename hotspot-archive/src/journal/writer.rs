@@ -38,6 +38,7 @@ pub struct JournalWriter {
     keys: JournalKeys,
     /// Encrypts the frames, where the file is encrypted.
     key: Option<FrameKey>,
+    compressor: frame::Compressor,
 }
 
 impl JournalWriter {
@@ -68,6 +69,7 @@ impl JournalWriter {
         let key = keys.create(path)?;
         let version = if key.is_some() { frame::VERSION_ENCRYPTED } else { frame::VERSION_PLAIN };
         let failed = |source| JournalError::Io { operation: "created", path: path.to_path_buf(), source };
+        let compressor = frame::compressor().map_err(failed)?;
         let file = durable::create_anew(path, 0o600).map_err(failed)?;
         let mut writer = Self {
             file,
@@ -80,6 +82,7 @@ impl JournalWriter {
             condemned: false,
             keys: keys.clone(),
             key,
+            compressor,
         };
         writer.append(&Entry::Header(header.clone()))?;
         writer.commit()?;
@@ -94,6 +97,7 @@ impl JournalWriter {
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         let len = replayed.tail.end();
         file.set_len(len).and_then(|()| file.sync_all()).map_err(failed)?;
+        let compressor = frame::compressor().map_err(failed)?;
         let writer = Self {
             file,
             path: path.to_path_buf(),
@@ -105,6 +109,7 @@ impl JournalWriter {
             condemned: false,
             keys: keys.clone(),
             key,
+            compressor,
         };
         Ok((writer, replayed))
     }
@@ -116,7 +121,7 @@ impl JournalWriter {
             return Err(JournalError::TooLarge { bytes: payload.len() });
         }
         let number = self.next_number();
-        frame::write(&mut self.pending, kind, number, &payload, self.key.as_ref())
+        frame::write(&mut self.pending, kind, number, &payload, self.key.as_ref(), &mut self.compressor)
             .map_err(|source| self.failed("compressed", source))?;
         self.next_frame = number + 1;
         self.content += payload.len() as u64;
@@ -193,13 +198,15 @@ impl JournalWriter {
         let failed = |source| self.failed("written again", source);
         // Frame numbers go on where the old file's end; the reader only asks that they rise.
         fresh.next_frame = fresh.next_frame.max(self.next_frame);
+        let mut decompressor = frame::Decompressor::new().map_err(failed)?;
         let mut at = 0;
         while at < self.pending.len() {
             let unreadable = || failed(io::ErrorKind::InvalidData.into());
             let found = frame::parse(&self.pending[at..]).ok_or_else(unreadable)?;
-            let payload = found.open(self.key.as_ref()).ok_or_else(unreadable)?;
+            let payload = found.open(self.key.as_ref(), &mut decompressor).ok_or_else(unreadable)?;
             let number = fresh.next_number();
-            frame::write(&mut fresh.pending, found.kind, number, &payload, fresh.key.as_ref()).map_err(failed)?;
+            let (to, key) = (&mut fresh.pending, fresh.key.as_ref());
+            frame::write(to, found.kind, number, &payload, key, &mut fresh.compressor).map_err(failed)?;
             fresh.next_frame = number + 1;
             fresh.content += payload.len() as u64;
             at += found.len();

@@ -234,6 +234,8 @@ fn hold(life: &mut Session, report: &SessionFact) {
             life.holdings.iter().any(|held| held.to_ns.is_none() && (held.ip, held.prefix_len) == (ip, prefix_len));
         if !is_held {
             let from_ns = if is_first[usize::from(ip.is_ipv4())] { FROM_THE_BEGINNING } else { report.at_ns };
+            // Most have one, and there may be very many sessions.
+            life.holdings.reserve_exact(1);
             life.holdings.push(Holding { ip, prefix_len, from_ns, to_ns: None, named_ns: report.at_ns });
         }
     }
