@@ -30,13 +30,15 @@ use aya_log::EbpfLogger;
 use hotspot_archive::entry::Entry;
 use hotspot_common::INTERFACES_MAX;
 use hotspot_common::control::Control;
+use hotspot_core::detail::{Detail, DetailLimits};
 use ipnet::IpNet;
 use log::Log;
 use tracing::warn;
 
 use crate::locks::LockError;
+use crate::seldom::Seldom;
 
-pub use drain::{Evictions, GenerationRead, RingRead, note_eviction};
+pub use drain::{Evictions, GenerationRead, RingRead, note_eviction, note_total};
 pub use hooks::HookChoice;
 pub use notices::NoticesRead;
 pub use object::Dimensions;
@@ -143,6 +145,9 @@ pub struct Capture {
     /// By the monotonic clock.
     generation_began: u64,
     notices: notices::Notices,
+    /// What clients may have on disk.
+    detail: Detail,
+    coarse: Seldom,
 }
 
 impl Capture {
@@ -209,6 +214,8 @@ impl Capture {
             evictions: Vec::new(),
             generation_began: clock.monotonic_ns,
             notices: notices::Notices::default(),
+            detail: Detail::new(DetailLimits { client: u64::MAX, interface: u64::MAX }),
+            coarse: Seldom::default(),
         }
     }
 
@@ -301,6 +308,16 @@ impl Capture {
             }
         }
         self.evictions = evictions;
+    }
+
+    /// Limits what clients may have on disk, with what they have already. Without it there is no limit.
+    pub fn limit_detail(&mut self, detail: Detail) {
+        self.detail = detail;
+    }
+
+    /// What is read from now on is of the segment with this sequence.
+    pub fn begin_segment(&mut self, sequence: u64) {
+        self.detail.segment(sequence);
     }
 
     /// Takes the programs off the interfaces; what they counted can still be read.

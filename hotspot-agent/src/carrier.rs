@@ -203,6 +203,7 @@ impl Carrier {
         } else {
             let entries = submissions.iter_mut().flat_map(|submission| std::mem::take(&mut submission.entries));
             let entries: Vec<Entry> = entries.collect();
+            self.capture.begin_segment(self.journals.sequence());
             let rings = read_rings.then(|| self.capture.read_rings());
             if let Some(rings) = &rings {
                 self.journals.append(rings.entries())?;
@@ -227,10 +228,11 @@ impl Carrier {
     /// Ends the active generation and puts it on disk. While the journal fails this is not called, so nothing piles up.
     fn drain(&mut self) -> Result<(), CarrierError> {
         self.capture.flush_logs();
+        self.capture.begin_segment(self.journals.sequence());
         let journals = &mut self.journals;
         let read = self.capture.drain(|entry| {
             if let Entry::Done(done) = &entry {
-                journals.append(unbalanced(&done.coverage))?;
+                journals.append(unbalanced(&done.coverage).chain(coarse(&done.coverage)))?;
             }
             Ok::<_, CarrierError>(journals.append([entry])?)
         })?;
@@ -296,6 +298,14 @@ fn unbalanced(coverage: &[CoverageRecord]) -> impl Iterator<Item = Entry> {
     coverage.iter().filter(|row| !row.balances()).map(|row| {
         error!(?row, "packets seen are not packets accounted for; a gap is recorded");
         let why = "packets seen are not packets accounted for";
+        Entry::Gap(CoverageRecord::gap(&row.interface, row.from_ns, row.to_ns, why))
+    })
+}
+
+/// A gap for each interface of which some packets are known by their client only: who asks for peers or ports does not find them.
+fn coarse(coverage: &[CoverageRecord]) -> impl Iterator<Item = Entry> {
+    coverage.iter().filter(|row| row.overflow.packets > 0).map(|row| {
+        let why = "clients had used up what they have in detail: what more they did is in their totals only, without peers and ports";
         Entry::Gap(CoverageRecord::gap(&row.interface, row.from_ns, row.to_ns, why))
     })
 }

@@ -120,6 +120,13 @@ pub struct RunArguments {
     /// Bytes of each CPU's ring for new and handed-over flows; rounded up to a power of two
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(4096..=16 << 20), value_name = "BYTES")]
     pub ring_bytes: u32,
+    /// Bytes of disk that the flows of one client may take in any hour, 64 of each in each segment, in bytes or with K, M, G, T. Further ones are in
+    /// its totals only, without peers and ports, which log and answers say. 0: no limit
+    #[arg(long, default_value = "64M", value_name = "BYTES", value_parser = parse_bytes)]
+    pub client_detail: u64,
+    /// The same of all clients of an interface; half of it is for those who were there ten minutes before. 0: no limit
+    #[arg(long, default_value = "4G", value_name = "BYTES", value_parser = parse_bytes)]
+    pub interface_detail: u64,
     /// error, warn, info, debug, trace, or a filter like `hotspot_agent=debug`
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,

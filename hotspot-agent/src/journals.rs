@@ -63,6 +63,12 @@ impl Journals {
         self.opened.elapsed()
     }
 
+    /// The sequence of the journal, and of the segment it becomes.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.header.sequence
+    }
+
     /// See [`JournalWriter::content`].
     #[must_use]
     pub fn content(&self) -> u64 {

@@ -12,10 +12,12 @@ use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter, flush, 
 use hotspot_archive::layout::DataDir;
 use hotspot_common::control::Control;
 use hotspot_core::WallNs;
+use hotspot_core::detail::Detail;
 use hotspot_core::fact::{IdentitySource, SessionFact};
 use tracing::{info, warn};
 
-use crate::capture::{Evictions, note_eviction};
+use crate::capture::clock::ClockReading;
+use crate::capture::{Evictions, note_eviction, note_total};
 use crate::sealer::put_away;
 
 /// Notes the NAS of a report, and that it is known since then.
@@ -48,6 +50,8 @@ pub struct Found {
     pub evictions: Vec<Evictions>,
     pub drained: u64,
     pub last_ns: i64,
+    /// Flows that clients have in detail in journals that are not sealed.
+    pub detail: Detail,
     /// NAS that reported, and since when.
     pub nas: HashMap<String, WallNs>,
     /// Of the boot in which the last of it was written.
@@ -65,6 +69,11 @@ impl Found {
         Self { capture: control.capture, drained: control.drained, ..Self::default() }
     }
 
+    fn recall<'a>(&mut self, keys: impl Iterator<Item = &'a hotspot_common::FlowKey>) {
+        let now_ns = ClockReading::now().monotonic_ns;
+        keys.for_each(|key| self.detail.recall(key, now_ns));
+    }
+
     fn learn(&mut self, entry: &Entry) {
         let capture = self.capture;
         match entry {
@@ -73,18 +82,21 @@ impl Found {
                 self.boot_to_wall_ns = header.clock.map(|clock| clock.boot_to_wall_ns);
                 self.boot_id.clone_from(&header.boot_id);
                 self.open = Some(header.clone());
+                self.detail.segment(header.sequence);
             }
             Entry::Ring(batch) if batch.capture == capture => {
                 self.positions.retain(|(cpu, _)| *cpu != batch.cpu);
                 self.positions.push((batch.cpu, batch.end_position));
                 for (generation, delta) in &batch.evicted {
-                    note_eviction(
-                        &mut self.evictions,
-                        u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0),
-                        delta,
-                    );
+                    note_eviction(&mut self.evictions, low32(*generation), delta);
                 }
+                for (generation, total) in &batch.totals {
+                    note_total(&mut self.evictions, low32(*generation), total);
+                }
+                let opened = batch.opened.iter().map(|(_, opened)| &opened.key);
+                self.recall(opened.chain(batch.evicted.iter().map(|(_, delta)| &delta.key)));
             }
+            Entry::Part(part) if part.capture == capture => self.recall(part.deltas.iter().map(|delta| &delta.key)),
             Entry::Session(fact) => note_nas(&mut self.nas, fact),
             Entry::Devices(batch) if batch.capture == capture => self.notices = batch.end_position,
             Entry::Done(done) if done.capture == capture => {
@@ -106,10 +118,15 @@ impl Found {
             | Entry::NatWatch(_)
             | Entry::Devices(_)
             | Entry::Leases(_)
+            | Entry::Sessions(_)
             | Entry::DeviceState(_)
             | Entry::OpenFlows(_) => {}
         }
     }
+}
+
+fn low32(generation: u64) -> u32 {
+    u32::try_from(generation & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 /// The journals an earlier agent left.
@@ -118,7 +135,6 @@ pub struct Left {
     pub waiting: Vec<u64>,
     /// The last sequence that is taken, 0 for none.
     last: u64,
-            | Entry::Sessions(_)
     pub found: Found,
     pub earlier: Vec<Found>,
 }

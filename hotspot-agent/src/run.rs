@@ -14,6 +14,7 @@ use hotspot_archive::layout::{DataDir, is_name};
 use hotspot_archive::manifest::{GatewayKey, Manifest, ManifestError};
 use hotspot_archive::state;
 use hotspot_core::WallNs;
+use hotspot_core::detail::{Detail, DetailLimits};
 use hotspot_core::fact::{NatWatch, NatWatchFact};
 use hotspot_core::vendor::VendorTable;
 use tokio::signal::unix::{SignalKind, signal};
@@ -195,6 +196,12 @@ fn settings(arguments: &RunArguments) -> CaptureSettings {
     }
 }
 
+/// What flows may take on disk, bytes in an hour.
+fn detail_limits(arguments: &RunArguments) -> DetailLimits {
+    let limit = |bytes| if bytes == 0 { u64::MAX } else { bytes };
+    DetailLimits { client: limit(arguments.client_detail), interface: limit(arguments.interface_detail) }
+}
+
 /// Names the pins: the maps belong to the data directory their counts go to.
 #[must_use]
 pub fn instance(gateway: &str, data_dir: &Path) -> String {
@@ -223,7 +230,8 @@ fn recover(
     mut capture: Capture,
 ) -> Result<Recovered, RunError> {
     let control = capture.control();
-    let found = Found::of(&control);
+    let mut found = Found::of(&control);
+    found.detail = Detail::new(detail_limits(arguments));
     // What agents of other layouts left.
     let earlier = capture.earlier().iter().map(Found::of).collect();
     let mut left = Left::read(data, keys, manifest.last_sequence(), found, earlier)?;
@@ -250,6 +258,8 @@ fn recover(
         for entry in &state {
             if let Entry::Session(fact) = entry {
                 note_nas(&mut nas, fact);
+            } else if let Entry::Sessions(facts) = entry {
+                facts.iter().for_each(|fact| note_nas(&mut nas, fact));
             }
         }
     }
@@ -258,9 +268,8 @@ fn recover(
         note_absence(&mut journal, &capture, &found, arguments.no_nat)?;
     }
     journal.commit()?;
-            } else if let Entry::Sessions(facts) = entry {
-                facts.iter().for_each(|fact| note_nas(&mut nas, fact));
     let last_ns = if capture.resumed() { found.last_ns } else { 0 };
+    capture.limit_detail(std::mem::take(&mut found.detail));
     capture.resume_from(&found.positions, found.notices, found.evictions, last_ns);
     if capture.resumed() && found.drained + 1 < control.generation {
         let read = capture.read_generation(control.generation - 1, |entry| keep(&mut journal, &entry))?;

@@ -428,7 +428,8 @@ fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
             let last_ns = batch.opened.iter().map(|(_, opened)| opened.at_ns).max().unwrap_or(0);
             let opened = batch.opened.into_iter().map(|(_, opened)| opened);
             let evicted = batch.evicted.into_iter().map(|(_, delta)| delta);
-            assembly.ring(batch.capture, batch.cpu, batch.end_position, opened, evicted);
+            let totals = batch.totals.into_iter().map(|(_, total)| total);
+            assembly.ring(batch.capture, batch.cpu, batch.end_position, opened, evicted, totals);
             last_ns
         }
         Entry::Part(part) => {

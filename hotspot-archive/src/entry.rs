@@ -71,6 +71,8 @@ pub struct RingBatch {
     pub opened: Vec<(u64, FlowOpened)>,
     /// With the generation each was counted in.
     pub evicted: Vec<(u64, FlowDelta)>,
+    /// Evicted beyond what their clients may have in detail, likewise.
+    pub totals: Vec<(u64, Overflow)>,
 }
 
 /// Part of what was read from the cache after a generation ended. Counts only if [`GenerationDone`] follows.
@@ -121,9 +123,9 @@ pub enum Entry {
     /// What a DHCP server reported of its leases.
     Leases(Vec<DeviceFact>),
     /// Only in state files.
-    DeviceState(Vec<Device>),
-    /// Only in state files.
     Sessions(Vec<SessionFact>),
+    /// Only in state files.
+    DeviceState(Vec<Device>),
     /// Only in state files.
     OpenFlows(Vec<OpenFlow>),
     /// The last entry of a journal that was closed in order, with the moment of closing.
@@ -138,9 +140,9 @@ impl Entry {
     pub fn shift(&mut self, by_ns: i64) {
         match self {
             Self::Session(fact) => fact.shift(by_ns),
+            Self::Sessions(facts) => facts.iter_mut().for_each(|fact| fact.shift(by_ns)),
             Self::Nat(facts) => facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns)),
             Self::NatWatch(fact) => fact.at_ns = fact.at_ns.saturating_add(by_ns),
-            Self::Sessions(facts) => facts.iter_mut().for_each(|fact| fact.shift(by_ns)),
             Self::Devices(batch) => {
                 batch.facts.iter_mut().for_each(|fact| fact.at_ns = fact.at_ns.saturating_add(by_ns));
             }

@@ -93,7 +93,14 @@ fn commits() -> Vec<Vec<Entry>> {
     devices.apply(&device_fact());
     let ring = |end_position| {
         let opened = vec![(1, FlowOpened { key, at_ns: 1 })];
-        Entry::Ring(RingBatch { capture: 1, cpu: 0, end_position, opened, evicted: vec![(1, delta)] })
+        Entry::Ring(RingBatch {
+            capture: 1,
+            cpu: 0,
+            end_position,
+            opened,
+            evicted: vec![(1, delta)],
+            totals: vec![(1, overflow)],
+        })
     };
     let part = |generation| {
         Entry::Part(GenerationPart { capture: 1, generation, deltas: vec![delta; 2], overflow: vec![overflow] })
@@ -112,6 +119,7 @@ fn commits() -> Vec<Vec<Entry>> {
         vec![Entry::Devices(DeviceBatch { capture: 1, end_position: 9, facts: vec![device_fact()] })],
         vec![Entry::Leases(vec![device_fact()])],
         vec![Entry::DeviceState(devices.devices())],
+        vec![Entry::Sessions(vec![session(); 2])],
         vec![Entry::OpenFlows(vec![OpenFlow { flow_id: 1, key, last_ns: 2, flags_out: 1, flags_in: 2 }])],
         vec![Entry::Closed { at_ns: 9, shutdown: false }],
         vec![ring(128), part(2), done(2)],
@@ -119,7 +127,6 @@ fn commits() -> Vec<Vec<Entry>> {
 }
 
 /// A journal, where each of its entries ends in it, and the entries.
-        vec![Entry::Sessions(vec![session(); 2])],
 struct Sample {
     dir: tempfile::TempDir,
     path: PathBuf,

@@ -8,7 +8,7 @@ use hotspot_archive::entry::Entry;
 use hotspot_archive::journal::{JournalError, JournalKeys, Tail, replay};
 use hotspot_archive::keys::{KeyError, Keyring};
 use hotspot_archive::segment::{Origin, Records, SegmentReader};
-use hotspot_core::fact::FlowDelta;
+use hotspot_core::fact::{FlowDelta, Overflow};
 use hotspot_core::text::shown;
 use serde_json::{Map, Value, json};
 
@@ -176,16 +176,13 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
                 values.insert("generation".into(), json!(generation));
                 printer.print("opened", values)?;
             }
-            batch.evicted.iter().try_for_each(|(generation, delta)| print_delta("evicted", *generation, delta, printer))
+            let evicted = &mut batch.evicted.iter();
+            evicted.try_for_each(|(generation, delta)| print_delta("evicted", *generation, delta, printer))?;
+            batch.totals.iter().try_for_each(|(_, total)| print_total(total, printer))
         }
         Entry::Part(part) => {
             part.deltas.iter().try_for_each(|delta| print_delta("delta", part.generation, delta, printer))?;
-            part.overflow.iter().try_for_each(|total| {
-                let mut values = key(&total.key);
-                values.insert("packets".into(), json!(total.packets));
-                values.insert("bytes".into(), json!(total.bytes));
-                printer.print("overflow", values)
-            })
+            part.overflow.iter().try_for_each(|total| print_total(total, printer))
         }
         Entry::Done(done) => {
             done.coverage.iter().try_for_each(|row| printer.print("coverage", columns::of_coverage(row)))?;
@@ -196,10 +193,10 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
                 "boot_offset_ns": done.boot_offset_ns,
             });
             printer.print("generation_done", object(values))
-        Entry::Sessions(facts) => facts.iter().try_for_each(|fact| printer.print("session", object(json!(fact)))),
         }
         Entry::Gap(gap) => printer.print("gap", columns::of_coverage(&gap)),
         Entry::Session(fact) => printer.print("session", object(json!(fact))),
+        Entry::Sessions(facts) => facts.iter().try_for_each(|fact| printer.print("session", object(json!(fact)))),
         Entry::Nat(facts) => facts.iter().try_for_each(|fact| {
             let values = json!({
                 "event": fact.event, "at": utc(fact.at_ns), "protocol": fact.protocol,
@@ -231,6 +228,13 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
             printer.print("closed", object(json!({"at": utc(at_ns), "shutdown": shutdown})))
         }
     }
+}
+
+fn print_total(total: &Overflow, printer: &mut Printer<impl Write>) -> io::Result<()> {
+    let mut values = key(&total.key);
+    values.insert("packets".into(), json!(total.packets));
+    values.insert("bytes".into(), json!(total.bytes));
+    printer.print("overflow", values)
 }
 
 fn print_delta(kind: &str, generation: u64, delta: &FlowDelta, printer: &mut Printer<impl Write>) -> io::Result<()> {

@@ -142,6 +142,7 @@ impl Assembly {
         end_position: u64,
         opened: impl IntoIterator<Item = FlowOpened>,
         evicted: impl IntoIterator<Item = FlowDelta>,
+        totals: impl IntoIterator<Item = Overflow>,
     ) {
         let applied = self.rings.entry((capture, cpu)).or_default();
         if end_position <= *applied {
@@ -149,6 +150,7 @@ impl Assembly {
         }
         *applied = end_position;
         self.opened.extend(opened);
+        self.overflow.extend(totals);
         evicted.into_iter().for_each(|delta| self.merger.add(delta));
     }
 
@@ -181,8 +183,15 @@ impl Assembly {
         self.pending.clear();
     }
 
+    /// A time of which not all is known; those that follow one another and say the same are one.
     pub fn gap(&mut self, gap: CoverageRecord) {
-        self.coverage.push(gap);
+        let before = self.coverage.iter_mut().rev().filter(|row| row.gap.is_some() && row.interface == gap.interface);
+        let goes_on =
+            before.take(1).find(|row| row.gap == gap.gap && row.from_ns <= gap.from_ns && gap.from_ns <= row.to_ns);
+        match goes_on {
+            Some(before) => before.to_ns = before.to_ns.max(gap.to_ns),
+            None => self.coverage.push(gap),
+        }
     }
 
     /// What is known of sessions, also of the time after this journal: it comes again with the next one, and counts once.
@@ -275,6 +284,7 @@ impl Assembly {
         let reports_left_out = state.sessions.left_out();
         state.devices.forget(&params.devices, ended_ns);
         state.sessions.forget(&sessions, &params.sessions, ended_ns);
+        let records = SessionTable::records(sessions, began_ns, ended_ns, received_ns);
         state.nat.forget(ended_ns - nat::KEEP_NS);
         state.open_flows = carried;
         Assembled { flows: Vec::new(), sessions: records, devices, coverage, reports_left_out, state }
@@ -284,7 +294,6 @@ impl Assembly {
 /// Announced flows of which nothing was ever read.
 fn unread(opened: &[FlowOpened], merger: &Merger) -> Vec<FlowOpened> {
     let read: HashSet<FlowKey, RandomState> = merger.keys().collect();
-        let records = SessionTable::records(sessions, began_ns, ended_ns, received_ns);
     let mut announced = HashSet::<FlowKey, RandomState>::default();
     opened
         .iter()
@@ -478,7 +487,7 @@ mod tests {
     fn what_was_journaled_twice_counts_once() {
         let mut assembly = assembly(State::default());
         for _ in 0..2 {
-            assembly.ring(1, 0, 96, [], [delta(1, 1, 0x10)]);
+            assembly.ring(1, 0, 96, [], [delta(1, 1, 0x10)], []);
             assembly.part(1, 5, [delta(1, 3, 0x10)], []);
             assembly.done(1, 5, Vec::new());
         }
@@ -561,7 +570,7 @@ mod tests {
     fn an_announced_flow_survives_a_power_cut_without_its_counters() {
         let mut assembly = assembly(State::default());
         let opened = |port| FlowOpened { key: delta(port, 1, 0).key, at_ns: S };
-        assembly.ring(1, 0, 96, [opened(1), opened(2)], []);
+        assembly.ring(1, 0, 96, [opened(1), opened(2)], [], []);
         assembly.part(1, 1, [delta(1, 1, 0x10)], []);
         assembly.done(1, 1, Vec::new());
         let rows = assembly.finish(1, 10 * S, Ending::PowerLost).flows;
@@ -582,5 +591,34 @@ mod tests {
         let rows = assembly.finish(1, 10 * S, Ending::Rotation).flows;
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].packets_out, rows[0].packets_in, rows[0].peer_ip, rows[0].protocol), (3, 4, None, None));
+    }
+
+    #[test]
+    fn what_a_ring_held_beyond_a_clients_detail_is_in_its_total_once() {
+        let mut assembly = assembly(State::default());
+        let key = FlowKey { peer_port: 0, client_port: 0, protocol: 0, ..delta(0, 0, 0).key };
+        let total = Overflow { key, first_ns: S, last_ns: 2 * S, packets: 5, bytes: 300 };
+        for _ in 0..2 {
+            assembly.ring(1, 0, 96, [], [], [total]);
+        }
+        let rows = assembly.finish(1, 10 * S, Ending::Rotation).flows;
+        assert_eq!(
+            rows.iter().map(|row| (row.end_reason, row.packets_out)).collect::<Vec<_>>(),
+            [(EndReason::Overflow, 5)]
+        );
+    }
+
+    #[test]
+    fn gaps_that_follow_one_another_and_say_the_same_are_one() {
+        let mut assembly = assembly(State::default());
+        let gap = |interface: &str, from_s, to_s, why: &str| CoverageRecord::gap(interface, from_s * S, to_s * S, why);
+        for (interface, from_s, to_s, why) in
+            [("lan", 1, 2, "a"), ("wlan", 1, 2, "a"), ("lan", 2, 3, "a"), ("lan", 4, 5, "a"), ("lan", 5, 6, "b")]
+        {
+            assembly.gap(gap(interface, from_s, to_s, why));
+        }
+        let told = assembly.finish(1, 10 * S, Ending::Rotation).coverage;
+        let expected = [gap("lan", 1, 3, "a"), gap("wlan", 1, 2, "a"), gap("lan", 4, 5, "a"), gap("lan", 5, 6, "b")];
+        assert_eq!(told, expected);
     }
 }

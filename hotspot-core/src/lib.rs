@@ -8,6 +8,7 @@
 
 pub mod assembly;
 pub mod attribute;
+pub mod detail;
 pub mod device;
 pub mod dhcp;
 pub mod dhcpv6;

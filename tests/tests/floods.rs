@@ -8,7 +8,7 @@ use std::path::Path;
 use hotspot_tests::frames::ethernet_between;
 use hotspot_tests::generator::{Load, send_frames};
 use hotspot_tests::lab::{ECHO_PORT, Lab, SILENT_PORT};
-use hotspot_tests::programs::{Agent, ask, coverage, ensure_whole, rows};
+use hotspot_tests::programs::{Agent, ask, coverage, ensure_whole, files, hotspot, questions, rows};
 
 const SLOTS: u32 = 4096;
 
@@ -65,7 +65,9 @@ fn flood(load: Load, options: &[&str]) -> u64 {
         .map(|flow| flow["client_port"].as_u64().unwrap())
         .collect();
     assert_eq!(found, ports.map(u64::from).collect::<BTreeSet<u64>>(), "the other client's detail");
-    ensure_whole(&archive).unwrap();
+    if !options.contains(&"--ring-bytes") {
+        ensure_whole(&archive).unwrap();
+    }
     // The rings of two CPUs, the cache, a journal, and what merging holds: far from growing with the flood's length.
     assert!(peak < 400, "{peak} MiB");
     coverage(&archive).unwrap().iter().map(|row| row["overflow_packets"].as_u64().unwrap()).sum()
@@ -86,6 +88,102 @@ fn a_flood_from_very_many_clients_costs_nobody_anything() {
 fn a_flood_that_no_ring_can_hold_gets_coarser_alone() {
     let overflow = flood(Load { from: 0, to: SLOTS * 10, clients: 1 }, &["--ring-bytes", "16384"]);
     assert!(overflow > 0, "the ring held everything");
+}
+
+/// 4 096 rows in an hour, half of which at once.
+const LIMIT: &str = "256K";
+const LIMIT_BYTES: u64 = 256 << 10;
+const ROWS_AT_ONCE: usize = 2_048;
+
+/// Rows of flows to the silent port, by client.
+fn in_detail(archive: &Path) -> BTreeMap<String, usize> {
+    let silent = SILENT_PORT.to_string();
+    let mut rows: BTreeMap<String, usize> = BTreeMap::new();
+    for flow in ask("find", archive, &["proto", "udp", "and", "dst", "port", &silent]).unwrap() {
+        *rows.entry(flow["client_mac"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    rows
+}
+
+/// Bytes of the flows and their indexes.
+fn size(archive: &Path) -> u64 {
+    let of = |dir: &str| files(&archive.join(dir)).unwrap();
+    let all = of("flows").into_iter().chain(of("index"));
+    all.map(|file| fs::metadata(file).unwrap().len()).sum()
+}
+
+/// That answers, coverage and the log say that flows are missing, and no packet does.
+fn is_said(data: &Path) {
+    let archive = data.join("archive");
+    let balance = coverage(&archive).unwrap();
+    assert!(!balance.is_empty() && balance.iter().all(|row| row["balanced"] == true), "{balance:?}");
+    assert!(balance.iter().any(|row| row["gaps"].to_string().contains("in their totals only")), "{balance:?}");
+    assert!(rows(&archive, "coverage").unwrap().iter().any(|row| row.to_string().contains("beyond_detail")));
+    assert!(fs::read_to_string(data.with_extension("log")).unwrap().contains("used up what they may have in detail"));
+    let (shown, log) = (archive.display().to_string(), questions(&archive).display().to_string());
+    let asked = hotspot(&["find", "--archive", &shown, "--audit", &log, "dst host 192.0.2.99"]).unwrap();
+    let answer = format!("{}{}", String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
+    assert!(answer.contains("in their totals only"), "{answer}");
+    assert!(!answer.contains("the log is whole"), "{answer}");
+}
+
+#[test]
+fn a_guest_that_opens_flows_without_end_costs_the_disk_its_limit_also_over_a_crash_and_nobody_else_anything() {
+    let lab = Lab::new(2).unwrap();
+    lab.clients[1].connect(&lab).unwrap();
+    let data = lab.dir().join("data");
+    let options = ["--generation", "1", "--grace", "0", "--client-detail", LIMIT];
+    let floods = [Load { from: 0, to: 20_000, clients: 1 }, Load { from: 20_000, to: 40_000, clients: 1 }];
+    for (number, load) in (0..).zip(&floods) {
+        let agent = Agent::start(&lab.gateway, &data, &options).unwrap();
+        load.send(&lab.clients[0].namespace, lab.gateway_mac().unwrap()).unwrap();
+        lab.clients[1].echo(20_000 + number * 50..20_050 + number * 50).unwrap();
+        if number == 0 {
+            // Its journal stays, and with it what the guest has had.
+            agent.kill().unwrap();
+        } else {
+            assert!(agent.stop().unwrap().success());
+        }
+    }
+    let archive = data.join("archive");
+    let mut expected: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for (mac, sent) in floods.iter().copied().flat_map(Load::truth) {
+        let total = expected.entry(mac).or_default();
+        *total = (total.0 + sent.packets, total.1 + sent.bytes);
+    }
+    assert_eq!(totals(&archive), expected, "every packet and byte");
+    let kept: usize = in_detail(&archive).values().sum();
+    assert!((ROWS_AT_ONCE - 100..ROWS_AT_ONCE + 200).contains(&kept), "{kept} rows");
+    assert!(size(&archive) < LIMIT_BYTES, "{} bytes", size(&archive));
+    let echoes = ask("find", &archive, &["proto", "udp", "and", "dst", "port", &ECHO_PORT.to_string()]).unwrap();
+    let found: BTreeSet<u64> = echoes.iter().map(|flow| flow["client_port"].as_u64().unwrap()).collect();
+    assert_eq!(found, (20_000..20_100).collect::<BTreeSet<u64>>(), "the other client's detail");
+    is_said(&data);
+}
+
+#[test]
+fn a_guest_with_another_address_for_every_flow_costs_the_disk_no_more_than_its_interface_may() {
+    let lab = Lab::new(1).unwrap();
+    let data = lab.dir().join("data");
+    let agent = Agent::start(
+        &lab.gateway,
+        &data,
+        &["--generation", "1", "--grace", "0", "--interface-detail", LIMIT, "--flow-slots", "65536"],
+    )
+    .unwrap();
+    let load = Load { from: 0, to: 60_000, clients: 30_000 };
+    load.send(&lab.clients[0].namespace, lab.gateway_mac().unwrap()).unwrap();
+    assert!(agent.stop().unwrap().success());
+    let archive = data.join("archive");
+    let kept: usize = in_detail(&archive).values().sum();
+    // They are all new: half of what an interface has is not for them.
+    assert!((1_000..ROWS_AT_ONCE / 2 + 200).contains(&kept), "{kept} rows");
+    let sent: u64 = load.truth().iter().map(|(_, sent)| sent.packets).sum();
+    let recorded: u64 = totals(&archive).values().map(|(packets, _)| packets).sum();
+    assert!(recorded >= sent, "{recorded} of {sent} packets");
+    let all = ask("find", &archive, &[]).unwrap();
+    assert!(all.len() < 20_000, "as many totals as addresses: {}", all.len());
+    is_said(&data);
 }
 
 #[test]

@@ -4,17 +4,25 @@
 //! half that is on disk already, flip, wait, read the rings, read the half that ended. What is read is handed over part by part, so that all
 //! parts have the same memory: the kernel took longer to clear pages for one list of all flows than reading them takes.
 
+use std::collections::BTreeMap;
+
 use hotspot_archive::entry::{Entry, GenerationDone, GenerationPart, RingBatch};
 use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Slot, Tally};
 use hotspot_core::WallNs;
+use hotspot_core::detail::{Detail, Totals};
 use hotspot_core::fact::{FlowDelta, FlowOpened, Overflow};
 use hotspot_core::record::{CoverageRecord, Tallied};
+
+use tracing::warn;
 
 use super::barrier::{Waited, wait_for_programs};
 use super::clock::ClockReading;
 use super::notices::NoticesRead;
 use super::pins::PodKey;
 use super::{Capture, CaptureError};
+
+/// Flows, and parts of flows, that went to totals because their clients had used up their detail.
+const BEYOND_DETAIL: &str = "beyond_detail";
 
 /// Deltas per journal entry: bounds the memory of one entry to about 3 MB.
 const DELTAS_PER_PART: usize = 32_768;
@@ -48,19 +56,39 @@ pub struct Evictions {
     /// Low 32 bits of the generation.
     pub generation: u32,
     pub per_interface: Vec<Tallied>,
+    /// Of those beyond their client's detail.
+    pub in_totals: Vec<Tallied>,
+    /// Flows and parts of flows that these are; of an earlier agent's it is not known.
+    beyond_detail: Vec<u64>,
 }
 
 impl Evictions {
     #[must_use]
     pub fn of(generation: u32) -> Self {
-        Self { generation, per_interface: vec![Tallied::default(); INTERFACES_MAX as usize] }
+        let none = vec![Tallied::default(); INTERFACES_MAX as usize];
+        let beyond_detail = vec![0; INTERFACES_MAX as usize];
+        Self { generation, per_interface: none.clone(), in_totals: none, beyond_detail }
     }
 
     fn add(&mut self, interface: u8, packets: u64, bytes: u64) {
-        if let Some(tallied) = self.per_interface.get_mut(usize::from(interface)) {
-            tallied.packets += packets;
-            tallied.bytes += bytes;
+        add(&mut self.per_interface, interface, packets, bytes);
+    }
+
+    fn add_total(&mut self, total: &Overflow) {
+        add(&mut self.in_totals, total.key.interface(), total.packets, total.bytes);
+    }
+
+    fn note_beyond_detail(&mut self, key: &FlowKey) {
+        if let Some(count) = self.beyond_detail.get_mut(usize::from(key.interface())) {
+            *count += 1;
         }
+    }
+}
+
+fn add(per_interface: &mut [Tallied], interface: u8, packets: u64, bytes: u64) {
+    if let Some(tallied) = per_interface.get_mut(usize::from(interface)) {
+        tallied.packets += packets;
+        tallied.bytes += bytes;
     }
 }
 
@@ -81,11 +109,19 @@ impl Capture {
                 end_position: before,
                 opened: Vec::new(),
                 evicted: Vec::new(),
+                totals: Vec::new(),
             };
-            let evictions = &mut self.evictions;
-            batch.end_position = ring.read(|event| {
-                sort_event(event, &clock, tick, active, &mut batch.opened, &mut batch.evicted, evictions);
-            });
+            let mut sorter = Sorter {
+                clock: &clock,
+                tick_ns: tick,
+                active,
+                detail: &mut self.detail,
+                evictions: &mut self.evictions,
+                totals: BTreeMap::new(),
+            };
+            let end_position = ring.read(|event| sorter.sort(event, &mut batch));
+            batch.end_position = end_position;
+            batch.totals = sorter.into_totals();
             read.positions.push(batch.end_position);
             if batch.end_position != before {
                 read.batches.push(batch);
@@ -135,7 +171,15 @@ impl Capture {
         }
         let part = |deltas, overflow| Entry::Part(GenerationPart { capture, generation, deltas, overflow });
         let mut deltas = Vec::with_capacity(DELTAS_PER_PART);
-        self.read_slots(generation, &clock, &waited, |delta| {
+        let mut totals = Totals::default();
+        // Lent, because reading the slots needs the rest of it.
+        let mut detail = std::mem::take(&mut self.detail);
+        let slots = self.read_slots(generation, &clock, &waited, |delta| {
+            if !detail.keeps(&delta.key, clock.monotonic_ns) {
+                flows.note_beyond_detail(&delta.key);
+                totals.add(detail.total_of(&delta.key), &delta);
+                return Ok(());
+            }
             flows.add(delta.key.interface(), delta.packets, delta.bytes);
             deltas.push(delta);
             if deltas.len() < DELTAS_PER_PART {
@@ -145,14 +189,17 @@ impl Capture {
             put(part(std::mem::take(&mut deltas), Vec::new()))?;
             deltas.reserve_exact(DELTAS_PER_PART);
             Ok::<_, E>(())
-        })?;
-        let totals = self.read_overflow(generation, &clock)?;
-        let mut overflow = Evictions::of(low32(generation));
-        for total in &totals {
-            overflow.add(total.key.interface(), total.packets, total.bytes);
+        });
+        self.detail = detail;
+        slots?;
+        for total in self.read_overflow(generation, &clock)? {
+            totals.join(Overflow { key: self.detail.total_of(&total.key), ..total });
         }
+        let totals = totals.take();
+        totals.iter().for_each(|total| flows.add_total(total));
         put(part(deltas, totals))?;
-        let mut coverage = self.coverage(generation, &clock, &flows, &overflow, &waited);
+        let mut coverage = self.coverage(generation, &clock, &flows, &waited);
+        self.say_what_is_coarse(&coverage);
         self.generation_began = clock.monotonic_ns;
         self.notices.say_what_is_missing(&coverage);
         // Counted by the agent, for all interfaces together: it stands in the first row.
@@ -168,6 +215,18 @@ impl Capture {
         };
         put(Entry::Done(done.clone()))?;
         Ok(GenerationRead { generation, rings, done })
+    }
+
+    fn say_what_is_coarse(&self, coverage: &[CoverageRecord]) {
+        let happenings = coverage.iter().flat_map(|row| &row.happenings);
+        let flows: u64 = happenings.filter(|(label, _)| label == BEYOND_DETAIL).map(|(_, count)| count).sum();
+        if flows > 0 && self.coarse.is_time() {
+            warn!(
+                flows,
+                "clients have used up what they may have in detail (--client-detail, --interface-detail): more of their flows are in totals \
+                 only, without peers and ports (logged at most every 10 s)"
+            );
+        }
     }
 
     /// The generation is on disk: its half may be cleared when it is needed next.
@@ -279,7 +338,6 @@ impl Capture {
         generation: u64,
         clock: &ClockReading,
         flows: &Evictions,
-        overflow: &Evictions,
         waited: &Waited,
     ) -> Vec<CoverageRecord> {
         self.interfaces
@@ -290,6 +348,9 @@ impl Capture {
                     return None;
                 }
                 let number = usize::from(attached.number);
+                let mut happenings = named_happenings(&tally);
+                let beyond_detail = Some(flows.beyond_detail[number]).filter(|count| *count > 0);
+                happenings.extend(beyond_detail.map(|count| (BEYOND_DETAIL.to_owned(), count)));
                 Some(CoverageRecord {
                     interface: attached.spelled_name(),
                     generation,
@@ -299,9 +360,9 @@ impl Capture {
                     hook: attached.hooks.clone(),
                     seen: Tallied { packets: tally.seen.packets, bytes: tally.seen.bytes },
                     flows: flows.per_interface[number],
-                    overflow: overflow.per_interface[number],
+                    overflow: flows.in_totals[number],
                     outcomes: named_outcomes(&tally),
-                    happenings: named_happenings(&tally),
+                    happenings,
                     clock_offset_ns: Some(clock.wall_offset_ns),
                     gap: None,
                 })
@@ -343,46 +404,84 @@ impl Capture {
     }
 }
 
-/// Puts a ring record where it belongs.
-fn sort_event(
-    event: &FlowEvent,
-    clock: &ClockReading,
+/// Puts the records of one ring where they belong.
+struct Sorter<'a> {
+    clock: &'a ClockReading,
     tick_ns: u64,
     active: u64,
-    opened: &mut Vec<(u64, FlowOpened)>,
-    evicted: &mut Vec<(u64, FlowDelta)>,
-    evictions: &mut Vec<Evictions>,
-) {
-    let generation = whole_generation(event.generation, active);
-    match EventKind::from_raw(event.kind) {
-        Some(EventKind::Opened) => {
-            opened.push((generation, FlowOpened { key: event.key, at_ns: clock.wall(event.birth.first_ns) }));
+    detail: &'a mut Detail,
+    evictions: &'a mut Vec<Evictions>,
+    /// Of clients that had used up their detail, by generation.
+    totals: BTreeMap<u64, Totals>,
+}
+
+impl Sorter<'_> {
+    fn sort(&mut self, event: &FlowEvent, batch: &mut RingBatch) {
+        let generation = whole_generation(event.generation, self.active);
+        let kind = EventKind::from_raw(event.kind);
+        let is_kept = kind.is_some() && self.detail.keeps(&event.key, self.clock.monotonic_ns);
+        match kind {
+            Some(EventKind::Opened) if is_kept => {
+                let at_ns = self.clock.wall(event.birth.first_ns);
+                batch.opened.push((generation, FlowOpened { key: event.key, at_ns }));
+            }
+            Some(EventKind::Evicted) => {
+                let delta = self.delta(event);
+                if is_kept {
+                    note_eviction(self.evictions, event.generation, &delta);
+                    batch.evicted.push((generation, delta));
+                } else {
+                    of(self.evictions, event.generation).note_beyond_detail(&event.key);
+                    self.totals.entry(generation).or_default().add(self.detail.total_of(&event.key), &delta);
+                }
+            }
+            // A flow that is not kept says no more than its counts, which come with its slot. Only a program of another layout writes other
+            // kinds, and it has other maps.
+            Some(EventKind::Opened) | None => {}
         }
-        Some(EventKind::Evicted) => {
-            let ticks = event.last_jiffies.wrapping_sub(event.birth.first_jiffies);
-            let delta = FlowDelta {
-                key: event.key,
-                first_ns: clock.wall(event.birth.first_ns),
-                last_ns: last_ns(event.birth.first_ns, ticks, tick_ns, clock),
-                packets: u64::from(event.packets),
-                bytes: u64::from(event.bytes),
-                tcp_flags: event.tcp_flags,
-            };
-            note_eviction(evictions, event.generation, &delta);
-            evicted.push((generation, delta));
+    }
+
+    fn delta(&self, event: &FlowEvent) -> FlowDelta {
+        let ticks = event.last_jiffies.wrapping_sub(event.birth.first_jiffies);
+        FlowDelta {
+            key: event.key,
+            first_ns: self.clock.wall(event.birth.first_ns),
+            last_ns: last_ns(event.birth.first_ns, ticks, self.tick_ns, self.clock),
+            packets: u64::from(event.packets),
+            bytes: u64::from(event.bytes),
+            tcp_flags: event.tcp_flags,
         }
-        // Only a program of another layout writes other kinds, and it has other maps.
-        None => {}
+    }
+
+    /// With the generation of each; their sums are kept for its balance.
+    fn into_totals(self) -> Vec<(u64, Overflow)> {
+        let mut all = Vec::new();
+        for (generation, mut totals) in self.totals {
+            for total in totals.take() {
+                note_total(self.evictions, low32(generation), &total);
+                all.push((generation, total));
+            }
+        }
+        all
     }
 }
 
 /// Keeps the sum of a generation's evictions for its balance.
 pub fn note_eviction(evictions: &mut Vec<Evictions>, generation: u32, delta: &FlowDelta) {
+    of(evictions, generation).add(delta.key.interface(), delta.packets, delta.bytes);
+}
+
+/// The same of what went to a total.
+pub fn note_total(evictions: &mut Vec<Evictions>, generation: u32, total: &Overflow) {
+    of(evictions, generation).add_total(total);
+}
+
+fn of(evictions: &mut Vec<Evictions>, generation: u32) -> &mut Evictions {
     let position = evictions.iter().position(|evicted| evicted.generation == generation).unwrap_or_else(|| {
         evictions.push(Evictions::of(generation));
         evictions.len() - 1
     });
-    evictions[position].add(delta.key.interface(), delta.packets, delta.bytes);
+    &mut evictions[position]
 }
 
 /// The generation's full number from its low half: never more than a few behind the active one.

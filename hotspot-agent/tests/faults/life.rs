@@ -106,6 +106,7 @@ fn flow(number: usize, capture: u64) -> Entry {
         end_position: number as u64 + 1,
         opened: Vec::new(),
         evicted: vec![(1, delta)],
+        totals: Vec::new(),
     })
 }
 

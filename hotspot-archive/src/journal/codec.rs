@@ -100,6 +100,12 @@ fn encode_ring(batch: &RingBatch) -> Vec<u8> {
         to.put_u64_le(*generation);
         put_delta(to, delta);
     });
+    if !batch.totals.is_empty() {
+        put_list(&mut to, &batch.totals, |to, (generation, total)| {
+            to.put_u64_le(*generation);
+            put_overflow(to, total);
+        });
+    }
     to
 }
 
@@ -113,6 +119,12 @@ fn decode_ring(from: &mut &[u8]) -> Option<RingBatch> {
             Some((generation, FlowOpened { key: get_key(from)?, at_ns: from.try_get_i64_le().ok()? }))
         })?,
         evicted: get_list(from, |from| Some((from.try_get_u64_le().ok()?, get_delta(from)?)))?,
+        // Only where there are some.
+        totals: if from.is_empty() {
+            Vec::new()
+        } else {
+            get_list(from, |from| Some((from.try_get_u64_le().ok()?, get_overflow(from)?)))?
+        },
     })
 }
 
@@ -121,13 +133,7 @@ fn encode_part(part: &GenerationPart) -> Vec<u8> {
     to.put_u64_le(part.capture);
     to.put_u64_le(part.generation);
     put_list(&mut to, &part.deltas, put_delta);
-    put_list(&mut to, &part.overflow, |to, overflow| {
-        put_key(to, &overflow.key);
-        to.put_i64_le(overflow.first_ns);
-        to.put_i64_le(overflow.last_ns);
-        to.put_u64_le(overflow.packets);
-        to.put_u64_le(overflow.bytes);
-    });
+    put_list(&mut to, &part.overflow, put_overflow);
     to
 }
 
@@ -136,15 +142,25 @@ fn decode_part(from: &mut &[u8]) -> Option<GenerationPart> {
         capture: from.try_get_u64_le().ok()?,
         generation: from.try_get_u64_le().ok()?,
         deltas: get_list(from, get_delta)?,
-        overflow: get_list(from, |from| {
-            Some(Overflow {
-                key: get_key(from)?,
-                first_ns: from.try_get_i64_le().ok()?,
-                last_ns: from.try_get_i64_le().ok()?,
-                packets: from.try_get_u64_le().ok()?,
-                bytes: from.try_get_u64_le().ok()?,
-            })
-        })?,
+        overflow: get_list(from, get_overflow)?,
+    })
+}
+
+fn put_overflow(to: &mut Vec<u8>, overflow: &Overflow) {
+    put_key(to, &overflow.key);
+    to.put_i64_le(overflow.first_ns);
+    to.put_i64_le(overflow.last_ns);
+    to.put_u64_le(overflow.packets);
+    to.put_u64_le(overflow.bytes);
+}
+
+fn get_overflow(from: &mut &[u8]) -> Option<Overflow> {
+    Some(Overflow {
+        key: get_key(from)?,
+        first_ns: from.try_get_i64_le().ok()?,
+        last_ns: from.try_get_i64_le().ok()?,
+        packets: from.try_get_u64_le().ok()?,
+        bytes: from.try_get_u64_le().ok()?,
     })
 }
 

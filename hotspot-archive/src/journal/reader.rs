@@ -200,6 +200,7 @@ mod tests {
                 end_position: number,
                 opened: Vec::new(),
                 evicted: vec![(7, delta)],
+                totals: Vec::new(),
             }),
         }
     }
