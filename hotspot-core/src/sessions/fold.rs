@@ -104,8 +104,13 @@ fn is_believed(life: &Session, report: &SessionFact) -> bool {
 
 fn begins_anew(life: &Session, report: &SessionFact, resets: &Resets, timeouts: &SessionTimeouts) -> bool {
     let says_when = report.event == SessionEvent::Start || (report.started_ns.is_some() && is_believed(life, report));
-    let after_reset = says_when && resets.first_of(life, life.started_ns, began_in(life, report)).is_some();
+    let after_reset = says_when && resets.first_of(life, outlived_ns(life), began_in(life, report)).is_some();
     names_another(life, report) || is_after_end(life, report) || after_reset || is_after_silence(life, report, timeouts)
+}
+
+/// Until when a life went on whatever was reset: what was heard of soon after a reset may have been under way.
+fn outlived_ns(life: &Session) -> WallNs {
+    life.started_ns.max(life.last_heard_ns.saturating_sub(STRAGGLER_NS))
 }
 
 fn names_another(life: &Session, report: &SessionFact) -> bool {
@@ -143,7 +148,11 @@ fn follow(before: &mut Session, life: &mut Session, report: &SessionFact, timeou
     }
     // Without resets, which are forgotten first, the same reports must tell of the same lives.
     life.is_cut = names_another(before, report) || is_after_end(before, report);
-    life.floor_ns = if let Some(ended) = before.ended_ns {
+    // What may be forgotten by the time of a report says nothing of when its life began.
+    let is_forgotten = report.received_ns > before.last_heard_ns.saturating_add(timeouts.keep_ns);
+    life.floor_ns = if is_forgotten {
+        WallNs::MIN
+    } else if let Some(ended) = before.ended_ns {
         ended
     } else if life.started_ns > before.last_heard_ns {
         life.started_ns
@@ -153,8 +162,9 @@ fn follow(before: &mut Session, life: &mut Session, report: &SessionFact, timeou
     };
     life.started_ns = life.started_ns.max(life.floor_ns);
     if before.ended_ns.is_none() {
-        before.ended_ns = Some(life.started_ns);
-        before.until_ns = Some(life.started_ns - 1);
+        let ended_ns = if is_forgotten { life.started_ns.max(before.last_heard_ns + 1) } else { life.started_ns };
+        before.ended_ns = Some(ended_ns);
+        before.until_ns = Some(ended_ns - 1);
         before.end_cause = Some(SUPERSEDED.to_owned());
         before.status = SessionStatus::Ended;
     }
@@ -254,9 +264,7 @@ fn hold_from_the_beginning(life: &mut Session) {
 
 fn end(life: &mut Session, resets: &Resets, timeouts: &SessionTimeouts, now_ns: WallNs) {
     let deadline = deadline_ns(life, timeouts);
-    // What was heard of soon after a reset may have been under way.
-    let after_ns = life.started_ns.max(life.last_heard_ns.saturating_sub(STRAGGLER_NS));
-    let reset = resets.first_of(life, after_ns, deadline);
+    let reset = resets.first_of(life, outlived_ns(life), deadline);
     if let Some(at_ns) = reset.filter(|at_ns| life.ended_ns.is_none_or(|end| end > *at_ns)) {
         life.ended_ns = Some(at_ns);
         life.until_ns = Some(last_moment(at_ns));

@@ -60,33 +60,51 @@ fn devices(reports: &[SessionFact]) -> BTreeSet<MacAddr> {
 struct Heard {
     position: usize,
     until_ns: WallNs,
+    /// How much longer the device may be there without being heard of.
+    silence_ns: WallNs,
 }
 
-/// One thread per device, and a last one for reports that are no device's.
+/// Of a device: the last report that arrived soon, and the last that arrived late.
+#[derive(Clone, Copy, Default)]
+struct LastHeard {
+    soon: Option<Heard>,
+    late: Option<Heard>,
+}
+
+/// One thread per device, and a last one for reports that are no device's. Whose a report is that names none does not depend on what
+/// arrives long after it.
 fn split(reports: &[SessionFact], devices: &BTreeSet<MacAddr>, timeouts: &SessionTimeouts) -> Vec<Vec<SessionFact>> {
-    if devices.len() < 2 {
+    if devices.is_empty() {
         return vec![reports.to_vec()];
     }
     let devices: Vec<MacAddr> = devices.iter().copied().collect();
     let number = |mac: MacAddr| devices.binary_search(&mac).ok();
-    let mut heard: Vec<Option<Heard>> = vec![None; devices.len()];
+    let memory_ns = timeouts.keep_ns / 2;
+    let mut heard: Vec<LastHeard> = vec![LastHeard::default(); devices.len()];
     let mut threads = vec![Vec::new(); devices.len() + 1];
     for (position, report) in reports.iter().enumerate() {
-        if report.event == SessionEvent::Rejected {
-            threads[devices.len()].push(report.clone());
-            continue;
-        }
+        let is_session = report.event != SessionEvent::Rejected;
+        let arrived_by = |heard: &Heard| reports[heard.position].received_ns <= report.received_ns + memory_ns;
         let named = report.client_mac.or_else(|| {
-            let later = reports[position..].iter().filter(|other| other.event != SessionEvent::Rejected);
-            likeliest(reports, report, &heard)
-                .map_or_else(|| later.clone().find_map(|other| other.client_mac), |at| Some(devices[at]))
+            let is_kept = |heard: &Heard| report.at_ns <= heard.until_ns.saturating_add(heard.silence_ns);
+            let known = heard.iter().map(|last| last.soon.filter(is_kept).or_else(|| last.late.filter(arrived_by)));
+            let known: Vec<Option<Heard>> = known.collect();
+            let mut later = reports[position..].iter().filter(|other| other.event != SessionEvent::Rejected);
+            let there = likeliest(reports, report, &known).map(|at| devices[at]);
+            let next = || later.find_map(|other| other.client_mac);
+            there.or_else(next).or_else(|| last_open(reports, &known).map(|at| devices[at]))
         });
-        let Some(device) = named.and_then(number) else {
+        let Some(device) = named.and_then(number).filter(|_| is_session) else {
             threads[devices.len()].push(report.clone());
             continue;
         };
-        let until_ns = report.at_ns.saturating_add(timeouts.keep_ns / 2);
-        heard[device] = Some(Heard { position, until_ns });
+        let until_ns = report.at_ns.saturating_add(memory_ns);
+        let last = Some(Heard { position, until_ns, silence_ns: timeouts.silence_ns(report.interim_interval_s) });
+        if report.received_ns <= report.at_ns.saturating_add(memory_ns) {
+            heard[device].soon = last;
+        } else {
+            heard[device].late = last;
+        }
         threads[device].push(report.clone());
     }
     threads
@@ -105,6 +123,13 @@ fn likeliest(reports: &[SessionFact], report: &SessionFact, heard: &[Option<Hear
     let known = heard.iter().enumerate().filter_map(|(device, heard)| Some((device, (*heard)?)));
     let there = known.filter(|(_, heard)| report.at_ns <= heard.until_ns);
     there.max_by_key(|(_, heard)| likeness(heard)).map(|(device, _)| device)
+}
+
+/// Of devices that were heard of long ago that which may be there still, as if the others were forgotten: the last that did not stop.
+fn last_open(reports: &[SessionFact], heard: &[Option<Heard>]) -> Option<usize> {
+    let known = heard.iter().enumerate().filter_map(|(device, heard)| Some((device, (*heard)?.position)));
+    let last = known.max_by_key(|(_, position)| (reports[*position].event != SessionEvent::Stop, *position));
+    last.map(|(device, _)| device)
 }
 
 /// Whether some report arrived after one that is told to be later.
@@ -145,8 +170,10 @@ fn corrected_ns(
         return None;
     }
     let is_of = |other: &&SessionFact| may_be_one(report, other);
+    // What was reported of long ago may be forgotten, and decides nothing.
+    let is_remembered = |other: &SessionFact| report.received_ns <= other.at_ns.saturating_add(timeouts.keep_ns);
     let before = reports[..position].iter().rev().filter(|other| other.event != SessionEvent::Rejected).find(is_of);
-    let is_open = before.is_some_and(|before| before.event != SessionEvent::Stop);
+    let is_open = before.is_some_and(|before| before.event != SessionEvent::Stop && is_remembered(before));
     if is_open && !is_stop {
         return None;
     }

@@ -7,6 +7,7 @@
 
 mod claimants;
 mod histories;
+mod kept;
 mod model;
 mod threads;
 mod truth;
@@ -125,6 +126,14 @@ fn every_answer_is_that_of_the_naive_model_in_any_order_of_arrival() {
 #[test]
 fn forgetting_changes_no_later_answer() {
     run(BRIEF, forgets_nothing_that_matters);
+}
+
+#[test]
+fn what_once_was_forgotten_with_a_trace_no_longer_is() {
+    for (what, history) in kept::all() {
+        agrees_with_the_model(&history).unwrap_or_else(|error| panic!("{what}: {error}"));
+        forgets_nothing_that_matters(&history).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
 }
 
 #[test]

@@ -205,8 +205,11 @@ fn lives_of(id: &Id, reports: &[SessionFact], facts: &[SessionFact], timeouts: &
                 let started = is_believed && began > stop;
                 report.event == SessionEvent::Start || started || report.at_ns > stop + 60 * SECOND
             });
-            let reset =
-                says_when && resets(facts, life).iter().any(|reset| reset.at_ns > life.from_ns && reset.at_ns <= began);
+            // What is heard of long enough after a reset outlived it.
+            let reset = says_when
+                && resets(facts, life).iter().any(|reset| {
+                    reset.at_ns > life.from_ns && life.heard_ns() < reset.at_ns + 60 * SECOND && reset.at_ns <= began
+                });
             other_user || other_mac || restarted || reset || was_silent(life, report, timeouts)
         });
         if !is_new {
@@ -218,10 +221,17 @@ fn lives_of(id: &Id, reports: &[SessionFact], facts: &[SessionFact], timeouts: &
         }
         let (mut from_ns, mut floor_ns) = (began(report), WallNs::MIN);
         if let Some(before) = lives.last_mut().filter(|life| !was_silent(life, report, timeouts)) {
-            if let Some(stop) = before.stop_ns() {
+            let (heard_ns, may_be_forgotten) =
+                (before.heard_ns(), report.received_ns > before.heard_ns() + timeouts.keep_ns);
+            if may_be_forgotten {
+                // It says nothing of this one.
+                if before.stop_ns().is_none() {
+                    (before.until_ns, before.end) = (Some(heard_ns.max(from_ns - 1)), End::Reported);
+                }
+            } else if let Some(stop) = before.stop_ns() {
                 (from_ns, floor_ns) = (from_ns.max(stop), stop);
             } else {
-                if from_ns <= before.heard_ns() {
+                if from_ns <= heard_ns {
                     from_ns = report.at_ns;
                 }
                 (before.until_ns, before.end, floor_ns) = (Some(from_ns - 1), End::Reported, from_ns);

@@ -14,7 +14,7 @@ pub(crate) fn of(reports: &[SessionFact], facts: &[SessionFact], timeouts: &Sess
     let of_radius = reports.iter().filter(|report| report.source == IdentitySource::Radius);
     let devices: BTreeSet<MacAddr> = of_radius.filter_map(|report| report.client_mac).collect();
     let mut threads: Vec<Vec<SessionFact>> = Vec::new();
-    if devices.len() < 2 {
+    if devices.is_empty() {
         threads.push(reports.to_vec());
     } else {
         let mut whose_are: Vec<Option<MacAddr>> = Vec::new();
@@ -39,24 +39,46 @@ pub(crate) fn of(reports: &[SessionFact], facts: &[SessionFact], timeouts: &Sess
     threads
 }
 
-/// The device the next report names; else of those that may be there that whose last report is most like it; else the next one named.
+/// The device the next report names; else of those that may be there that whose last report is most like it; else the next one named;
+/// else the last of which no stop came.
 fn whose(reports: &[SessionFact], before: &[Option<MacAddr>], timeouts: &SessionTimeouts) -> Option<MacAddr> {
     let position = before.len();
     let report = &reports[position];
     if report.client_mac.is_some() {
         return report.client_mac;
     }
-    let last_of = |mac: MacAddr| before.iter().rposition(|device| *device == Some(mac));
+    // What arrived late counts where nothing else does; what arrived long after it says nothing of it.
+    let last_of = |mac: MacAddr| {
+        let is_late = |at: &usize| reports[*at].received_ns > reports[*at].at_ns + timeouts.keep_ns / 2;
+        let (late, soon): (Vec<usize>, Vec<usize>) =
+            (0..before.len()).filter(|at| before[*at] == Some(mac)).partition(is_late);
+        let by_then = |at: &&usize| reports[**at].received_ns <= report.received_ns + timeouts.keep_ns / 2;
+        let is_kept = |at: &&usize| {
+            let over_ns = reports[**at].at_ns + silence_ns(&reports[**at], timeouts);
+            report.at_ns <= over_ns + timeouts.keep_ns / 2
+        };
+        soon.last().filter(is_kept).or_else(|| late.last().filter(by_then)).copied()
+    };
     let may_be_there = |at: &usize| report.at_ns <= reports[*at].at_ns + timeouts.keep_ns / 2;
     let last: BTreeSet<usize> = before.iter().flatten().filter_map(|mac| last_of(*mac)).collect();
-    let best = last.into_iter().filter(may_be_there).max_by_key(|at| {
+    let best = last.iter().copied().filter(may_be_there).max_by_key(|at| {
         let other = &reports[*at];
         let is_user = report.user.is_some() && report.user == other.user;
         let is_address = report.client_ips.iter().any(|ip| other.client_ips.contains(ip));
         let is_place = report.ap_mac.is_some() && report.ap_mac == other.ap_mac;
         (is_user, is_address, is_place, *at)
     });
-    best.map_or_else(|| reports[position..].iter().find_map(|other| other.client_mac), |at| before[at])
+    let next = || reports[position..].iter().find_map(|other| other.client_mac);
+    // Nobody else: it is as if those that were over had been forgotten.
+    let stale = || last.iter().max_by_key(|at| (reports[**at].event != SessionEvent::Stop, **at)).copied();
+    best.and_then(|at| before[at]).or_else(next).or_else(|| stale().and_then(|at| before[at]))
+}
+
+fn silence_ns(report: &SessionFact, timeouts: &SessionTimeouts) -> WallNs {
+    match report.interim_interval_s {
+        Some(seconds) => 2 * WallNs::from(seconds) * SECOND + timeouts.grace_ns,
+        None => timeouts.silence_max_ns,
+    }
 }
 
 fn when(reports: &[SessionFact], position: usize, facts: &[SessionFact], timeouts: &SessionTimeouts) -> WallNs {
@@ -68,16 +90,15 @@ fn when(reports: &[SessionFact], position: usize, facts: &[SessionFact], timeout
     let is_stop = report.event == SessionEvent::Stop;
     let others = |range: std::ops::Range<usize>| range.map(|at| &reports[at]).filter(|other| agrees(other));
     let last_before = others(0..position).rfind(|other| other.event != SessionEvent::Rejected);
-    let is_open = last_before.is_some_and(|before| before.event != SessionEvent::Stop);
+    let is_open = last_before.is_some_and(|before| {
+        before.event != SessionEvent::Stop && report.received_ns <= before.at_ns + timeouts.keep_ns
+    });
     let may_be_wrong = is_stop || (report.event == SessionEvent::Interim && !is_open);
     if !may_be_wrong {
         return report.at_ns;
     }
     let mut seen: Option<&SessionFact> = None;
-    let silence = |other: &SessionFact| match other.interim_interval_s {
-        Some(seconds) => 2 * WallNs::from(seconds) * SECOND + timeouts.grace_ns,
-        None => timeouts.silence_max_ns,
-    };
+    let silence = |other: &SessionFact| silence_ns(other, timeouts);
     let is_known = |other: &&SessionFact| report.received_ns <= other.at_ns + silence(other) + timeouts.keep_ns / 2;
     let before = others(position + 1..reports.len()).filter(|other| other.received_ns < report.received_ns);
     for other in before.filter(is_known) {
