@@ -94,6 +94,7 @@ fn flows_get_room_when_they_are_many_and_are_kept_together_when_they_are_few() {
     let whole = (1 << 19) - 1;
     let mut rig = Rig::new(19, 8 << 20);
     let maps = Maps::of(&rig);
+    maps.settle_hash();
     let first = maps.reach();
     assert!(first < whole / 16, "a cache begins small: {first}");
     many_flows(&mut rig, 100);
@@ -108,7 +109,8 @@ fn flows_get_room_when_they_are_many_and_are_kept_together_when_they_are_few() {
     let counted = |port| if port < 100 { 3 } else { 2 };
     assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, counted(port))).collect());
 
-    // Those that made room last are not known; once there is room hardly any has to, whatever the hash of this run is.
+    // Those that made room last are not known; once there is room none has to. With another hash two or three may have to, because
+    // their sets and those beside them are full: how many is up to the hash, which is this one in every run.
     let mut unknown = evicted;
     for round in 0..4 {
         many_flows(&mut rig, MANY);
@@ -117,7 +119,7 @@ fn flows_get_room_when_they_are_many_and_are_kept_together_when_they_are_few() {
         assert!(drained.announced() <= unknown, "{} of {unknown}, however wide the reach was", drained.announced());
         assert_eq!(packets_by_port(&drained), (0..MANY).map(|port| (port, 1)).collect());
         unknown = drained.evicted().len();
-        assert!(unknown <= 3, "{unknown} had to make room in round {round}");
+        assert_eq!(unknown, 0, "had to make room in round {round}");
     }
     let settled = maps.reach();
     assert!(settled > u32::from(MANY) && settled < whole, "{settled} of {whole}");
