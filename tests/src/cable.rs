@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::differential::{Told, by_hotspot, by_tshark};
@@ -51,8 +51,11 @@ impl Cable {
         let agent =
             Agent::start(&self.gateway, &data, &["--hook", hook, "--no-nat", "--generation", "1", "--grace", "0"])?;
         send_frames(&self.sender, "eth0", frames)?;
-        ensure!(agent.stop()?.success(), "the agent failed");
-        let told = (by_tshark(&capture)?, by_hotspot(&data.join("archive"), "lan")?);
+        let status = agent.stop()?;
+        let log = fs::read_to_string(data.with_extension("log"))?;
+        ensure!(status.success(), "the agent ended with {status}:\n{log}");
+        let recorded = by_hotspot(&data.join("archive"), "lan").with_context(|| format!("the agent said:\n{log}"))?;
+        let told = (by_tshark(&capture)?, recorded);
         fs::remove_dir_all(&data)?;
         Ok(told)
     }

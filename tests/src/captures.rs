@@ -1,6 +1,7 @@
 //! Captures of our own making, each about one thing a parser must get right.
 
 mod learnt;
+mod misread;
 
 use crate::frames::{
     CLIENT, CLIENT_V4, CLIENT_V6, GATEWAY, SERVER_V4, SERVER_V6, ethernet, ethernet_between, ipv4, ipv4_between, ipv6,
@@ -121,7 +122,7 @@ fn changed(mut frame: Vec<u8>, position: usize, value: u8) -> Vec<u8> {
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Capture> {
-    [transports(), networks(), links(), fragments(), errors(), tunnels(), damaged(), learnt::all()]
+    [transports(), networks(), links(), fragments(), errors(), tunnels(), damaged(), learnt::all(), misread::misread()]
         .into_iter()
         .flatten()
         .collect()

@@ -166,17 +166,28 @@ pub fn hotspot(arguments: &[&str]) -> Result<Output> {
     Command::new(path("hotspot")?).args(arguments).stdin(Stdio::null()).output().context("cannot start hotspot")
 }
 
-/// Where every packet ended, also where there are gaps.
+/// Where every packet ended, also where there are gaps. An archive of which nothing is told is an error.
 pub fn coverage(archive: &Path) -> Result<Vec<Value>> {
+    told(archive).map(|(_, rows)| rows)
+}
+
+/// What `hotspot coverage` says, and how it ends: 3 where something is missing.
+fn told(archive: &Path) -> Result<(Option<i32>, Vec<Value>)> {
     let output = hotspot(&["coverage", "--archive", &archive.display().to_string(), "--json"])?;
-    parse(&output)
+    let (code, rows) = (output.status.code(), parse(&output)?);
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(matches!(code, Some(0 | 3)), "hotspot coverage: {}\n{said}", output.status);
+    ensure!(!rows.is_empty(), "hotspot coverage tells of nothing: {said}");
+    Ok((code, rows))
 }
 
 /// Fails unless every packet is accounted for, nothing is a gap, and the archive is what was sealed.
 pub fn ensure_whole(archive: &Path) -> Result<()> {
-    for row in coverage(archive)? {
+    let (code, rows) = told(archive)?;
+    for row in &rows {
         ensure!(row["balanced"] == true && row["gaps"] == serde_json::json!([]), "{row}");
     }
+    ensure!(code == Some(0), "hotspot coverage ends with {code:?} where nothing is missing: {rows:?}");
     let verified = ask("verify", archive, &[])?;
     ensure!(verified[0]["verify"] == "ok", "{verified:?}");
     Ok(())

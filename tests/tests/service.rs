@@ -35,13 +35,13 @@ fn the_capabilities_of_the_unit_are_enough_also_to_go_on_after_a_kill() {
         let (mac, client) = (lab.gateway_mac().unwrap(), &lab.clients[0].namespace);
         let load = |from, to| Load { from, to, clients: 5 };
         let agent = start(&lab, &data, hook);
-        load(0, 1_000).send(client, mac).unwrap();
+        load(0, 1_000).send_as_received(client, &lab.gateway, mac).unwrap();
         agent.kill().unwrap();
-        load(1_000, 2_000).send(client, mac).unwrap();
+        load(1_000, 2_000).send_as_received(client, &lab.gateway, mac).unwrap();
         let agent = start(&lab, &data, hook);
         assert!(agent.log().contains("took over from an earlier agent"), "{}", agent.log());
         assert!(agent.log().contains("watching translations"), "{}", agent.log());
-        load(2_000, 3_000).send(client, mac).unwrap();
+        load(2_000, 3_000).send_as_received(client, &lab.gateway, mac).unwrap();
         assert!(agent.stop().unwrap().success());
         assert_eq!(recorded(&data.join("archive")).unwrap(), load(0, 3_000).truth(), "{hook}");
         ensure_whole(&data.join("archive")).unwrap();

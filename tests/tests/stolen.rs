@@ -148,5 +148,31 @@ fn a_stolen_gateway_names_nobody_and_either_of_two_keys_opens_everything() {
     let expired = hotspot(&["expire", "--dry-run", "--archive", &shown, "--retain", "flows=1d,sessions=1d"]).unwrap();
     assert_eq!((expired.status.code(), &*expired.stdout), (Some(1), &b"0 bytes would be deleted\n"[..]));
     let coverage = ask("coverage", &archive, &["--identity", &officer.identity]).unwrap();
-    assert!(coverage.iter().all(|row| row["balanced"] == true && row["gaps"] == serde_json::json!([])), "{coverage:?}");
+    let is_whole = |row: &Value| row["balanced"] == true && row["gaps"] == serde_json::json!([]);
+    assert!(!coverage.is_empty() && coverage.iter().all(is_whole), "{coverage:?}");
+}
+
+/// What the search above would find if nothing were encrypted.
+#[test]
+fn what_lies_in_the_clear_is_found() {
+    let lab = Lab::new(1).unwrap();
+    let (data, client) = (lab.dir().join("data"), &lab.clients[0]);
+    let (listen, secret) = (format!("{GATEWAY_V4}:1813"), lab.dir().join("secret"));
+    write_secret(&secret, SECRET).unwrap();
+    let secret = secret.display().to_string();
+    let options = ["--radius-listen", &listen, "--radius-secret-file", &secret, "--grace", "0"];
+    let agent = Agent::start(&lab.gateway, &data, &options).unwrap();
+    client.connect(&lab).unwrap();
+    let start = format!(
+        "Acct-Status-Type = Start\nAcct-Session-Id = \"s1\"\nUser-Name = \"{USER}\"\nCalling-Station-Id = \"{}\"\n",
+        client.mac
+    );
+    lab.account(&start, SECRET).unwrap();
+    client.browse().unwrap();
+    assert!(agent.stop().unwrap().success());
+    let traces = traces(client);
+    for trace in &traces[..3] {
+        let found = telltales(&data, std::slice::from_ref(trace));
+        assert!(!found.is_empty(), "{}", String::from_utf8_lossy(trace));
+    }
 }

@@ -4,6 +4,7 @@
 //! (`docs/limitations.md`).
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,13 +14,16 @@ use super::{FlowText, Told};
 use crate::namespace::run;
 
 /// Fields asked of tshark, with all their occurrences in a frame.
-const FIELDS: [&str; 47] = [
+const FIELDS: [&str; 50] = [
     "frame.cap_len",
     "frame.protocols",
     "_ws.malformed",
     "eth.src",
     "vlan.id",
     "ieee8021ad.id",
+    "pppoe.version",
+    "pppoe.type",
+    "pppoe.code",
     "ip.src",
     "ip.dst",
     "ip.cur_rt",
@@ -73,6 +77,8 @@ pub fn by_tshark(capture: &Path) -> Result<Told> {
     {
         tshark.args(["-o", option]);
     }
+    // The tag before 802.1ad had a number.
+    tshark.args(["-d", "ethertype==0x9200,vlan"]);
     tshark.args(["-n", "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=,", "-E", "separator=/t", "-r"]);
     tshark.arg(capture);
     for field in FIELDS {
@@ -161,6 +167,15 @@ impl<'a> Dissected<'a> {
         if tags > 2 || below.iter().any(|name| !BELOW_IP.contains(name)) {
             return None;
         }
+        // A frame in a frame, as Cisco's ISL has it, is not read.
+        if below.iter().filter(|name| **name == "eth").count() != 1 {
+            return None;
+        }
+        // RFC 2516 §4: version and type are 1, and the code of a session is 0.
+        let session = ["version", "type", "code"].map(|field| self.number(&format!("pppoe.{field}"), 0));
+        if below.contains(&"pppoes") && session != [Some(1), Some(1), Some(0)] {
+            return None;
+        }
         let pppoe = if below.contains(&"pppoes") { 8 } else { 0 };
         let start = 14 + 4 * tags + pppoe;
         let packet = self.packet(&protocols[network..], 0, start)?;
@@ -246,7 +261,8 @@ impl<'a> Dissected<'a> {
             let offset = self.number("ip.frag_offset", nth)?;
             let is_fragment = offset != 0 || self.is_set("ip.flags.mf", nth);
             // tshark names the end of a source route; the packet goes to the next stop on it.
-            let next_stop = if nth == 0 { self.first("ip.cur_rt") } else { "" };
+            let has_options = self.number("ip.hdr_len", 0).is_some_and(|header| header > 20);
+            let next_stop = if nth == 0 && has_options { self.first("ip.cur_rt") } else { "" };
             let destination = if next_stop.is_empty() { self.nth("ip.dst", nth) } else { next_stop };
             return Some(Packet {
                 source: self.nth("ip.src", nth).to_owned(),
@@ -256,14 +272,19 @@ impl<'a> Dissected<'a> {
                 is_later: offset != 0,
             });
         }
-        let addresses = ["ipv6.src", "ipv6.dst"].map(|field| self.nth(field, nth));
+        if nth == 0 && start + 40 > len {
+            return None;
+        }
+        // tshark writes some as nobody else does.
+        let [source, destination] = ["ipv6.src", "ipv6.dst"].map(|field| self.nth(field, nth).parse::<Ipv6Addr>().ok());
+        let (source, destination) = (source?, destination?);
         // Such addresses stand for IPv4, and no packet may carry one.
-        if nth == 0 && addresses.iter().any(|address| address.starts_with("::ffff:")) {
+        if nth == 0 && [source, destination].iter().any(|address| address.to_ipv4_mapped().is_some()) {
             return None;
         }
         let mut packet = Packet {
-            source: self.nth("ipv6.src", nth).to_owned(),
-            destination: self.nth("ipv6.dst", nth).to_owned(),
+            source: source.to_string(),
+            destination: destination.to_string(),
             protocol: self.number("ipv6.nxt", nth)?.try_into().ok()?,
             datagram: None,
             is_later: false,
