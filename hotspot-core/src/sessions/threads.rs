@@ -36,7 +36,9 @@ impl Threads<'_> {
 /// Tells reports of one id apart, and corrects what they claim of their times.
 pub(super) fn threads<'a>(reports: &'a [SessionFact], resets: &Resets, timeouts: &SessionTimeouts) -> Threads<'a> {
     let devices = devices(reports);
-    if devices.len() < 2 && !is_out_of_order(reports) {
+    let is_its = |report: &SessionFact| report.client_mac.is_some() || report.event == SessionEvent::Rejected;
+    let is_one = devices.is_empty() || (devices.len() == 1 && reports.iter().all(is_its));
+    if is_one && !is_out_of_order(reports) {
         return Threads::One(reports);
     }
     let mut threads = split(reports, &devices, timeouts);

@@ -124,6 +124,15 @@ pub(crate) fn all() -> Vec<(&'static str, History)> {
             ),
         ),
         (
+            "a report that names no device, long after the only one that did",
+            history(
+                vec![of(1, report(Stop, 1191, 1191)), prefix(since(825, report(SessionEvent::Start, 1576, 1574)))],
+                1,
+                "2001:db8::3",
+                825,
+            ),
+        ),
+        (
             "a report long before that was taken for a device's which came later",
             history(
                 vec![
