@@ -71,6 +71,16 @@ impl Diary {
         self.stays.iter().any(|stay| stay.device == device && stay.user == user && stay.to_ns > after_ns)
     }
 
+    /// Whether somebody was ever logged in on a device.
+    pub(super) fn was_ever_on(&self, device: usize, user: &str) -> bool {
+        self.stays.iter().any(|stay| stay.device == device && stay.user == user)
+    }
+
+    /// Whether somebody was ever logged in anywhere.
+    pub(super) fn was_ever_in(&self, user: &str) -> bool {
+        self.stays.iter().any(|stay| stay.user == user)
+    }
+
     pub(super) fn happened(&mut self, what: &'static str, times: usize) {
         *self.happened.entry(what).or_default() += times;
     }
@@ -111,6 +121,19 @@ impl Diary {
             anyhow::Ok(made.collect::<Result<Vec<_>>>()?.concat())
         })?;
         self.connections.extend(made);
+        Ok(())
+    }
+
+    /// The same of devices that have an IPv4 address only.
+    pub(super) fn browse_v4(&mut self, devices: &[Device], who: &[usize], doubt: Option<&'static str>) -> Result<()> {
+        for position in who {
+            let (device, number) = (&devices[*position], self.connections.len());
+            let path = format!("/who/{}-{number}-0", device.name);
+            let done = device.namespace.within(|| Ok([page(SERVER_V4, &path)?, echo("0.0.0.0:0")?]));
+            for done in done.with_context(|| format!("{} browses", device.name))? {
+                self.note(done, *position, device.ap, doubt);
+            }
+        }
         Ok(())
     }
 

@@ -96,6 +96,9 @@ impl Judge<'_> {
                 continue;
             };
             let connections = self.connections(row, start_ns, time(row, "end")?);
+            // Several have one MAC behind a repeater; the address tells them apart.
+            let made = connections.iter().map(|position| diary.connections[*position].device);
+            let device = made.into_iter().find(|made| self.site.devices[*made].mac == mac).unwrap_or(device);
             let truth_of = |connection: &Connection| diary.user(connection.device, connection.from_ns);
             let truth = match connections.first().map(|position| &diary.connections[*position]) {
                 Some(connection) => truth_of(connection),
@@ -164,9 +167,14 @@ impl Judge<'_> {
             "unknown" => user.is_none(),
             // The first who logged in on it afterwards.
             "before_login" => user.is_some_and(|user| self.diary.comes_later(device, user, start_ns)),
-            "ambiguous" | "conflict" => {
-                truth.is_none_or(|truth| user.is_some_and(|users| users.split(", ").any(|user| user == truth)))
-            }
+            // It must not leave out who it was, and not invent who never was there.
+            "ambiguous" | "conflict" => user.is_some_and(|users| {
+                users.split(", ").all(|user| self.diary.was_ever_in(user))
+                    && truth.map_or_else(
+                        || users.split(", ").any(|user| self.diary.was_ever_on(device, user)),
+                        |truth| users.split(", ").any(|user| user == truth),
+                    )
+            }),
             _ => false,
         };
         judged(is_right, Verdict::Uncertain)

@@ -149,7 +149,13 @@ impl Site {
     }
 
     fn add_device(&mut self, position: usize) -> Result<()> {
-        let (name, ap) = (format!("c{}", position + 1), position % self.aps.len());
+        self.add_device_at(position % self.aps.len())
+    }
+
+    /// Plugs in another device.
+    pub(super) fn add_device_at(&mut self, ap: usize) -> Result<()> {
+        let position = self.devices.len();
+        let name = format!("c{}", position + 1);
         let mac = format!("02:00:00:00:01:{:02x}", position + 1);
         let namespace = self.lab.namespace(&name)?;
         namespace.run(PRIVACY)?;
@@ -160,6 +166,53 @@ impl Site {
         let leases = self.lab.dir().join(format!("leases-{name}"));
         self.devices.push(Device { name, mac, namespace, ap, leases, dhcp: None });
         Ok(())
+    }
+
+    /// Another access point, of a name that others may have.
+    pub(super) fn add_access_point(&mut self, name: &str, says: Says) -> Result<usize> {
+        let mut ap = AccessPoint::new(&self.lab, self.aps.len(), says)?;
+        name.clone_into(&mut ap.name);
+        self.aps.push(ap);
+        Ok(self.aps.len() - 1)
+    }
+
+    /// A repeater at an access point, and devices behind it, one per address: all of them have its MAC there.
+    pub(super) fn add_repeater(&mut self, ap: usize, own: &str, addresses: &[&str]) -> Result<()> {
+        self.add_device_at(ap)?;
+        let Some(Device { name, mac, namespace, .. }) = self.devices.last() else { return Ok(()) };
+        // It has nothing to say itself.
+        namespace.sysctl("net.ipv6.conf.eth0.disable_ipv6", "1")?;
+        namespace.ip(&format!("addr add {own}/24 dev eth0"))?;
+        namespace.ip(&format!("route add default via {GATEWAY_V4}"))?;
+        for (key, value) in [("ip_forward", "1"), ("conf.all.proxy_arp", "1"), ("conf.all.send_redirects", "0")] {
+            namespace.sysctl(&format!("net.ipv4.{key}"), value)?;
+        }
+        // A proxy waits a while before it answers for others.
+        namespace.sysctl("net.ipv4.neigh.eth0.proxy_delay", "0")?;
+        let mut behind = Vec::new();
+        for (number, address) in addresses.iter().enumerate() {
+            let (name, leases) = (format!("{name}b{number}"), self.lab.dir().join("none"));
+            let inner = self.lab.namespace(&name)?;
+            inner.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+            namespace.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+            namespace.ip(&format!("link add b{number} type veth peer name eth0 netns {}", inner.name()))?;
+            namespace.ip(&format!("link set b{number} up"))?;
+            namespace.sysctl(&format!("net.ipv4.neigh.b{number}.proxy_delay"), "0")?;
+            namespace.ip(&format!("route add {address}/32 dev b{number}"))?;
+            inner.ip("link set eth0 up")?;
+            inner.ip(&format!("addr add {address}/24 dev eth0"))?;
+            inner.ip(&format!("route add default via {GATEWAY_V4}"))?;
+            behind.push(Device { name, mac: mac.clone(), namespace: inner, ap, leases, dhcp: None });
+        }
+        self.devices.extend(behind);
+        Ok(())
+    }
+
+    /// One gets a lease, and addresses of its own.
+    pub(super) fn connect_one(&mut self, device: usize) -> Result<()> {
+        self.ask_for_lease(device, None)?;
+        self.devices[device].wait_for_lease("bound")?;
+        self.devices[device].wait_for_v6()
     }
 
     /// All get leases from the real server, which renew themselves, and addresses of their own by router advertisements.
@@ -235,15 +288,27 @@ impl Site {
 
     /// The user of a device logs in where it is; the report is queued.
     pub(super) fn log_in(&mut self, device: usize, user: &str) -> Result<Login> {
+        self.log_in_with(device, user, "")
+    }
+
+    /// The same, with what else belongs to the report.
+    pub(super) fn log_in_with(&mut self, device: usize, user: &str, more: &str) -> Result<Login> {
         let ap = self.devices[device].ap;
         let id = self.aps[ap].next_session();
         let login = Login { device, user: user.to_owned(), ap, id, began: Instant::now() };
-        self.report(&login, "Start", "")?;
+        self.report(&login, "Start", more)?;
         Ok(login)
     }
 
     /// Queues a report about a session, with the addresses the access point knows.
     pub(super) fn report(&mut self, login: &Login, status: &str, more: &str) -> Result<()> {
+        let lasted = format!("Acct-Session-Time = {}\n", login.began.elapsed().as_secs());
+        let lasted = if status == "Start" { "" } else { &lasted };
+        self.report_as_counted(login, status, &(lasted.to_owned() + more))
+    }
+
+    /// The same, with what the access point counted among the rest.
+    pub(super) fn report_as_counted(&mut self, login: &Login, status: &str, more: &str) -> Result<()> {
         let device = &self.devices[login.device];
         let mac = device.mac.to_uppercase().replace(':', "-");
         let mut text = format!(
@@ -251,9 +316,6 @@ impl Site {
              Acct-Interim-Interval = 300\n",
             login.id, login.user
         );
-        if status != "Start" {
-            writeln!(text, "Acct-Session-Time = {}", login.began.elapsed().as_secs())?;
-        }
         let says = self.aps[login.ap].says;
         for ip in device.addresses()?.iter().filter(|ip| says == Says::All || (says == Says::V4 && ip.is_ipv4())) {
             let name = if ip.is_ipv6() { "Framed-IPv6-Address" } else { "Framed-IP-Address" };
