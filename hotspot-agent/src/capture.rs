@@ -11,6 +11,7 @@ mod drain;
 pub mod hooks;
 mod interfaces;
 pub mod layout;
+mod lost;
 pub mod memory;
 mod notices;
 pub mod object;
@@ -144,10 +145,13 @@ pub struct Capture {
     evictions: Vec<Evictions>,
     /// By the monotonic clock.
     generation_began: u64,
+    /// When the programs were taken off, by the monotonic clock.
+    detached_ns: Option<u64>,
     notices: notices::Notices,
     /// What clients may have on disk.
     detail: Detail,
     coarse: Seldom,
+    losses: lost::Losses,
 }
 
 impl Capture {
@@ -188,6 +192,7 @@ impl Capture {
             }
             return Err(error);
         }
+        capture.count_losses();
         Ok(capture)
     }
 
@@ -213,9 +218,11 @@ impl Capture {
             occupied_half: None,
             evictions: Vec::new(),
             generation_began: clock.monotonic_ns,
+            detached_ns: None,
             notices: notices::Notices::default(),
             detail: Detail::new(DetailLimits { client: u64::MAX, interface: u64::MAX }),
             coarse: Seldom::default(),
+            losses: lost::Losses::default(),
         }
     }
 
@@ -322,6 +329,7 @@ impl Capture {
 
     /// Takes the programs off the interfaces; what they counted can still be read.
     pub fn detach(&mut self) -> Result<(), CaptureError> {
+        self.detached_ns = Some(ClockReading::now().monotonic_ns);
         for attached in &mut self.interfaces {
             for side in attached.sides.drain(..) {
                 side.remove(&attached.device).map_err(|source| self.pins.failed(source))?;

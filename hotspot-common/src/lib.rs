@@ -8,11 +8,13 @@
 #![no_std]
 
 pub mod control;
+pub mod ethertype;
 pub mod flow;
 pub mod head;
 pub mod notice;
 pub mod outcome;
 
+pub use ethertype::{ETHERTYPES_MAX, ethertype_key, ethertype_of};
 pub use flow::{Birth, Direction, EventKind, FlowEvent, FlowKey, OverflowKey, OverflowTotal, Set, Slot};
 pub use head::{Active, Head};
 pub use notice::{NOTICE_PAYLOAD_MAX, NOTICE_RING_BYTES, Notice, NoticeHeader, NoticeKind};

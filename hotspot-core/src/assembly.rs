@@ -18,6 +18,7 @@ use self::order::{Material, hand_out};
 use crate::attribute::{Attributor, Seen};
 use crate::device::{DeviceTable, DeviceTimeouts, Labels};
 use crate::fact::{DeviceFact, FlowDelta, FlowOpened, NatFact, NatWatchFact, Overflow, SessionFact};
+use crate::losses;
 use crate::merge::{Flow, IdleTimeouts, Merger, OpenFlow, flow_key, has_ended};
 use crate::nat::{self, NatTable, Tuple};
 use crate::record::{Attribution, CoverageRecord, DeviceRecord, EndReason, FlowRecord, SessionRecord};
@@ -258,7 +259,8 @@ impl Assembly {
         ending: Ending,
         each: impl FnMut(FlowRecord),
     ) -> Assembled {
-        let Self { params, began_ns, received_ns, mut state, merger, opened, overflow, coverage, .. } = self;
+        let Self { params, began_ns, received_ns, mut state, merger, opened, overflow, mut coverage, .. } = self;
+        coverage.extend(losses::gaps(&coverage));
         let (vendors, later_devices, devices_heard) = (self.vendors, self.later_devices, self.devices_heard);
         let announced = if ending == Ending::PowerLost { unread(&opened, &merger) } else { Vec::new() };
         drop(opened);

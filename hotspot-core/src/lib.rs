@@ -14,6 +14,7 @@ pub mod dhcp;
 pub mod dhcpv6;
 mod domain_name;
 pub mod fact;
+pub mod losses;
 pub mod mac;
 pub mod merge;
 pub mod nat;

@@ -13,6 +13,7 @@ use hotspot_common::{Count, FlowKey, Outcome};
 pub mod announce;
 pub mod cache;
 pub mod clock;
+pub mod ethertypes;
 pub mod frame;
 pub mod generation;
 pub mod notice;
@@ -94,6 +95,9 @@ fn any<S: notice::Source>(ctx: &S, frame: Frame, hook: Hook, place: Place, tally
         tally.end(outcome, wire);
         if matches!(outcome, Outcome::Arp) {
             notice::of_arp(ctx, frame, hook, place, tally);
+        }
+        if matches!(outcome, Outcome::OtherEthertype) {
+            ethertypes::count(frame, place.half(), wire.packets, wire.bytes);
         }
         return None;
     }

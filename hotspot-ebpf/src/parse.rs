@@ -108,6 +108,13 @@ pub fn arp(frame: &Frame) -> Option<(FlowKey, usize)> {
     Some((FlowKey::from_words(words), found.payload))
 }
 
+/// The ethertype of a frame that [`parse`] found to be of none that is read.
+#[inline(always)]
+pub fn ethertype(frame: &Frame) -> Option<u16> {
+    let start = if settings::decapsulate() == 0 { 0 } else { tunnel::inner_frame(frame) };
+    ethernet::ethertype(frame, start)
+}
+
 #[inline(always)]
 fn network(frame: &Frame, ethernet: &Ethernet) -> Result<Network, Outcome> {
     match ethernet.version {

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use hotspot_archive::entry::{Entry, GenerationDone, GenerationPart, RingBatch};
-use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Slot, Tally};
+use hotspot_common::{EventKind, FlowEvent, FlowKey, Happening, INTERFACES_MAX, Outcome, Slot, Tally, ethertype_of};
 use hotspot_core::WallNs;
 use hotspot_core::detail::{Detail, Totals};
 use hotspot_core::fact::{FlowDelta, FlowOpened, Overflow};
+use hotspot_core::losses::{ETHERTYPE_PREFIX, ETHERTYPES_TOLD};
 use hotspot_core::record::{CoverageRecord, Tallied};
 
 use tracing::warn;
@@ -147,6 +148,7 @@ impl Capture {
         let ended = control.generation;
         self.clear_half(ended + 1)?;
         self.set_reaches(ended + 1);
+        self.count_losses();
         self.maps.begin(ended + 1);
         self.read_generation(ended, put)
     }
@@ -205,7 +207,9 @@ impl Capture {
         // Counted by the agent, for all interfaces together: it stands in the first row.
         if let Some(row) = coverage.first_mut() {
             row.happenings.extend(self.notices.take_counts());
+            row.happenings.extend(self.losses.of_machine());
         }
+        self.losses.say(&coverage);
         let done = GenerationDone {
             capture,
             generation,
@@ -330,17 +334,25 @@ impl Capture {
         for key in stale {
             self.maps.overflow.remove(&key).map_err(CaptureError::Map)?;
         }
+        self.maps.open_ethertypes(&self.pins)?;
+        if let Some(ethertypes) = &mut self.maps.ethertypes {
+            let is_stale = |key: &u32| ethertype_of(*key).0 as usize == half(generation);
+            let stale: Vec<u32> = ethertypes.keys().filter_map(Result::ok).filter(is_stale).collect();
+            stale.iter().try_for_each(|key| ethertypes.remove(key)).map_err(CaptureError::Map)?;
+        }
         Ok(())
     }
 
     fn coverage(
-        &self,
+        &mut self,
         generation: u64,
         clock: &ClockReading,
         flows: &Evictions,
         waited: &Waited,
     ) -> Vec<CoverageRecord> {
-        self.interfaces
+        let mut losses = std::mem::take(&mut self.losses);
+        let rows = self
+            .interfaces
             .iter()
             .filter_map(|attached| {
                 let tally = self.tally(generation, attached.number, waited);
@@ -348,26 +360,48 @@ impl Capture {
                     return None;
                 }
                 let number = usize::from(attached.number);
-                let mut happenings = named_happenings(&tally);
                 let beyond_detail = Some(flows.beyond_detail[number]).filter(|count| *count > 0);
-                happenings.extend(beyond_detail.map(|count| (BEYOND_DETAIL.to_owned(), count)));
+                let happenings = named_happenings(&tally)
+                    .chain(self.ethertypes(generation, attached.number))
+                    .chain(losses.of(attached.number, &tally))
+                    .chain(beyond_detail.map(|count| (BEYOND_DETAIL.to_owned(), count)));
                 Some(CoverageRecord {
                     interface: attached.spelled_name(),
                     generation,
                     // By the same clock as the flows of this generation, also where the clock was set meanwhile.
                     from_ns: clock.wall(self.generation_began),
-                    to_ns: clock.wall_now(),
+                    to_ns: clock.wall(self.detached_ns.unwrap_or(clock.monotonic_ns)),
                     hook: attached.hooks.clone(),
                     seen: Tallied { packets: tally.seen.packets, bytes: tally.seen.bytes },
                     flows: flows.per_interface[number],
                     overflow: flows.in_totals[number],
                     outcomes: named_outcomes(&tally),
-                    happenings,
+                    happenings: happenings.collect(),
                     clock_offset_ns: Some(clock.wall_offset_ns),
                     gap: None,
                 })
             })
-            .collect()
+            .collect();
+        self.losses = losses;
+        rows
+    }
+
+    /// Of frames that were not read, how many there were of each ethertype.
+    fn ethertypes(&self, generation: u64, number: u8) -> Vec<(String, u64)> {
+        let Some(ethertypes) = &self.maps.ethertypes else { return Vec::new() };
+        // What is not read here is in the sum of all, which no map can lose.
+        let mut found: Vec<(u16, u64)> = ethertypes
+            .iter()
+            .filter_map(Result::ok)
+            .filter_map(|(key, counts)| {
+                let (of_half, interface, ethertype) = ethertype_of(key);
+                let is_asked = of_half as usize == half(generation) && interface == number;
+                is_asked.then(|| (ethertype, counts.iter().map(|count| count.0.packets).sum()))
+            })
+            .collect();
+        found.sort_unstable_by_key(|(ethertype, packets)| (std::cmp::Reverse(*packets), *ethertype));
+        found.truncate(ETHERTYPES_TOLD);
+        found.into_iter().map(|(ethertype, packets)| (format!("{ETHERTYPE_PREFIX}{ethertype:04x}"), packets)).collect()
     }
 
     /// All CPUs' tallies of one interface, summed.
@@ -511,13 +545,12 @@ fn named_outcomes(tally: &Tally) -> Vec<(String, Tallied)> {
         .collect()
 }
 
-fn named_happenings(tally: &Tally) -> Vec<(String, u64)> {
+fn named_happenings(tally: &Tally) -> impl Iterator<Item = (String, u64)> {
     Happening::ALL
         .iter()
         .zip(tally.happenings)
         .filter(|(_, count)| *count != 0)
         .map(|(happening, count)| (happening.label().to_owned(), count))
-        .collect()
 }
 
 #[cfg(test)]

@@ -429,10 +429,16 @@ impl Capture {
         entries
     }
 
+    /// Whether the programs of an earlier agent counted until this one came.
+    #[must_use]
+    pub fn went_on(&self) -> bool {
+        self.maps.resumed || !self.earlier.is_empty()
+    }
+
     /// What an earlier agent had covered, and was not when this one came.
     #[must_use]
     pub fn broken_since(&self, from_ns: WallNs) -> Vec<Entry> {
-        let went_on = self.maps.resumed || !self.earlier.is_empty();
+        let went_on = self.went_on();
         let broken = self.interfaces.iter().filter(|attached| attached.was_broken || !went_on);
         broken
             .map(|attached| {

@@ -22,7 +22,7 @@ const SLOTS_PER_FLOW: usize = 4;
 const REACH_MIN: usize = 16_384;
 
 /// Maps that outlive one load: pinned, and shared by the programs of all interfaces.
-pub const SHARED_MAPS: [&str; 11] = [
+pub const SHARED_MAPS: [&str; 12] = [
     "CONTROL",
     "SLOTS",
     "HEADS",
@@ -34,6 +34,7 @@ pub const SHARED_MAPS: [&str; 11] = [
     "NOTICES",
     "NOTICE_DRAFTS",
     "NOTICE_SHARES_USED",
+    "ETHERTYPES",
 ];
 
 /// How large the maps are.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use hotspot_common::control::Control;
-use hotspot_common::{Active, Direction, Head, NOTICE_RING_BYTES, OverflowKey, OverflowTotal, Set};
+use hotspot_common::{Active, Count, Direction, Head, NOTICE_RING_BYTES, OverflowKey, OverflowTotal, Set};
 use rustix::fs::statfs;
 
 use super::CaptureError;
@@ -25,6 +25,9 @@ use super::ring::RingReader;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The name of the map of what was not read.
+const ETHERTYPES: &str = "ETHERTYPES";
 
 /// The map can be mapped into memory (include/uapi/linux/bpf.h).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -172,6 +175,8 @@ pub(super) struct Maps {
     pub(super) rings: Vec<RingReader>,
     pub(super) notices: RingReader,
     pub(super) overflow: aya::maps::PerCpuHashMap<MapData, PodKey, PodTotal>,
+    /// `None` where the maps are those of programs that did not count ethertypes.
+    pub(super) ethertypes: Option<aya::maps::PerCpuHashMap<MapData, u32, PodCount>>,
     /// Whether an earlier agent made them.
     pub(super) resumed: bool,
     /// All of them, to make their pins again where somebody removes those.
@@ -187,6 +192,13 @@ pub(super) struct PodKey(pub(super) OverflowKey);
 #[repr(transparent)]
 pub(super) struct PodTotal(pub(super) OverflowTotal);
 
+/// Counts as aya wants them.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct PodCount(pub(super) Count);
+
+// SAFETY: repr(C) without implicit padding; every bit pattern is valid.
+unsafe impl aya::Pod for PodCount {}
 // SAFETY: repr(C) without implicit padding; every bit pattern is valid.
 unsafe impl aya::Pod for PodKey {}
 // SAFETY: repr(C) without implicit padding; every bit pattern is valid.
@@ -215,9 +227,11 @@ impl Maps {
             rings: Vec::new(),
             notices: RingReader::new(notices, u64::from(NOTICE_RING_BYTES)).map_err(mapped)?,
             overflow: Map::PerCpuHashMap(open("OVERFLOW")?).try_into().map_err(CaptureError::Map)?,
+            ethertypes: None,
             resumed,
             pinned: Vec::new(),
         };
+        maps.open_ethertypes(pins)?;
         let mut rings: ArrayOfMaps<MapData, MapData> =
             Map::ArrayOfMaps(open("RINGS")?).try_into().map_err(CaptureError::Map)?;
         for cpu in 0..dimensions.cpus {
@@ -250,6 +264,16 @@ impl Maps {
             }
         }
         Ok(maps)
+    }
+
+    /// Opens what a later version of the programs brought: where an earlier agent's maps go on it is there once ours are loaded.
+    pub(super) fn open_ethertypes(&mut self, pins: &Pins) -> Result<(), CaptureError> {
+        let path = pins.dir().join(ETHERTYPES);
+        if self.ethertypes.is_none() && path.exists() {
+            let map = MapData::from_pin(path).map_err(CaptureError::Map)?;
+            self.ethertypes = Some(Map::PerCpuHashMap(map).try_into().map_err(CaptureError::Map)?);
+        }
+        Ok(())
     }
 
     /// Makes a generation the one being written. It is noted first, so that the next agent knows of it if this one dies on the way.

@@ -11,7 +11,7 @@ use hotspot_agent::capture::ring::RingReader;
 use hotspot_common::control::Control;
 use hotspot_common::{
     Birth, EventKind, FlowEvent, FlowKey, Happening, Head, INTERFACES_MAX, NOTICE_RING_BYTES, Outcome, OverflowKey,
-    OverflowTotal, Set, Slot, Tally,
+    OverflowTotal, Set, Slot, Tally, ethertype_of,
 };
 
 use crate::rig::Rig;
@@ -27,6 +27,7 @@ pub(crate) struct Maps {
     sets: MappedArray<Set>,
     heads: MappedArray<Head>,
     overflow: PerCpuHashMap<MapData, [u8; 24], [u64; 3]>,
+    ethertypes: PerCpuHashMap<MapData, u32, [u64; 2]>,
     rings: ArrayOfMaps<MapData, MapData>,
     notices: MapData,
     sets_len: usize,
@@ -39,8 +40,8 @@ impl Maps {
         for name in SHARED_MAPS {
             match name {
                 // In the last five nothing is counted: networks, ports of fragments, shares, room to put a notice together.
-                "CONTROL" | "SLOTS" | "HEADS" | "RINGS" | "OVERFLOW" | "NOTICES" | "CLIENT_NETS" | "FRAGMENTS"
-                | "CLAIMED" | "NOTICE_DRAFTS" | "NOTICE_SHARES_USED" => {}
+                "CONTROL" | "SLOTS" | "HEADS" | "RINGS" | "OVERFLOW" | "NOTICES" | "ETHERTYPES" | "CLIENT_NETS"
+                | "FRAGMENTS" | "CLAIMED" | "NOTICE_DRAFTS" | "NOTICE_SHARES_USED" => {}
                 other => panic!("{other}: a map that no test of exits looks at; put it into the snapshot"),
             }
         }
@@ -54,6 +55,7 @@ impl Maps {
             sets: MappedArray::new(pinned(&dir, "SLOTS").fd(), sets_len).unwrap(),
             heads: MappedArray::new(pinned(&dir, "HEADS").fd(), dimensions.cpus as usize).unwrap(),
             overflow: Map::PerCpuHashMap(pinned(&dir, "OVERFLOW")).try_into().unwrap(),
+            ethertypes: Map::PerCpuHashMap(pinned(&dir, "ETHERTYPES")).try_into().unwrap(),
             rings: Map::ArrayOfMaps(pinned(&dir, "RINGS")).try_into().unwrap(),
             notices: pinned(&dir, "NOTICES"),
             sets_len,
@@ -79,6 +81,7 @@ impl Maps {
                 .map(|entry| entry.map(|(key, totals)| (key, totals.iter().copied().collect())))
                 .collect::<Result<_, _>>()
                 .unwrap(),
+            ethertypes: self.ethertypes(),
             rings: (0..self.cpus).map(|cpu| self.records(cpu)).collect(),
             notices: self.notices(),
             reaches: (0..self.cpus as usize).map(|cpu| self.heads.read(cpu).reaches).collect(),
@@ -110,6 +113,15 @@ impl Maps {
     /// Writes over a slot.
     pub(crate) fn write_slot(&self, index: usize, slot: Slot) {
         self.sets.write_slot(index, slot);
+    }
+
+    /// Packets and bytes by the key of an ethertype.
+    fn ethertypes(&self) -> BTreeMap<u32, Counted> {
+        let counts = self.ethertypes.iter().map(|entry| {
+            let (key, counts) = entry.unwrap();
+            (key, counts.iter().fold((0, 0), |sum, [packets, bytes]| (sum.0 + packets, sum.1 + bytes)))
+        });
+        counts.collect()
     }
 
     /// In the order (half, CPU, interface).
@@ -152,6 +164,7 @@ pub(crate) struct Snapshot {
     pub(crate) slots: BTreeMap<usize, (Slot, Birth)>,
     tallies: BTreeMap<usize, Tally>,
     overflow: BTreeMap<[u8; 24], Vec<[u64; 3]>>,
+    ethertypes: BTreeMap<u32, Counted>,
     rings: Vec<Vec<FlowEvent>>,
     notices: Vec<Vec<u8>>,
     /// By CPU.
@@ -211,6 +224,7 @@ pub(crate) fn difference(maps: &Maps, before: &Snapshot, after: &Snapshot) -> Ch
     assert_eq!(before.control, after.control, "only the agent writes there");
     let mut change = Change::default();
     compare_tallies(maps, before, after, &mut change);
+    compare_ethertypes(before, after, &change);
     for (index, (slot, birth)) in &before.slots {
         let (now, born) = after.slots.get(index).expect("no program empties a slot");
         if slot == now {
@@ -256,6 +270,20 @@ pub(crate) fn difference(maps: &Maps, before: &Snapshot, after: &Snapshot) -> Ch
     assert_eq!(after.reaches, before.reaches, "the cache is as small as it gets, so its reach stays");
     change.notices = after.notices.len() - before.notices.len();
     change
+}
+
+/// What ended for its ethertype is counted by it, in this generation, and nothing else is.
+fn compare_ethertypes(before: &Snapshot, after: &Snapshot, change: &Change) {
+    let mut grown = (0, 0);
+    for (key, now) in &after.ethertypes {
+        let then = before.ethertypes.get(key).copied().unwrap_or_default();
+        let (half, interface, _) = ethertype_of(*key);
+        assert!(*now == then || (u64::from(half), interface) == (after.control.generation & 1, 0), "{key:x}");
+        grown = (grown.0 + now.0 - then.0, grown.1 + now.1 - then.1);
+    }
+    assert!(before.ethertypes.keys().all(|key| after.ethertypes.contains_key(key)), "no program removes a count");
+    let unread = change.outcomes.iter().find(|(outcome, _)| *outcome == Outcome::OtherEthertype);
+    assert_eq!(grown, unread.map_or((0, 0), |(_, counted)| *counted));
 }
 
 fn compare_tallies(maps: &Maps, before: &Snapshot, after: &Snapshot, change: &mut Change) {

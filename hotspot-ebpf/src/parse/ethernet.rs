@@ -119,6 +119,21 @@ pub(super) fn arp(frame: &Frame, start: usize) -> Option<Arp> {
     })
 }
 
+/// The ethertype behind the tags that [`parse`] passed over.
+#[inline(always)]
+pub(super) fn ethertype(frame: &Frame, start: usize) -> Option<u16> {
+    let mut ethertype = frame.bytes::<HEADER_LEN>(start)?.number::<ADDRESSES_LEN>();
+    let mut offset = start + ADDRESSES_LEN;
+    for _ in 0..2 {
+        if !is_tag(ethertype) {
+            break;
+        }
+        ethertype = frame.bytes::<TAG_LEN>(offset + 2)?.number::<2>();
+        offset += TAG_LEN;
+    }
+    Some(ethertype)
+}
+
 /// IP in a PPPoE session (RFC 2516 §4), in PPP, whose protocol field may be compressed to its last byte (RFC 1661 §2, §6.5); and
 /// how long both headers are. Everything else of PPP is an outcome.
 #[inline(always)]
