@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use hotspot_archive::entry::Entry;
 use hotspot_archive::journal::JournalError;
+use hotspot_core::WallNs;
 use hotspot_core::record::CoverageRecord;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -152,7 +153,7 @@ impl Carrier {
             if let Some(step_ns) = clock::set_by() {
                 self.note_step(step_ns)?;
             }
-            self.close(false)?;
+            self.close(None)?;
             self.journals.open_next(self.capture.interface_names())?;
         }
         Ok(())
@@ -269,21 +270,23 @@ impl Carrier {
     }
 
     /// Closes the journal and hands it to the sealer.
-    fn close(&mut self, shutdown: bool) -> Result<(), CarrierError> {
+    fn close(&mut self, stopped_ns: Option<WallNs>) -> Result<(), CarrierError> {
         let last = self.capture.open_gaps();
-        if self.journals.close(&last, shutdown)? { Ok(()) } else { Err(CarrierError::NoSealer) }
+        if self.journals.close(&last, stopped_ns)? { Ok(()) } else { Err(CarrierError::NoSealer) }
     }
 
     /// The last things: detach, read what is left, close, seal.
     fn end(mut self, stop: Stop, first: Option<Submission>) -> Result<(), CarrierError> {
         self.commit(first, true)?;
+        // From here on nothing is counted, and what is still read was counted before.
+        let stopped_ns = (stop == Stop::Detach).then(|| ClockReading::now().wall_now());
         if stop == Stop::Detach {
             self.capture.detach()?;
         }
         if !self.journals.is_failing() {
             self.drain()?;
         }
-        self.close(stop == Stop::Detach)?;
+        self.close(stopped_ns)?;
         if self.journals.is_failing() {
             warn!("the journal could not be closed; what the kernel holds stays pinned for the next start");
         } else if stop == Stop::Detach {

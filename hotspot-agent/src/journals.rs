@@ -28,6 +28,10 @@ pub struct Journals {
     step_ns: i64,
     /// The journal ended in order, and there is no next one yet.
     is_closed: bool,
+    /// Until when what is on disk says something, by the journal's clock: there the next one begins, so that no time lies between two.
+    until_ns: WallNs,
+    /// The same with what is buffered.
+    buffered_until_ns: WallNs,
     failing: Option<Failing>,
 }
 
@@ -48,7 +52,20 @@ impl Journals {
         jobs: Sender<SealJob>,
     ) -> Self {
         let opened = Instant::now();
-        Self { writer, header, data, keys, jobs, opened, step_ns: 0, is_closed: false, failing: None }
+        let until_ns = header.opened_ns;
+        Self {
+            writer,
+            header,
+            data,
+            keys,
+            jobs,
+            opened,
+            step_ns: 0,
+            is_closed: false,
+            until_ns,
+            buffered_until_ns: until_ns,
+            failing: None,
+        }
     }
 
     /// Whether nothing can be recorded now. [`Self::try_next`] ends that.
@@ -77,7 +94,12 @@ impl Journals {
 
     /// Buffers entries: they are flushed with what is written next, also where that is another journal.
     pub fn append(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), JournalError> {
-        entries.into_iter().try_for_each(|entry| self.writer.append(&entry))
+        entries.into_iter().try_for_each(|entry| self.put(&entry))
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), JournalError> {
+        self.buffered_until_ns = self.buffered_until_ns.max(entry.about_ns().unwrap_or(WallNs::MIN));
+        self.writer.append(entry)
     }
 
     /// See [`JournalWriter::mark`].
@@ -97,13 +119,16 @@ impl Journals {
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Result<Result<(), String>, JournalError> {
         for entry in entries {
-            self.writer.append(entry)?;
+            self.put(entry)?;
         }
         if let Some(failing) = &self.failing {
             return Ok(Err(failing.why.clone()));
         }
         match self.writer.commit() {
-            Ok(()) => Ok(Ok(())),
+            Ok(()) => {
+                self.until_ns = self.buffered_until_ns;
+                Ok(Ok(()))
+            }
             Err(failure) => {
                 error!(error = %chain(&failure), "the journal cannot be written; the kernel keeps counting until it can");
                 self.fail(&failure);
@@ -140,17 +165,19 @@ impl Journals {
         Ok(())
     }
 
-    /// Ends the journal with `last` and hands it to the sealer. Fails where the sealer is gone, with `Ok(false)`.
-    pub fn close(&mut self, last: &[Entry], shutdown: bool) -> Result<bool, JournalError> {
+    /// Ends the journal with `last` and hands it to the sealer. Fails where the sealer is gone, with `Ok(false)`. `stopped_ns`: the agent
+    /// stops, and has recorded nothing since.
+    pub fn close(&mut self, last: &[Entry], stopped_ns: Option<WallNs>) -> Result<bool, JournalError> {
         self.append(last.iter().cloned())?;
         let mark = self.writer.mark();
-        let at_ns = ClockReading::now().wall_now();
+        let (at_ns, shutdown) = (stopped_ns.unwrap_or_else(|| ClockReading::now().wall_now()), stopped_ns.is_some());
         if self.write([&Entry::Closed { at_ns, shutdown }])?.is_err() {
             // It ends a journal, and none may begin with it.
             self.writer.withdraw(mark);
             return Ok(true);
         }
         self.is_closed = true;
+        self.until_ns = at_ns;
         Ok(self.jobs.send(SealJob::Closed { sequence: self.header.sequence }).is_ok())
     }
 
@@ -177,6 +204,7 @@ impl Journals {
     }
 
     fn begin(&mut self, header: JournalHeader) {
+        (self.until_ns, self.buffered_until_ns) = (header.opened_ns, header.opened_ns);
         self.header = header;
         self.step_ns = 0;
         self.opened = Instant::now();
@@ -188,7 +216,8 @@ impl Journals {
         let now = ClockReading::now();
         JournalHeader {
             sequence: self.header.sequence + 1,
-            opened_ns: now.wall_now(),
+            // The kernel counted on meanwhile.
+            opened_ns: self.until_ns.saturating_add(self.step_ns),
             clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: self.step_ns }),
             ..self.header.clone()
         }

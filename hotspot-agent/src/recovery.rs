@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use hotspot_archive::entry::{Entry, JournalHeader};
 use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter, flush, replay_what_is_left};
 use hotspot_archive::layout::DataDir;
+use hotspot_archive::manifest::LastSequence;
 use hotspot_common::control::Control;
 use hotspot_core::WallNs;
 use hotspot_core::detail::Detail;
@@ -52,6 +53,8 @@ pub struct Found {
     pub last_ns: i64,
     /// Flows that clients have in detail in journals that are not sealed.
     pub detail: Detail,
+    /// Until when the last journal says something, or was closed; 0 where nothing was recorded.
+    pub until_ns: WallNs,
     /// NAS that reported, and since when.
     pub nas: HashMap<String, WallNs>,
     /// Of the boot in which the last of it was written.
@@ -74,8 +77,23 @@ impl Found {
         keys.for_each(|key| self.detail.recall(key, now_ns));
     }
 
+    /// Where all journals are sealed, the last line of the chain says when the last ended, and by which clock.
+    pub fn learn_of_sealed(&mut self, last: Option<&LastSequence>) {
+        let Some(last) = last.filter(|_| self.until_ns == 0) else { return };
+        (self.last_ns, self.until_ns) = (last.to_ns, last.to_ns);
+        if let Some(clock) = &last.clock {
+            self.boot_id.clone_from(&clock.boot);
+            self.boot_to_wall_ns = Some(last.sealed_ns.saturating_sub(clock.boottime_ns));
+        }
+    }
+
     fn learn(&mut self, entry: &Entry) {
         let capture = self.capture;
+        if matches!(entry, Entry::Header(_) | Entry::Closed { .. }) {
+            // A journal may be by another clock than the one before, and is over when it says so.
+            self.until_ns = 0;
+        }
+        self.until_ns = self.until_ns.max(entry.about_ns().unwrap_or(0));
         match entry {
             Entry::Header(header) => {
                 self.last_ns = self.last_ns.max(header.opened_ns);

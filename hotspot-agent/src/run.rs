@@ -235,17 +235,23 @@ fn recover(
     // What agents of other layouts left.
     let earlier = capture.earlier().iter().map(Found::of).collect();
     let mut left = Left::read(data, keys, manifest.last_sequence(), found, earlier)?;
+    // Sealed is only what ended in order, with all translations.
+    let has_ended = left.found.until_ns == 0;
+    left.found.learn_of_sealed(manifest.last_segment());
     if let Some(boot_to_wall_ns) = left.found.boot_to_wall_ns.filter(|_| left.found.boot_id == boot_id) {
         // Where the clock was set while no agent was running, the carrier takes it over between two journals.
         clock::keep(boot_to_wall_ns);
     }
     let now = ClockReading::now();
+    let until_ns = left.found.until_ns;
+    // Where the programs counted on without an agent, no time lies between two journals.
+    let went_on = until_ns != 0 && left.found.boot_id == boot_id && capture.went_on();
     let begin = |sequence| JournalHeader {
         sequence,
         site: arguments.site.clone(),
         gateway: arguments.gateway.clone(),
         boot_id: boot_id.to_owned(),
-        opened_ns: now.wall_now(),
+        opened_ns: if went_on { until_ns } else { now.wall_now() },
         software: concat!("hotspot-agent ", env!("CARGO_PKG_VERSION")).to_owned(),
         clock: Some(JournalClock { boot_to_wall_ns: now.boot_to_wall_ns(), step_ns: 0 }),
     };
@@ -265,7 +271,7 @@ fn recover(
     }
     capture.interface_names().iter().try_for_each(|entry| journal.append(entry))?;
     if found.last_ns != 0 {
-        note_absence(&mut journal, &capture, &found, arguments.no_nat)?;
+        note_absence(&mut journal, &capture, &found, !arguments.no_nat && !has_ended)?;
     }
     journal.commit()?;
     let last_ns = if capture.resumed() { found.last_ns } else { 0 };
@@ -293,8 +299,8 @@ fn keep(journal: &mut JournalWriter, entry: &Entry) -> Result<(), RunError> {
 }
 
 /// Records what the time without an agent means: nobody watched translations, and perhaps nobody counted.
-fn note_absence(journal: &mut JournalWriter, capture: &Capture, found: &Found, no_nat: bool) -> Result<(), RunError> {
-    if !no_nat {
+fn note_absence(journal: &mut JournalWriter, capture: &Capture, found: &Found, lost_nat: bool) -> Result<(), RunError> {
+    if lost_nat {
         journal.append(&Entry::NatWatch(NatWatchFact { watch: NatWatch::Lost, at_ns: found.last_ns }))?;
     }
     for gap in capture.broken_since(found.last_ns) {

@@ -210,7 +210,8 @@ impl Sealer {
             if let Entry::Closed { at_ns, shutdown } = entry {
                 closed = Some((at_ns, shutdown));
             } else if let Some((assembly, _)) = &mut begun {
-                last_ns = last_ns.max(apply(assembly, entry));
+                last_ns = last_ns.max(entry.about_ns().unwrap_or(0));
+                apply(assembly, entry);
             }
         })?;
         if let Some(error) = failed {
@@ -416,61 +417,25 @@ fn write_flows(
     Ok((assembled, draft, rows))
 }
 
-/// Hands an entry to the assembly; returns the latest moment it is about.
-fn apply(assembly: &mut Assembly, entry: Entry) -> WallNs {
+/// Hands an entry to the assembly.
+fn apply(assembly: &mut Assembly, entry: Entry) {
     match entry {
-        Entry::Header(header) => header.opened_ns,
-        Entry::Interface(interface) => {
-            assembly.interface(interface.number, &interface.name);
-            0
-        }
+        Entry::Interface(interface) => assembly.interface(interface.number, &interface.name),
         Entry::Ring(batch) => {
-            let last_ns = batch.opened.iter().map(|(_, opened)| opened.at_ns).max().unwrap_or(0);
             let opened = batch.opened.into_iter().map(|(_, opened)| opened);
             let evicted = batch.evicted.into_iter().map(|(_, delta)| delta);
             let totals = batch.totals.into_iter().map(|(_, total)| total);
             assembly.ring(batch.capture, batch.cpu, batch.end_position, opened, evicted, totals);
-            last_ns
         }
-        Entry::Part(part) => {
-            assembly.part(part.capture, part.generation, part.deltas, part.overflow);
-            0
-        }
-        Entry::Done(done) => {
-            let last_ns = done.coverage.iter().map(|row| row.to_ns).max().unwrap_or(0);
-            assembly.done(done.capture, done.generation, done.coverage);
-            last_ns
-        }
-        Entry::Gap(gap) => {
-            let last_ns = gap.to_ns;
-            assembly.gap(gap);
-            last_ns
-        }
-        Entry::Session(fact) => {
-            let last_ns = fact.received_ns;
-            assembly.session(fact);
-            last_ns
-        }
-        Entry::Nat(facts) => {
-            for fact in &facts {
-                assembly.nat(fact);
-            }
-            0
-        }
-        Entry::NatWatch(fact) => {
-            assembly.nat_watch(fact);
-            0
-        }
-        Entry::Devices(batch) => {
-            let last_ns = batch.facts.iter().map(|fact| fact.at_ns).max().unwrap_or(0);
-            assembly.devices(batch.capture, batch.end_position, &batch.facts);
-            last_ns
-        }
-        Entry::Leases(facts) => {
-            facts.iter().for_each(|fact| assembly.device(fact));
-            0
-        }
-        Entry::Sessions(_) | Entry::DeviceState(_) | Entry::OpenFlows(_) | Entry::Closed { .. } => 0,
+        Entry::Part(part) => assembly.part(part.capture, part.generation, part.deltas, part.overflow),
+        Entry::Done(done) => assembly.done(done.capture, done.generation, done.coverage),
+        Entry::Gap(gap) => assembly.gap(gap),
+        Entry::Session(fact) => assembly.session(fact),
+        Entry::Nat(facts) => facts.iter().for_each(|fact| assembly.nat(fact)),
+        Entry::NatWatch(fact) => assembly.nat_watch(fact),
+        Entry::Devices(batch) => assembly.devices(batch.capture, batch.end_position, &batch.facts),
+        Entry::Leases(facts) => facts.iter().for_each(|fact| assembly.device(fact)),
+        Entry::Header(_) | Entry::Sessions(_) | Entry::DeviceState(_) | Entry::OpenFlows(_) | Entry::Closed { .. } => {}
     }
 }
 

@@ -136,6 +136,28 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// The latest moment it is about, of those that say until when a journal was written; `None` where it is about none.
+    #[must_use]
+    pub fn about_ns(&self) -> Option<WallNs> {
+        match self {
+            Self::Header(header) => Some(header.opened_ns),
+            Self::Ring(batch) => batch.opened.iter().map(|(_, opened)| opened.at_ns).max(),
+            Self::Done(done) => done.coverage.iter().map(|row| row.to_ns).max(),
+            Self::Gap(gap) => Some(gap.to_ns),
+            Self::Session(fact) => Some(fact.received_ns),
+            Self::Devices(batch) => batch.facts.iter().map(|fact| fact.at_ns).max(),
+            Self::Closed { at_ns, .. } => Some(*at_ns),
+            Self::Interface(_)
+            | Self::Part(_)
+            | Self::Nat(_)
+            | Self::NatWatch(_)
+            | Self::Leases(_)
+            | Self::Sessions(_)
+            | Self::DeviceState(_)
+            | Self::OpenFlows(_) => None,
+        }
+    }
+
     /// Moves all times, as they are said by a clock that is ahead of the entry's by so much.
     pub fn shift(&mut self, by_ns: i64) {
         match self {

@@ -38,6 +38,14 @@ pub enum Side {
     Either,
 }
 
+/// Where flows were seen, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) gateway: &'a str,
+    pub(crate) site: Option<&'a str>,
+    pub(crate) interface: Option<&'a str>,
+}
+
 /// A parsed filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
@@ -96,12 +104,62 @@ impl Filter {
     /// Whether a flow of this gateway can match, by what the filter says of gateways.
     #[must_use]
     pub fn may_match_gateway(&self, gateway: &str) -> bool {
+        self.may_match_at(&Seen { gateway, site: None, interface: None })
+    }
+
+    /// The public address that every match has.
+    pub(crate) fn public_ip(&self) -> Option<IpAddr> {
         match self {
-            Self::Text(TextField::Gateway, pattern) => TextField::Gateway.matches(pattern, gateway),
-            Self::All(parts) => parts.iter().all(|part| part.may_match_gateway(gateway)),
-            Self::Any(parts) => parts.iter().any(|part| part.may_match_gateway(gateway)),
+            Self::Public(ip, _) => Some(*ip),
+            Self::All(parts) => parts.iter().find_map(Self::public_ip),
+            Self::Any(parts) => {
+                let mut all = parts.iter().map(Self::public_ip);
+                all.next().flatten().filter(|first| all.all(|ip| ip == Some(*first)))
+            }
             Self::Everything
             | Self::Text(..)
+            | Self::Mac(_)
+            | Self::Ip(..)
+            | Self::Net(..)
+            | Self::Port(..)
+            | Self::Protocol(_)
+            | Self::IsV4(_)
+            | Self::Vlan(_)
+            | Self::Number(..)
+            | Self::At { .. }
+            | Self::Not(_) => None,
+        }
+    }
+
+    /// Whether a flow that was seen there can match, by what the filter says of places.
+    pub(crate) fn may_match_at(&self, seen: &Seen<'_>) -> bool {
+        self.of_flows_at(seen) != Some(false)
+    }
+
+    /// Whether all flows of a place match, or none; `None`: that depends on the flow.
+    fn of_flows_at(&self, seen: &Seen<'_>) -> Option<bool> {
+        let decided = |parts: &[Self], by: bool| {
+            let mut all = Some(!by);
+            for part in parts {
+                match part.of_flows_at(seen) {
+                    Some(matches) if matches == by => return Some(by),
+                    Some(_) => {}
+                    None => all = None,
+                }
+            }
+            all
+        };
+        match self {
+            Self::Everything => Some(true),
+            Self::Text(TextField::Gateway, pattern) => Some(TextField::Gateway.matches(pattern, seen.gateway)),
+            Self::Text(TextField::Site, pattern) => seen.site.map(|site| TextField::Site.matches(pattern, site)),
+            Self::Text(TextField::Interface, pattern) => {
+                seen.interface.map(|interface| TextField::Interface.matches(pattern, interface))
+            }
+            Self::All(parts) => decided(parts, false),
+            Self::Any(parts) => decided(parts, true),
+            Self::Not(inner) => inner.of_flows_at(seen).map(|matches| !matches),
+            Self::Text(..)
             | Self::Mac(_)
             | Self::Ip(..)
             | Self::Net(..)
@@ -111,8 +169,7 @@ impl Filter {
             | Self::Public(..)
             | Self::Vlan(_)
             | Self::Number(..)
-            | Self::At { .. }
-            | Self::Not(_) => true,
+            | Self::At { .. } => None,
         }
     }
 

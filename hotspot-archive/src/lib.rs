@@ -33,6 +33,7 @@ pub mod segment;
 pub mod signing;
 pub mod stamp;
 pub mod state;
+pub mod unrecorded;
 pub mod verify;
 pub mod witness;
 

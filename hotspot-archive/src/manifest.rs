@@ -71,6 +71,14 @@ pub struct Sealing<'a> {
     pub coverage: &'a [CoverageRecord],
 }
 
+/// When the last sequence of a chain ended and was sealed, and what was known of time then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastSequence {
+    pub to_ns: WallNs,
+    pub sealed_ns: WallNs,
+    pub clock: Option<ClockEvidence>,
+}
+
 /// The manifest of one gateway, opened for appending.
 pub struct Manifest {
     archive: PathBuf,
@@ -85,8 +93,7 @@ pub struct Manifest {
     /// Over the hashes of all lines.
     tree: Tree,
     epoch_began_ns: Option<WallNs>,
-    /// When the last sequence ended.
-    until_ns: Option<WallNs>,
+    last: Option<LastSequence>,
     gateway: String,
     /// Length of the file up to and with the last line.
     len: u64,
@@ -133,7 +140,7 @@ impl Manifest {
             tree: tree_of(&check),
             check,
             epoch_began_ns: None,
-            until_ns: None,
+            last: None,
             gateway: gateway.to_owned(),
             len: whole as u64,
             unfinished: false,
@@ -162,7 +169,8 @@ impl Manifest {
         match record {
             Record::Segment(line) => {
                 self.epoch_began_ns.get_or_insert(line.sealed_ns);
-                self.until_ns = Some(line.to_ns);
+                let (to_ns, sealed_ns, clock) = (line.to_ns, line.sealed_ns, line.clock.clone());
+                self.last = Some(LastSequence { to_ns, sealed_ns, clock });
             }
             Record::Event(EventLine { event: Event::Epoch { .. }, at_ns, .. }) => self.epoch_began_ns = Some(*at_ns),
             Record::Event(_) => {}
@@ -190,6 +198,12 @@ impl Manifest {
     #[must_use]
     pub fn last_sequence(&self) -> u64 {
         self.check.next_sequence() - 1
+    }
+
+    /// `None` where nothing was sealed.
+    #[must_use]
+    pub fn last_segment(&self) -> Option<&LastSequence> {
+        self.last.as_ref()
     }
 
     /// When the key in use began to sign; `None` before its first line.
@@ -370,7 +384,7 @@ impl Manifest {
     /// The step that a sequence has to state. A clock that was set back while no agent ran, or before the gateway booted, shows only
     /// in the interval: then it was set back by that much at least.
     fn step_to_state(&self, from_ns: WallNs, measured_ns: i64) -> i64 {
-        let needed_ns = self.until_ns.map_or(0, |until_ns| needed_step_ns(until_ns, from_ns));
+        let needed_ns = self.last.as_ref().map_or(0, |last| needed_step_ns(last.to_ns, from_ns));
         if needed_ns < measured_ns.min(0) { needed_ns } else { measured_ns }
     }
 

@@ -6,6 +6,7 @@
 //! that are read, of any other file all of it. One that was changed does not end a search: the others are searched, and what was wrong is said. Also says whether the log was whole in the interval, because "nothing
 //! found" means something only where it was.
 
+mod concern;
 mod coverage;
 mod in_order;
 mod mask;
@@ -35,6 +36,7 @@ use crate::moved::Moved;
 use crate::pieces::read_chains;
 use crate::place::{Here, Place};
 use crate::segment::{Origin, SegmentError, SegmentReader, Selection};
+use crate::unrecorded::{Timeline, Unrecorded};
 
 /// A half-open interval of time; a flow is in it if any of it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +74,10 @@ pub struct Seen {
     pub unindexed: Vec<String>,
     /// Files and lines that could not be searched.
     pub damage: Vec<String>,
-    /// Times in the interval at which not everything was recorded.
+    /// Times in the interval at which not everything was recorded, by gateways that the question can concern; in words.
     pub gaps: Vec<String>,
+    /// The same, to be told apart.
+    pub unrecorded: Vec<Unrecorded>,
     /// Segments whose lines their gateways are not trusted to have written.
     pub untrusted: usize,
 }
@@ -174,6 +178,10 @@ pub struct Archive {
     deleted: Vec<(WallNs, WallNs, String)>,
     /// By gateway the last sequence that it is trusted to have written.
     trusted: HashMap<String, u64>,
+    /// What each chain says of the time its gateway recorded.
+    timelines: Vec<Timeline>,
+    /// By the clock of whoever asks.
+    now_ns: Option<WallNs>,
 }
 
 impl Archive {
@@ -195,8 +203,12 @@ impl Archive {
         let read = read_chains(root, pins, now_ns).map_err(|error| failed(io::Error::other(error.to_string())))?;
         let (mut lines, mut damage) = (Vec::new(), read.damage);
         let (mut deleted, mut trusted) = (Vec::new(), HashMap::new());
+        let mut timelines = Vec::new();
         for chain in read.chains {
             damage.extend(chain.damage());
+            let mut timeline = Timeline::new(&chain.gateway);
+            chain.segments().for_each(|line| timeline.push(line));
+            timelines.push(timeline);
             let Believed { records, check, .. } = chain.believed;
             for (number, record) in records {
                 let Record::Segment(mut line) = record else { continue };
@@ -214,7 +226,7 @@ impl Archive {
         lines.sort_by_key(|line| (line.from_ns, line.sequence));
         let moved = leave_out_moved(root, &mut lines, &Moved::read(root).map_err(failed)?);
         let root = root.to_path_buf();
-        Ok(Self { root, lines, damage, keyring, place, moved, deleted, trusted })
+        Ok(Self { root, lines, damage, keyring, place, moved, deleted, trusted, timelines, now_ns })
     }
 
     /// Whether a segment's line is one that its gateway is trusted to have written.
@@ -239,7 +251,6 @@ impl Archive {
     ) -> Seen {
         let scan = Scan::new(interval, filter, &self.keyring, &*self.place);
         self.run(
-            interval,
             &scan,
             scan::flows,
             |found, origin| {
@@ -262,7 +273,6 @@ impl Archive {
         let by = totals.by();
         let mut is_full = false;
         let mut seen = self.run(
-            interval,
             &scan,
             |reader, selection, give| scan::sums(reader, selection, by, give),
             |part: Totals, _| {
@@ -280,7 +290,6 @@ impl Archive {
     /// Searches segments side by side; `each` gets what they give in order.
     fn run<T: Send>(
         &self,
-        interval: Interval,
         scan: &Scan<'_>,
         work: impl Fn(&SegmentReader, Selection, &mut dyn FnMut(T) -> bool) -> Result<(), SegmentError> + Sync,
         mut each: impl FnMut(T, &Origin) -> bool,
@@ -326,7 +335,8 @@ impl Archive {
             progress(Progress { segments_done: done, segments: files.len() });
         }
         if !is_ended {
-            seen.gaps = self.gaps(if interval == Interval::ALWAYS { asked } else { interval }, &mut seen.damage);
+            seen.unrecorded = self.unrecorded(asked, scan.filter(), &mut seen.damage);
+            seen.gaps = seen.unrecorded.iter().map(Unrecorded::to_string).collect();
         }
         seen
     }
@@ -427,7 +437,3 @@ fn origin(line: &Line) -> Origin {
 const BLOCK: usize = 256;
 /// How much earlier than its segment a flow may begin.
 const EARLY_NS: WallNs = 120 * 1_000_000_000;
-
-fn show(at_ns: WallNs) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(at_ns)).map_or_else(|_| at_ns.to_string(), |time| format!("{time:.3}"))
-}

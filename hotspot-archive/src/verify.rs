@@ -29,6 +29,8 @@ use crate::moved::Moved;
 use crate::pieces::{Chain, TWICE, chains};
 use crate::place::{Here, Place};
 use crate::policy::Policy;
+use crate::search::Interval;
+use crate::unrecorded::Timeline;
 
 /// What a verification may lean on beside the archive itself.
 #[derive(Default)]
@@ -130,7 +132,9 @@ impl Run<'_> {
         let mut check = ChainCheck::new(&chain.gateway, key, beside);
         let records = check_lines(&text, &mut check, |remark| self.report.remark(&name, remark));
         self.trust.pins.compare(&check).into_iter().for_each(|remark| self.report.remark(&name, remark));
+        let mut timeline = Timeline::new(&chain.gateway);
         for (number, line) in &records {
+            timeline.push(line);
             self.report.lines += 1;
             self.report.untrusted += usize::from(!check.is_trusted(*number as u64));
             self.files(line, &check);
@@ -142,6 +146,9 @@ impl Run<'_> {
             index::verify(self.root, self.place, line, &kept, self.trust, &mut self.report);
             progress(&self.report);
         }
+        self.report.unrecorded.extend(timeline.uncovered(Interval::ALWAYS, self.trust.now_ns));
+        self.report.unrecorded.extend(timeline.unbalanced(Interval::ALWAYS));
+        self.report.unrecorded.extend(timeline.untold(Interval::ALWAYS));
         let deletions = check.ledger().deletions().iter();
         self.report.deletions.extend(deletions.map(|deletion| (chain.gateway.clone(), deletion.clone())));
         let sealed = records.iter().map(|(line, segment)| (*line as u64, segment.sealed_ns)).collect();

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use hotspot_archive::filter::Filter;
 use hotspot_archive::search::{Interval, describe_gap};
+use hotspot_archive::unrecorded::{Unrecorded, Why};
 use hotspot_core::record::Tallied;
 use serde_json::{Map, Value, json};
 
@@ -71,7 +72,15 @@ pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
     for file in &damage {
         say(format!("not read: {file}"));
     }
-    let is_whole = damage.is_empty() && balances.values().all(Balance::is_balanced);
+    let unrecorded = archive.unrecorded(Interval::ALWAYS, &Filter::Everything, &mut Vec::new());
+    for one in &unrecorded {
+        say(format!("not everything was recorded: {one}"));
+    }
+    // Nobody asked for what comes after the last segment.
+    let is_missing = |one: &&Unrecorded| one.why != Why::NotSealed;
+    let is_whole = damage.is_empty()
+        && balances.values().all(Balance::is_balanced)
+        && unrecorded.iter().filter(is_missing).count() == 0;
     Ok(if !is_whole {
         Outcome::Damaged
     } else if balances.is_empty() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hotspot_archive::place::{self, Place};
+use hotspot_archive::unrecorded::Unrecorded;
 use hotspot_archive::verify::{Kind, Outside, Report, Standing, Trust, Verdict, verify, verify_at};
 use serde_json::{Value, json};
 
@@ -121,7 +122,15 @@ fn as_json(report: &Report) -> Value {
         "shown": report.shown, "moved_to": report.moved_to, "checkpoints": report.checkpoints, "keys": report.keys,
         "rows_files": report.rows_files, "without_rows_root": report.without_rows_root,
         "proved": report.standings.iter().map(standing_json).collect::<Vec<_>>(), "findings": findings,
+        "unrecorded": report.unrecorded.iter().map(unrecorded_json).collect::<Vec<_>>(),
     })
+}
+
+/// A time of which not everything was recorded; what has no beginning or end has null.
+fn unrecorded_json(unrecorded: &Unrecorded) -> Value {
+    let time = |ns: i64| (ns != i64::MIN && ns != i64::MAX).then(|| utc(ns));
+    json!({"gateway": unrecorded.gateway, "from": time(unrecorded.from_ns), "to": time(unrecorded.to_ns),
+           "why": unrecorded.why.word(), "what": unrecorded.to_string()})
 }
 
 /// What is proved of a chain or an audit log.
@@ -153,6 +162,9 @@ fn write_report(to: &mut impl Write, report: &Report, is_pinned: bool) -> std::i
         output::line(to, format!("{kind}: {}{line}: {}", finding.file, finding.what))?;
     }
     write_deletions(to, report)?;
+    for unrecorded in &report.unrecorded {
+        output::line(to, format!("not everything was recorded: {unrecorded}"))?;
+    }
     writeln!(
         to,
         "{}: {} gateways, {} segments, {} files, {} bytes verified; {} files deleted in order, {} moved ({} looked at there), {} checkpoints, {} keys, {} files row by row",

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use hotspot_agent::capture::clock::ClockReading;
 use hotspot_agent::cli::UpkeepArguments;
 use hotspot_agent::journals::Journals;
 use hotspot_agent::recovery::{Found, Left};
@@ -239,7 +240,7 @@ impl Gateway {
     pub(crate) fn rotate(&mut self) {
         self.tick();
         if !self.running.journals.is_failing() {
-            assert!(self.running.journals.close(&[], false).unwrap());
+            assert!(self.running.journals.close(&[], None).unwrap());
             self.running.journals.open_next(names()).unwrap();
         }
         self.tick();
@@ -261,7 +262,7 @@ impl Gateway {
         for _ in 0..ATTEMPTS_MAX {
             self.tick();
             if !is_closed && !self.running.journals.is_failing() {
-                assert!(self.running.journals.close(&[], true).unwrap());
+                assert!(self.running.journals.close(&[], Some(ClockReading::now().wall_now())).unwrap());
                 is_closed = !self.running.journals.is_failing();
             }
             if is_closed && self.seal().is_ok() {

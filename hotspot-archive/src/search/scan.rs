@@ -55,6 +55,10 @@ impl<'a> Scan<'a> {
         self.interval
     }
 
+    pub(super) fn filter(&self) -> &Filter {
+        self.filter
+    }
+
     /// Reads a segment, of which these rows can match; what was wrong with it.
     pub(super) fn search(
         &self,
@@ -117,7 +121,11 @@ impl<'a> Scan<'a> {
     }
 
     /// Asks the index of a segment; an error says why it cannot be asked.
-    fn ask<T>(&self, named: &Named<'_>, question: impl FnOnce(&Index) -> Result<T, IndexError>) -> Result<T, String> {
+    pub(super) fn ask<T>(
+        &self,
+        named: &Named<'_>,
+        question: impl FnOnce(&Index) -> Result<T, IndexError>,
+    ) -> Result<T, String> {
         let (path, file) = named.index.as_ref().ok_or_else(|| format!("{} has no index", named.path.display()))?;
         // Whether a file is here shows when it is opened.
         let brought = if self.place.is_here() { Ok(()) } else { self.place.bring(&file.path, Some(&file.sha256)) };

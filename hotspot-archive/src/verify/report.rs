@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Standing;
 use crate::chain::{Deletion, Remark, Severity};
+use crate::unrecorded::Unrecorded;
 
 /// What kind of thing was found. The worst decides the verdict; later ones are worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +106,8 @@ pub struct Report {
     pub without_rows_root: usize,
     /// What is proved of each chain, and by whom.
     pub standings: Vec<Standing>,
+    /// Times of which not everything was recorded, as a search says it ([`crate::unrecorded`]). That is no finding: files are as they were sealed.
+    pub unrecorded: Vec<Unrecorded>,
     pub findings: Vec<Finding>,
 }
 

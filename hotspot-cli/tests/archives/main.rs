@@ -6,6 +6,7 @@ mod asking;
 mod attacks;
 mod audit;
 mod fleet;
+mod gaps;
 mod keys;
 mod outside;
 mod s3;
