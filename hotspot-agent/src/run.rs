@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotspot_archive::entry::{Entry, JournalClock, JournalHeader};
+use hotspot_archive::first::{self, Expected};
 use hotspot_archive::journal::{JournalError, JournalKeys, JournalWriter};
 use hotspot_archive::keys::{KeyError, Recipients};
 use hotspot_archive::layout::{DataDir, is_name};
@@ -157,6 +158,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     keys.forget_orphans(&[data.journals(), data.states()])?;
     let key = GatewayKey::open_under(&data.signing_key(), &at_rest)?;
     let manifest = Manifest::open(&data.archive(), &arguments.gateway, key)?;
+    announce_first(arguments, &manifest);
     let manifest = manifest.encrypted_for(recipients);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -171,6 +173,21 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
         radius.known = std::mem::take(&mut recovered.nas);
     }
     runtime.block_on(serve(arguments, data, Sealing { keys, manifest, boot_id, vendors }, recovered, radius))
+}
+
+/// Says beside a chain without a segment when the first will be there, for those who ask before.
+fn announce_first(arguments: &RunArguments, manifest: &Manifest) {
+    let said = if manifest.last_sequence() == 0 {
+        let began_ns = ClockReading::now().wall_now();
+        let expected_ns = began_ns + i64::from(arguments.rotate + arguments.grace) * 1_000_000_000;
+        first::announce(manifest.archive(), manifest.gateway(), Expected { began_ns, expected_ns })
+    } else {
+        first::forget(manifest.archive(), manifest.gateway())
+    };
+    if let Err(error) = said {
+        // It is for words only; what has to be written says for itself when the disk is full.
+        warn!(%error, "when the first segment comes cannot be said");
+    }
 }
 
 /// Those who can read what is sealed; none where nothing is encrypted.

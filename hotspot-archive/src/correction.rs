@@ -53,11 +53,16 @@ impl Corrections {
     /// Of lines in the order of their chains.
     #[must_use]
     pub fn of_lines(lines: &[Line]) -> Self {
+        Self::of_refs(&lines.iter().collect::<Vec<_>>())
+    }
+
+    /// The same.
+    pub(crate) fn of_refs(lines: &[&Line]) -> Self {
         let boot = |line: &Line| line.clock.as_ref().map_or("", |clock| &clock.boot).to_owned();
         let mut boots: BTreeMap<(String, usize), Vec<&Line>> = BTreeMap::new();
         let mut number = 0;
         for (position, line) in lines.iter().enumerate() {
-            let before = position.checked_sub(1).map(|position| &lines[position]);
+            let before = position.checked_sub(1).map(|position| lines[position]);
             if before.is_some_and(|before| boot(before) != boot(line)) {
                 number += 1;
             }

@@ -94,7 +94,7 @@ impl Draft {
             None => parts.in_the_clear(),
         };
         let failed = |source| ManifestError::Io { operation: "written", path: path.clone(), source };
-        path.parent().map_or(Ok(()), durable::make_dir).map_err(failed)?;
+        durable::make_dir(durable::parent(&path)).map_err(failed)?;
         durable::replace(&path, |file| file.write_all(&index.bytes)).map_err(failed)?;
         let entry = file_entry(INDEX, &self.archive, &relative, rows)?;
         Ok(FileEntry { key: key.map(DataKey::commitment), head: Some(index.head()), ..entry })

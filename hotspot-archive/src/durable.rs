@@ -10,6 +10,11 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// The directory that a file is in: the one worked in, of a bare name.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes a directory and flushes those that are new into their parents.
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
@@ -39,7 +44,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
         Ok(()) => {}
     }
-    path.parent().map_or(Ok(()), sync_dir)
+    sync_dir(parent(path))
 }
 
 /// Makes a file that was not there. What a crash left under its name is removed first; a link is removed and never followed, so that
@@ -94,7 +99,7 @@ impl Replacement {
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
         self.is_committed = true;
-        self.path.parent().map_or(Ok(()), sync_dir)
+        sync_dir(parent(&self.path))
     }
 }
 
@@ -174,6 +179,13 @@ mod tests {
             }
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_bare_name_is_a_file_of_the_directory_worked_in() {
+        for (path, dir) in [("out.parquet", "."), ("./x", "."), ("a/x", "a"), ("/x", "/")] {
+            assert_eq!(parent(Path::new(path)), Path::new(dir));
+        }
     }
 
     #[test]

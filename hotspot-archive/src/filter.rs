@@ -20,12 +20,13 @@ use ipnet::IpNet;
 
 pub use alike::Alike;
 pub use error::FilterError;
+pub(crate) use error::nearest;
 pub use field::{Compare, NumberField, Pattern, TextField};
 pub(crate) use field::{duration_ns, spelled};
-pub use parser::parse;
-pub use value::parse_time;
+pub use parser::{parse, parse_in};
 
 use crate::segment::Origin;
+use crate::when::When;
 
 /// How far `at` reaches to both sides, unless `within` says otherwise: clocks differ.
 pub const WITHIN_NS: WallNs = 2_000_000_000;
@@ -62,9 +63,9 @@ pub enum Filter {
     Public(IpAddr, Option<u16>),
     Vlan(u16),
     Number(Side, NumberField, Compare, u64),
-    /// Was going on at a moment, or so close to it.
+    /// Was going on at a moment, which is as long as it was written, or so close to it.
     At {
-        at_ns: WallNs,
+        when: When,
         within_ns: WallNs,
     },
     /// All of them hold.
@@ -94,7 +95,7 @@ impl Filter {
             }
             Self::Vlan(vlan) => flow.vlan == Some(*vlan) || flow.inner_vlan == Some(*vlan),
             Self::Number(side, field, compare, value) => compare.holds(field.of(*side, flow), *value),
-            Self::At { at_ns, within_ns } => is_at(flow.start_ns, flow.end_ns, *at_ns, *within_ns),
+            Self::At { when, within_ns } => is_at(flow.start_ns, flow.end_ns, *when, *within_ns),
             Self::All(parts) => parts.iter().all(|part| part.matches(origin, flow)),
             Self::Any(parts) => parts.iter().any(|part| part.matches(origin, flow)),
             Self::Not(inner) => !inner.matches(origin, flow),
@@ -194,6 +195,55 @@ impl Filter {
         }
     }
 
+    /// The moments at which flows must have been going on, or nearly, to match; as far as the filter asks for them all.
+    #[must_use]
+    pub fn moments(&self) -> Vec<When> {
+        match self {
+            Self::At { when, .. } => vec![*when],
+            Self::All(parts) => parts.iter().flat_map(Self::moments).collect(),
+            Self::Everything
+            | Self::Text(..)
+            | Self::Mac(_)
+            | Self::Ip(..)
+            | Self::Net(..)
+            | Self::Port(..)
+            | Self::Protocol(_)
+            | Self::IsV4(_)
+            | Self::Public(..)
+            | Self::Vlan(_)
+            | Self::Number(..)
+            | Self::Any(_)
+            | Self::Not(_) => Vec::new(),
+        }
+    }
+
+    /// The public addresses of which every match has one; none where flows of other addresses can match too.
+    #[must_use]
+    pub fn public_addresses(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Public(ip, _) => vec![*ip],
+            Self::All(parts) => {
+                parts.iter().map(Self::public_addresses).find(|ips| !ips.is_empty()).unwrap_or_default()
+            }
+            Self::Any(parts) => {
+                let parts: Vec<_> = parts.iter().map(Self::public_addresses).collect();
+                if parts.iter().any(Vec::is_empty) { Vec::new() } else { parts.concat() }
+            }
+            Self::Everything
+            | Self::Text(..)
+            | Self::Mac(_)
+            | Self::Ip(..)
+            | Self::Net(..)
+            | Self::Port(..)
+            | Self::Protocol(_)
+            | Self::IsV4(_)
+            | Self::Vlan(_)
+            | Self::Number(..)
+            | Self::At { .. }
+            | Self::Not(_) => Vec::new(),
+        }
+    }
+
     /// Both of them; `Everything` adds nothing.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -208,8 +258,8 @@ impl Filter {
     pub fn times(&self) -> (WallNs, WallNs) {
         const ALWAYS: (WallNs, WallNs) = (WallNs::MIN, WallNs::MAX);
         match self {
-            Self::At { at_ns, within_ns } => {
-                (at_ns.saturating_sub(*within_ns), at_ns.saturating_add(*within_ns).saturating_add(1))
+            Self::At { when, within_ns } => {
+                (when.from_ns.saturating_sub(*within_ns), when.last_ns.saturating_add(*within_ns).saturating_add(1))
             }
             Self::All(parts) => {
                 parts.iter().map(Self::times).fold(ALWAYS, |all, part| (all.0.max(part.0), all.1.min(part.1)))
@@ -235,8 +285,8 @@ impl Filter {
     }
 }
 
-pub(crate) fn is_at(start_ns: WallNs, end_ns: WallNs, at_ns: WallNs, within_ns: WallNs) -> bool {
-    start_ns <= at_ns.saturating_add(within_ns) && end_ns >= at_ns.saturating_sub(within_ns)
+pub(crate) fn is_at(start_ns: WallNs, end_ns: WallNs, when: When, within_ns: WallNs) -> bool {
+    start_ns <= when.last_ns.saturating_add(within_ns) && end_ns >= when.from_ns.saturating_sub(within_ns)
 }
 
 /// The users a flow names: several where it is ambiguous or in conflict.

@@ -24,6 +24,7 @@ use crate::cosignature::{TreeHead, gateway_origin};
 use crate::draft::Draft;
 use crate::durable;
 use crate::elapsed::ClockEvidence;
+use crate::first;
 use crate::index::{IndexKey, KeyChain};
 use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
 pub use crate::layout::SIDECAR;
@@ -378,6 +379,10 @@ impl Manifest {
             key: key_id(&self.key.public()),
         };
         self.append(&Record::Segment(line.clone()))?;
+        if line.sequence == 1 {
+            // It is for words only, and the next start takes it away too.
+            let _ = first::forget(&self.archive, &self.gateway);
+        }
         Ok(line)
     }
 
@@ -399,7 +404,7 @@ impl Manifest {
         let mut file = OpenOptions::new().append(true).create(true).open(&self.path).map_err(failed)?;
         self.unfinished = true;
         file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        self.path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
+        durable::sync_dir(durable::parent(&self.path)).map_err(failed)?;
         self.unfinished = false;
         self.len += text.len() as u64 + 1;
         let bytes = text.as_bytes();
@@ -457,7 +462,7 @@ fn settle(path: &Path, lines: &[u8]) -> io::Result<()> {
     let last = last_line(lines);
     file.write_all_at(&lines[last..], last as u64)?;
     file.sync_all()?;
-    path.parent().map_or(Ok(()), durable::sync_dir)
+    durable::sync_dir(durable::parent(path))
 }
 
 fn summarise(coverage: &[CoverageRecord]) -> CoverageSummary {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::filter::nearest;
 use crate::layout::Class;
 
 pub(crate) const DAY_NS: i64 = 86_400 * 1_000_000_000;
@@ -62,16 +63,33 @@ impl FromStr for Policy {
         let mut parts = Vec::new();
         for part in text.split(',') {
             let (class, days) = part.trim().split_once('=').unwrap_or((part.trim(), ""));
+            let bad = |hint| BadPolicy { text: text.to_owned(), hint };
             if Class::from_label(class).is_none() {
-                let near = Class::from_label(&format!("{class}s")).or_else(|| Class::from_label(&class.to_lowercase()));
-                let hint = near.map(|class| format!("; did you mean {}?", class.label()));
-                return Err(BadPolicy { text: text.to_owned(), hint });
+                let meant = nearest(class, Class::ALL.map(Class::label));
+                return Err(bad(meant.map(|meant| format!("; did you mean {meant}?"))));
             }
-            let days = days.strip_suffix('d').and_then(|days| days.parse().ok());
-            parts.push((class.to_owned(), days.ok_or_else(|| BadPolicy { text: text.to_owned(), hint: None })?));
+            let number = days.strip_suffix('d').and_then(|days| days.parse().ok());
+            parts.push((
+                class.to_owned(),
+                number.ok_or_else(|| bad(days_meant(days).map(|meant| format!("; did you mean {class}={meant}?"))))?,
+            ));
         }
         Self::of_days(parts).ok_or_else(|| BadPolicy { text: text.to_owned(), hint: None })
     }
+}
+
+/// Days, as they were perhaps meant: `365`, `52w`, `12m`, `1y`.
+fn days_meant(text: &str) -> Option<String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let days = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "d" | "day" | "days" => 1,
+        "w" | "week" | "weeks" => 7,
+        "m" | "month" | "months" => 31,
+        "y" | "year" | "years" => 366,
+        _ => return None,
+    };
+    let number: i64 = number.parse().ok().filter(|number| *number > 0)?;
+    Some(format!("{}d", number.checked_mul(days)?))
 }
 
 impl std::fmt::Display for Policy {
@@ -118,6 +136,16 @@ mod tests {
         }
         let error = "flow=1d".parse::<Policy>().unwrap_err().to_string();
         assert!(error.ends_with("did you mean flows?"), "{error}");
+        for (text, meant) in [
+            ("Sesions=1d", "sessions?"),
+            ("flwos=1d", "flows?"),
+            ("flows=365", "flows=365d?"),
+            ("flows=1y", "flows=366d?"),
+            ("flows=1d,coverage=2 weeks", "coverage=14d?"),
+        ] {
+            let error = text.parse::<Policy>().unwrap_err().to_string();
+            assert!(error.ends_with(&format!("did you mean {meant}")), "{error}");
+        }
         for text in [r#"{"flow":1}"#, r#"{"flows":0}"#, r#"{"flows":9999999}"#] {
             assert!(serde_json::from_str::<Policy>(text).is_err(), "{text}");
         }

@@ -8,6 +8,7 @@
 
 mod concern;
 mod coverage;
+mod extent;
 mod in_order;
 mod mask;
 mod plan;
@@ -23,11 +24,13 @@ use hotspot_core::WallNs;
 use hotspot_core::record::FlowRecord;
 
 pub use self::coverage::describe_gap;
+pub use self::extent::{Clock, Extent};
 use self::in_order::{Flow, in_order, side_by_side};
 use self::scan::Scan;
 pub use self::totals::{By, Sums, Totals};
 use crate::chain::{Believed, FileState, Ledger, Pins, Record};
 use crate::filter::Filter;
+use crate::first::{self, Unsealed};
 use crate::index::Rows;
 use crate::keys::{Keyring, added_sidecar_path, sidecar_path};
 use crate::layout::{Class, INDEX};
@@ -182,6 +185,8 @@ pub struct Archive {
     timelines: Vec<Timeline>,
     /// By the clock of whoever asks.
     now_ns: Option<WallNs>,
+    /// Gateways of which there is no segment.
+    unsealed: Vec<Unsealed>,
 }
 
 impl Archive {
@@ -224,9 +229,10 @@ impl Archive {
             }
         }
         lines.sort_by_key(|line| (line.from_ns, line.sequence));
+        let unsealed = first::unsealed(root, |gateway| trusted.contains_key(gateway)).map_err(failed)?;
         let moved = leave_out_moved(root, &mut lines, &Moved::read(root).map_err(failed)?);
         let root = root.to_path_buf();
-        Ok(Self { root, lines, damage, keyring, place, moved, deleted, trusted, timelines, now_ns })
+        Ok(Self { root, lines, damage, keyring, place, moved, deleted, trusted, timelines, now_ns, unsealed })
     }
 
     /// Whether a segment's line is one that its gateway is trusted to have written.
@@ -270,11 +276,11 @@ impl Archive {
         mut progress: impl FnMut(Progress),
     ) -> Seen {
         let scan = Scan::new(interval, filter, &self.keyring, &*self.place);
-        let by = totals.by();
+        let asked = totals.part();
         let mut is_full = false;
         let mut seen = self.run(
             &scan,
-            |reader, selection, give| scan::sums(reader, selection, by, give),
+            |reader, selection, give| scan::sums(reader, selection, &asked, give),
             |part: Totals, _| {
                 is_full = !totals.add(part);
                 !is_full

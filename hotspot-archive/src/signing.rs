@@ -97,7 +97,7 @@ impl GatewayKey {
             self.is_unflushed = true;
         }
         if self.is_unflushed {
-            let flushed = self.home.parent().map_or(Ok(()), durable::sync_dir);
+            let flushed = durable::sync_dir(durable::parent(&self.home));
             flushed.map_err(|source| failed(&self.home, source))?;
             self.is_unflushed = false;
         }

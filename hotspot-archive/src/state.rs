@@ -33,7 +33,7 @@ pub fn write(
     writer.append(&Entry::Closed { at_ns: header.opened_ns, shutdown: false })?;
     writer.commit()?;
     fs::rename(&temporary, path).map_err(failed)?;
-    path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)
+    durable::sync_dir(durable::parent(path)).map_err(failed)
 }
 
 /// Appends an entry; reports that are too many for a frame in several.

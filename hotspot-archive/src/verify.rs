@@ -23,6 +23,7 @@ use self::outside::Checked;
 pub use self::outside::{AuditLog, Outside, Stamp, StampCheck};
 pub use self::report::{Finding, Kind, Report, Verdict};
 use crate::chain::{Beside, ChainCheck, FileState, Pins, Record, Remark, Severity};
+use crate::first;
 use crate::keys::Keyring;
 use crate::manifest::{FileEntry, Line, ManifestError};
 use crate::moved::Moved;
@@ -73,15 +74,32 @@ pub fn verify_at(
     let moved = Moved::read(root).map_err(failed(&root.join(crate::moved::SHIPPED)))?;
     let mut run =
         Run { root, place, trust, moved, report: Report::default(), vouched: BTreeSet::new(), away: BTreeMap::new() };
-    let (mut checks, mut unnamed) = (Vec::new(), Vec::new());
+    let (mut checks, mut unnamed, mut read) = (Vec::new(), Vec::new(), Vec::new());
     for chain in chains(root)? {
         run.report.gateways += 1;
+        read.push(chain.gateway.clone());
         let Some(checked) = run.chain(&chain, &mut progress)? else { continue };
         unnamed.push(Unnamed::new(&chain.gateway, checked.check.next_sequence(), chain.is_shipped()));
         checks.push(checked);
     }
     run.receipts(&checks);
     let Run { mut report, vouched, .. } = run;
+    let is_unread = |gateway: &str| !checks.iter().any(|checked| checked.check.gateway() == gateway);
+    let sealed: Vec<&str> =
+        checks.iter().filter(|checked| !checked.sealed.is_empty()).map(|checked| checked.check.gateway()).collect();
+    let waiting = first::unsealed(root, |gateway| sealed.contains(&gateway)).map_err(failed(root))?;
+    for one in waiting.iter().filter(|one| !read.contains(&one.gateway) || !is_unread(&one.gateway)) {
+        let kind = if report.lines == 0 { Kind::Unsealed } else { Kind::Notice };
+        report.add(
+            kind,
+            &format!("manifest/{}.jsonl", one.gateway),
+            None,
+            one.describe(trust.now_ns.unwrap_or(WallNs::MAX)),
+        );
+        if is_unread(&one.gateway) {
+            unnamed.push(Unnamed::new(&one.gateway, 1, false));
+        }
+    }
     for gateway in trust.pins.gateways().filter(|name| !checks.iter().any(|checked| checked.check.gateway() == *name)) {
         report.add(
             Kind::Damage,
@@ -90,7 +108,7 @@ pub fn verify_at(
             "is not there, though the gateway is named",
         );
     }
-    if report.gateways == 0 {
+    if report.gateways == 0 && waiting.is_empty() {
         report.add(Kind::Damage, "manifest", None, "there is no manifest: nothing here can be proved");
     }
     outside::verify(root, place, trust, &checks, &mut report);

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod endpoint;
 mod outside;
 
 use std::path::PathBuf;
@@ -24,9 +25,11 @@ fn policy(text: &str) -> Result<hotspot_archive::policy::Policy, hotspot_archive
 }
 
 const TIMES: &str = "Times are RFC 3339 with a zone (2026-11-23T10:02:03+07:00, 2026-11-23T03:02:03Z) or seconds since 1970 (@1795402923); \
-without a zone they need --tz (2026-11-23T10:02:03 --tz Asia/Ho_Chi_Minh).
+without a zone they need --tz (2026-11-23T10:02:03 --tz Asia/Ho_Chi_Minh). A moment is as long as its last digit counts: 10:02:03 is a \
+second, 10:02 a minute, T10 an hour, a date alone a day.
 
-Exit codes: 0 found or done, 1 nothing found, 2 usage, 3 the data is damaged or incomplete, 4 refused.";
+Exit codes: 0 found or done; 1 nothing found, and everything searched was recorded; 2 usage, or not an address of these gateways; \
+3 not everything was recorded or could be read, or the answer could not be written; 4 refused. verify has more.";
 
 const ARCHIVE: &str = "The archive: a directory, or s3://BUCKET/PREFIX (docs/scale.md)";
 const TARGET: &str = "Where to: s3://BUCKET/PREFIX, or a directory that is there. Many gateways may share one";
@@ -57,7 +60,7 @@ pub(crate) enum Command {
     /// Lists the flows that match a filter, or sums them.
     ///
     /// Filter words (docs/search.md has them all): user X · mac X · [src|dst] ip X · [src|dst] net CIDR · [src|dst] port N ·
-    /// proto tcp|udp|icmp|icmp6|N · public ip X [port P] [at TIME] · vlan N · site X · gateway X · ssid X · hostname X · vendor X ·
+    /// proto tcp|udp|icmp|icmp6|N · peer X · public ip X [port P] [at TIME] · vlan N · site X · gateway X · ssid X · hostname X · vendor X ·
     /// [src|dst] bytes > 1M · [src|dst] packets > 10 · duration > 5m · at TIME [within 2s] · X in [A, B] · `*` for anything ·
     /// and · or · not · ( ) · # comment. The client is the source.
     ///
@@ -279,6 +282,7 @@ pub(crate) struct ExpireArguments {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct FindArguments {
     #[arg(long, value_name = "DIR|URL", help = ARCHIVE)]
     pub(crate) archive: PathBuf,
@@ -295,18 +299,27 @@ pub(crate) struct FindArguments {
     /// Only flows before this time
     #[arg(long, value_name = "TIME")]
     pub(crate) to: Option<String>,
-    /// Time zone of times without one, and of the table
+    /// Time zone of times without one (of the filter too), of the table, and of the hours and days of --by
     #[arg(long, value_name = "ZONE")]
     pub(crate) tz: Option<String>,
-    /// One JSON object per line, with the archive's column names
-    #[arg(long, conflicts_with_all = ["csv", "parquet"])]
+    /// One JSON object per line, with the archive's column names; the last says what the answer is
+    #[arg(long, conflicts_with_all = ["csv", "csv_for_excel", "parquet"])]
     pub(crate) json: bool,
-    /// Comma-separated values with a header
-    #[arg(long, conflicts_with = "parquet")]
+    /// Comma-separated values with a header, true to the values. Not to be opened by a spreadsheet
+    #[arg(long, conflicts_with_all = ["csv_for_excel", "parquet"])]
     pub(crate) csv: bool,
+    /// The same for spreadsheets: no cell is run or changed, because an apostrophe marks all that is more than letters
+    #[arg(long, conflicts_with = "parquet")]
+    pub(crate) csv_for_excel: bool,
     /// Write the flows into this Parquet file, with the archive's columns
-    #[arg(long, value_name = "FILE", conflicts_with = "by")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["by", "output"])]
     pub(crate) parquet: Option<PathBuf>,
+    /// Write the answer into this file; what it is goes beside it, into FILE.json
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the files that --output and --parquet name, if they are there
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Stop after this many flows
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
@@ -358,10 +371,10 @@ pub(crate) struct WhoArguments {
     pub(crate) trusting: Trusting,
     #[command(flatten)]
     pub(crate) asking: Asking,
-    /// Address and port as the other side saw them
-    #[arg(long, value_name = "IP:PORT")]
+    /// Address and port as the other side saw them; IPv6 in brackets
+    #[arg(long, value_name = "IP:PORT", value_parser = endpoint::public_endpoint)]
     pub(crate) public: std::net::SocketAddr,
-    /// When the other side saw them. A time is as long as its last digit counts: 10:02:03 is that whole second
+    /// When the other side saw them. A time is as long as its last digit counts: 10:02:03 is that whole second, 10:02 that minute
     #[arg(long, value_name = "TIME")]
     pub(crate) at: String,
     /// Only this protocol
@@ -377,7 +390,7 @@ pub(crate) struct WhoArguments {
     /// How far the other side's clock may be off, in seconds
     #[arg(long, default_value_t = 2, value_name = "SECONDS")]
     pub(crate) tolerance: u32,
-    /// One JSON object per candidate
+    /// One JSON object per candidate; the last line says what the answer is
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -395,7 +408,7 @@ pub(crate) struct DecodeArguments {
     pub(crate) identity: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) asking: Asking,
-    /// One JSON object per record
+    /// One JSON object per record; the last line says what the answer is
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -461,7 +474,7 @@ pub(crate) struct CoverageArguments {
     pub(crate) identity: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) trusting: Trusting,
-    /// One JSON object per interface
+    /// One JSON object per interface; the last line says what the answer is
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -3,13 +3,14 @@
 use std::io::Write;
 
 use hotspot_archive::correction::{Corrections, Stretch};
+use hotspot_archive::first::unsealed;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::ClockArguments;
 use crate::output::{Table, json_line, stdout};
 use crate::remote::View;
 use crate::store::is_url;
-use crate::time::Zone;
+use crate::time::{Zone, now_ns};
 use crate::trust::pins;
 use crate::{Failure, Outcome};
 
@@ -23,7 +24,7 @@ pub(crate) fn run(arguments: &ClockArguments) -> Result<Outcome, Failure> {
     if arguments.json {
         corrections.stretches.iter().try_for_each(|stretch| json_line(&mut to, &as_json(stretch, &zone)))?;
     } else {
-        let mut table = Table::new(&["gateway", "boot", "segments", "from", "to", ">correction, s", "right clock"]);
+        let mut table = Table::new(&["gateway", "boot", "segments", "from", "to", ">correction, s", "clock"]);
         corrections.stretches.iter().for_each(|stretch| table.push(as_row(stretch, &zone)));
         table.write(&mut to)?;
     }
@@ -31,7 +32,17 @@ pub(crate) fn run(arguments: &ClockArguments) -> Result<Outcome, Failure> {
     if !corrections.damage.is_empty() {
         return Err(Failure::Damaged(format!("not all is known: {}", corrections.damage.join("; "))));
     }
-    Ok(if corrections.stretches.is_empty() { Outcome::NothingFound } else { Outcome::Done })
+    if corrections.stretches.is_empty() {
+        let waiting = unsealed(root, |_| false).unwrap_or_default();
+        let now_ns = now_ns();
+        let said: Vec<String> = waiting.iter().map(|one| one.describe(now_ns)).collect();
+        return Err(Failure::Damaged(if said.is_empty() {
+            "nothing is sealed in this archive".to_owned()
+        } else {
+            said.join("; ")
+        }));
+    }
+    Ok(Outcome::Done)
 }
 
 fn correction_s(stretch: &Stretch) -> f64 {
@@ -46,7 +57,7 @@ fn as_row(stretch: &Stretch, zone: &Zone) -> Vec<String> {
         zone.show(stretch.from_ns),
         zone.show(stretch.to_ns),
         format!("{:+.3}", correction_s(stretch)),
-        if stretch.is_synchronised { "synchronised" } else { "the boot's last" }.to_owned(),
+        if stretch.is_synchronised { "synchronised" } else { "never synchronised: error unknown" }.to_owned(),
     ]
 }
 

@@ -10,8 +10,10 @@ use hotspot_core::record::Tallied;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::CoverageArguments;
+use crate::envelope::{Envelope, Form};
 use crate::find::open;
-use crate::output::{Table, json_line, line, say, stdout};
+use crate::output::{Table, json_line, line, stdout};
+use crate::time::Zone;
 use crate::{Failure, Outcome};
 
 #[derive(Default)]
@@ -30,10 +32,6 @@ struct Balance {
 impl Balance {
     fn outcome_total(&self) -> Tallied {
         self.outcomes.values().fold(Tallied::default(), |sum, count| plus(sum, *count))
-    }
-
-    fn is_balanced(&self) -> bool {
-        self.unbalanced == 0 && self.gaps.is_empty()
     }
 }
 
@@ -65,29 +63,23 @@ pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
     let mut to = stdout();
     if arguments.json {
         balances.iter().try_for_each(|(interface, balance)| json_line(&mut to, &as_json(interface, balance)))?;
-    } else {
+    } else if !balances.is_empty() {
         write_table(&mut to, &balances)?;
     }
-    to.flush()?;
-    for file in &damage {
-        say(format!("not read: {file}"));
-    }
-    let unrecorded = archive.unrecorded(Interval::ALWAYS, &Filter::Everything, &mut Vec::new());
-    for one in &unrecorded {
-        say(format!("not everything was recorded: {one}"));
-    }
+    let everything = Filter::Everything;
+    let mut envelope = Envelope::new("coverage", ["interface", "interfaces"], Zone::new(None)?);
+    envelope.wants_whole = true;
+    envelope = envelope.over(&archive, Interval::ALWAYS, &everything);
+    envelope.found = balances.values().filter(|balance| balance.generations != 0).count();
+    envelope.not_searched.extend(damage);
+    let unrecorded = archive.unrecorded(Interval::ALWAYS, &everything, &mut Vec::new());
     // Nobody asked for what comes after the last segment.
     let is_missing = |one: &&Unrecorded| one.why != Why::NotSealed;
-    let is_whole = damage.is_empty()
-        && balances.values().all(Balance::is_balanced)
-        && unrecorded.iter().filter(is_missing).count() == 0;
-    Ok(if !is_whole {
-        Outcome::Damaged
-    } else if balances.is_empty() {
-        Outcome::NothingFound
-    } else {
-        Outcome::Done
-    })
+    envelope.not_recorded.extend(unrecorded.iter().filter(is_missing).map(ToString::to_string));
+    if envelope.found == 0 && envelope.not_recorded.is_empty() {
+        envelope.not_recorded.push("no segment says what was seen on any interface".to_owned());
+    }
+    envelope.end(to, if arguments.json { Form::Json } else { Form::Other }, None)
 }
 
 fn as_json(interface: &str, balance: &Balance) -> Map<String, Value> {

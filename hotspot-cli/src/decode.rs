@@ -7,6 +7,7 @@ use std::path::Path;
 use hotspot_archive::entry::Entry;
 use hotspot_archive::journal::{JournalError, JournalKeys, Tail, replay};
 use hotspot_archive::keys::{KeyError, Keyring};
+use hotspot_archive::search::describe_gap;
 use hotspot_archive::segment::{Origin, Records, SegmentReader};
 use hotspot_core::fact::{FlowDelta, Overflow};
 use hotspot_core::text::shown;
@@ -14,9 +15,10 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::DecodeArguments;
 use crate::columns::Columns;
+use crate::envelope::{Envelope, Form};
 use crate::find::keyring;
-use crate::output::{cell, json_line, say, stdout};
-use crate::time::utc;
+use crate::output::{Output, cell, json_line, stdout};
+use crate::time::{Zone, utc};
 use crate::{Failure, Outcome, ask, columns};
 
 /// Files one after the other, in the order they are named. One that cannot be read holds up none: journals come and go while the
@@ -26,42 +28,41 @@ pub(crate) fn run(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
     for path in &arguments.files {
         audit(arguments, path)?;
     }
-    let [path] = &arguments.files[..] else { return all(arguments) };
-    one(arguments, path)
-}
-
-/// Shows each; the worst of what became of them is what became of all.
-fn all(arguments: &DecodeArguments) -> Result<Outcome, Failure> {
-    let mut worst = Outcome::Done;
+    let mut printer = Printer { to: stdout(), json: arguments.json, seen: Shown::default() };
     for path in &arguments.files {
-        match one(arguments, path) {
-            Ok(Outcome::Done) => {}
-            Ok(_) => worst = Outcome::Damaged,
-            Err(Failure::Usage(what) | Failure::Damaged(what)) => {
-                say(what);
-                worst = Outcome::Damaged;
-            }
+        match one(arguments, path, &mut printer) {
+            Ok(()) => printer.seen.files += 1,
+            Err(Failure::Usage(what)) if arguments.files.len() == 1 => return Err(Failure::Usage(what)),
+            Err(Failure::Usage(what) | Failure::Damaged(what)) => printer.seen.damage.push(what),
             Err(other @ (Failure::Refused(_) | Failure::Output(_))) => return Err(other),
         }
     }
-    Ok(worst)
+    let Printer { to, seen, .. } = printer;
+    let files: Vec<String> = arguments.files.iter().map(|path| path.display().to_string()).collect();
+    let mut envelope = Envelope::new("decode", ["record", "records"], Zone::new(None)?)
+        .asked("files", files)
+        .asked_some("case", arguments.asking.case.as_deref());
+    envelope.found = seen.records;
+    envelope.segments = seen.files;
+    envelope.is_of_files = true;
+    envelope.not_searched = seen.damage;
+    envelope.not_recorded = seen.gaps;
+    envelope.end(to, if arguments.json { Form::Json } else { Form::Other }, None)
 }
 
-fn one(arguments: &DecodeArguments, path: &Path) -> Result<Outcome, Failure> {
+/// Prints a file. What was wrong with one of which something could be read is noted.
+fn one(arguments: &DecodeArguments, path: &Path, printer: &mut Printer<Output>) -> Result<(), Failure> {
     let mut magic = [0; 8];
     let len = File::open(path)
         .and_then(|mut file| file.read(&mut magic))
         .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))?;
-    let mut printer = Printer { to: stdout(), json: arguments.json };
-    let outcome = if [b"PAR1", b"PARE"].iter().any(|kind| magic[..len].starts_with(*kind)) {
-        segment(path, &keyring(&arguments.identity)?, &mut printer)
+    if [b"PAR1", b"PARE"].iter().any(|kind| magic[..len].starts_with(*kind)) {
+        segment(path, &keyring(&arguments.identity)?, printer)
     } else if magic[..len].starts_with(b"HSJOURNL") {
-        journal(arguments, path, &mut printer)
+        journal(arguments, path, printer)
     } else {
-        return Err(Failure::Damaged(format!("{} is neither a segment nor a journal", path.display())));
-    }?;
-    printer.to.flush()?;
-    Ok(outcome)
+        Err(Failure::Damaged(format!("{} is neither a segment nor a journal", path.display())))
+    }
 }
 
 /// Records that a file is shown. What is not there is not shown; that is said when it is its turn.
@@ -75,11 +76,22 @@ fn audit(arguments: &DecodeArguments, path: &Path) -> Result<(), Failure> {
 struct Printer<W> {
     to: W,
     json: bool,
+    seen: Shown,
+}
+
+/// What was shown, and what was not.
+#[derive(Default)]
+struct Shown {
+    files: usize,
+    records: usize,
+    gaps: Vec<String>,
+    damage: Vec<String>,
 }
 
 impl<W: Write> Printer<W> {
     fn print(&mut self, kind: &str, values: impl Into<Columns>) -> io::Result<()> {
         let mut values = values.into();
+        self.seen.records += 1;
         if self.json {
             values.push("record", json!(kind));
             return json_line(&mut self.to, &values);
@@ -92,7 +104,7 @@ impl<W: Write> Printer<W> {
     }
 }
 
-fn segment(path: &Path, keyring: &Keyring, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
+fn segment(path: &Path, keyring: &Keyring, printer: &mut Printer<impl Write>) -> Result<(), Failure> {
     let damaged = |error: hotspot_archive::segment::SegmentError| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Failure::Damaged(format!("{error}{cause}"))
@@ -100,16 +112,9 @@ fn segment(path: &Path, keyring: &Keyring, printer: &mut Printer<impl Write>) ->
     let reader = SegmentReader::open(path, keyring).map_err(damaged)?;
     let origin = reader.origin().clone();
     for batch in reader.read() {
-        let records = match batch {
-            Ok(records) => records,
-            Err(error) => {
-                printer.to.flush()?;
-                return Err(damaged(error));
-            }
-        };
-        print_records(&origin, records, printer)?;
+        print_records(&origin, batch.map_err(damaged)?, printer)?;
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl Write>) -> io::Result<()> {
@@ -121,11 +126,14 @@ fn print_records(origin: &Origin, records: Records, printer: &mut Printer<impl W
         Records::Devices(rows) => {
             rows.iter().try_for_each(|row| printer.print("device", columns::of_device(origin, row)))
         }
-        Records::Coverage(rows) => rows.iter().try_for_each(|row| printer.print("coverage", columns::of_coverage(row))),
+        Records::Coverage(rows) => {
+            printer.seen.gaps.extend(rows.iter().filter_map(describe_gap));
+            rows.iter().try_for_each(|row| printer.print("coverage", columns::of_coverage(row)))
+        }
     }
 }
 
-fn journal(arguments: &DecodeArguments, path: &Path, printer: &mut Printer<impl Write>) -> Result<Outcome, Failure> {
+fn journal(arguments: &DecodeArguments, path: &Path, printer: &mut Printer<impl Write>) -> Result<(), Failure> {
     let mut failed = None;
     let key_dir = arguments.key_dir.clone().unwrap_or_else(|| journal_keys(path));
     let keys = JournalKeys::new(key_dir, None).with_keyring(keyring(&arguments.identity)?);
@@ -137,7 +145,6 @@ fn journal(arguments: &DecodeArguments, path: &Path, printer: &mut Printer<impl 
     if let Some(error) = failed {
         return Err(error.into());
     }
-    printer.to.flush()?;
     let replayed = replayed.map_err(|error| match &error {
         JournalError::Io { source, .. } => Failure::Damaged(format!("{error}: {source}")),
         JournalError::Key(KeyError::NoIdentity { .. } | KeyError::NotForUs { .. }) => Failure::Usage(error.to_string()),
@@ -148,13 +155,13 @@ fn journal(arguments: &DecodeArguments, path: &Path, printer: &mut Printer<impl 
         | JournalError::Key(_) => Failure::Damaged(error.to_string()),
     })?;
     for damage in &replayed.damage {
-        say(format!("{}: damaged from byte {} to {}", path.display(), damage.from, damage.to));
+        printer.seen.damage.push(format!("{}: damaged from byte {} to {}", path.display(), damage.from, damage.to));
     }
     if let Tail::Torn { end, file_len } = replayed.tail {
-        say(format!("{}: ends torn: whole up to byte {end} of {file_len}", path.display()));
+        let torn = format!("{}: ends torn: whole up to byte {end} of {file_len}", path.display());
+        printer.seen.damage.push(torn);
     }
-    let is_whole = replayed.damage.is_empty() && matches!(replayed.tail, Tail::Clean { .. });
-    Ok(if is_whole { Outcome::Done } else { Outcome::Damaged })
+    Ok(())
 }
 
 /// Where the keys of a gateway's journals and states lie: beside their directories.
@@ -194,7 +201,10 @@ fn print_entry(entry: Entry, printer: &mut Printer<impl Write>) -> io::Result<()
             });
             printer.print("generation_done", object(values))
         }
-        Entry::Gap(gap) => printer.print("gap", columns::of_coverage(&gap)),
+        Entry::Gap(gap) => {
+            printer.seen.gaps.extend(describe_gap(&gap));
+            printer.print("gap", columns::of_coverage(&gap))
+        }
         Entry::Session(fact) => printer.print("session", object(json!(fact))),
         Entry::Sessions(facts) => facts.iter().try_for_each(|fact| printer.print("session", object(json!(fact)))),
         Entry::Nat(facts) => facts.iter().try_for_each(|fact| {

@@ -1,6 +1,5 @@
 //! `hotspot find`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hotspot_archive::filter::{self, Filter};
@@ -12,13 +11,15 @@ use hotspot_core::record::FlowRecord;
 
 use crate::arguments::{FindArguments, Sort, Trusting};
 use crate::ask::Query;
-use crate::output::{Output, Table, cell, csv_line, csv_stdout, json_line, say, stdout};
+use crate::envelope::{Envelope, Files, Form, Verdict, stranger};
+use crate::output::{Output, Table, csv_header, csv_line, json_line, stdout};
 use crate::progress::ProgressLine;
 use crate::remote::View;
+use crate::spreadsheet::ROWS_MAX;
 use crate::store::is_url;
 use crate::time::{Zone, now_ns, utc};
 use crate::trust::pins;
-use crate::{Failure, Outcome, ask, columns, passphrase, totals};
+use crate::{Failure, Outcome, address, ask, columns, passphrase, totals, who};
 
 /// Rows of a table that are laid out together.
 const TABLE_ROWS: usize = 1000;
@@ -26,34 +27,76 @@ const TABLE_ROWS: usize = 1000;
 pub(crate) fn run(arguments: &FindArguments) -> Result<Outcome, Failure> {
     let zone = Zone::new(arguments.tz.as_deref())?;
     let interval = interval(arguments, &zone)?;
-    let filter = parse_filter(&arguments.filter)?;
+    let filter = parse_filter(&arguments.filter, &zone)?;
     let by = arguments.by.as_deref().and_then(|word| By::ALL.iter().copied().find(|by| by.word() == word));
     let order = by.is_none().then(|| arguments.sort.map(order).transpose()).transpose()?.flatten();
+    let form = if arguments.json { Form::Json } else { Form::Other };
+    let path = arguments.parquet.as_ref().or(arguments.output.as_ref());
+    let files = path.map(|path| Files::check(path, form, arguments.force)).transpose()?.flatten();
     ask::check_log(&arguments.asking, &arguments.archive)?;
     let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &filter)?;
     let query = query(arguments, interval, &filter);
     ask::record_at(&arguments.asking, &arguments.archive, archive.root(), "find", query)?;
+    let envelope = envelope(arguments, &archive, interval, &filter)?;
     if let Some(by) = by {
-        return totals::run(arguments, &archive, interval, &filter, by);
+        return totals::run(arguments, &archive, interval, &filter, by, envelope, files.as_ref());
     }
+    let found = list(arguments, &archive, interval, &filter, order, zone)?;
+    let (mut envelope, shown) = (envelope, found.shown);
+    envelope.see(found.matched, &found.seen);
+    envelope.is_cut = found.is_cut;
+    if shown < found.matched {
+        envelope.remarks.push(format!("of {} flows the first {shown} by --sort are in the answer", found.matched));
+    }
+    if arguments.csv_for_excel && shown > ROWS_MAX {
+        envelope
+            .remarks
+            .push(format!("a spreadsheet shows the first {ROWS_MAX} of these {shown} rows and drops the others"));
+    }
+    envelope.remarks.extend(found.away);
+    remark(&mut envelope, &archive, &filter);
+    envelope.end(found.to, form, files.as_ref())
+}
+
+/// What a listing came to.
+struct Found {
+    to: Output,
+    seen: Seen,
+    matched: usize,
+    shown: usize,
+    is_cut: bool,
+    /// What is to be said of flows that were near a moment, and not going on then.
+    away: Option<String>,
+}
+
+fn list(
+    arguments: &FindArguments,
+    archive: &Archive,
+    interval: Interval,
+    filter: &Filter,
+    order: Option<fn(&FlowRecord) -> i128>,
+    zone: Zone,
+) -> Result<Found, Failure> {
     let mut answer = Answer::new(arguments, zone)?;
     let progress = ProgressLine::new();
     let limit = arguments.limit.unwrap_or(if order.is_some() { SORTED_DEFAULT } else { usize::MAX });
     let mut first = First { limit: limit.min(SORTED_MAX), order, hits: Vec::new() };
-    let (mut found, mut failed) = (0usize, None);
+    let (mut matched, mut failed, mut is_cut) = (0usize, None, false);
+    let (moments, mut away) = (filter.moments(), 0usize);
     let seen = archive.search(
         interval,
-        &filter,
+        filter,
         |hit| {
+            if order.is_none() && matched == limit {
+                is_cut = true;
+                return false;
+            }
+            matched += 1;
+            away += usize::from(moments.iter().any(|when| who::away_ns(&hit.flow, *when) > 0));
             if order.is_some() {
-                found += 1;
                 first.add(hit);
                 return true;
             }
-            if found == limit {
-                return false;
-            }
-            found += 1;
             progress.end();
             failed = answer.add(&hit).err();
             failed.is_none()
@@ -64,10 +107,50 @@ pub(crate) fn run(arguments: &FindArguments) -> Result<Outcome, Failure> {
     if let Some(error) = failed {
         return Err(error);
     }
-    first.sorted().iter().try_for_each(|hit| answer.add(hit))?;
-    answer.end()?;
-    say_alike(&filter);
-    Ok(conclude(found, &seen))
+    let sorted = first.sorted();
+    let shown = if order.is_some() { sorted.len() } else { matched };
+    sorted.iter().try_for_each(|hit| answer.add(hit))?;
+    let away = (away > 0).then(|| {
+        let of = if away == matched {
+            "none of these flows was".to_owned()
+        } else {
+            format!("{away} of these flows were not")
+        };
+        format!("{of} going on at that moment: they ended before it or began after it; `within 0s` leaves them out")
+    });
+    Ok(Found { to: answer.end()?, seen, matched, shown, is_cut, away })
+}
+
+/// What is asked, and of what.
+fn envelope(
+    arguments: &FindArguments,
+    archive: &Archive,
+    interval: Interval,
+    filter: &Filter,
+) -> Result<Envelope, Failure> {
+    let unit = if arguments.by.is_some() { ["group", "groups"] } else { ["flow", "flows"] };
+    let envelope = Envelope::new("find", unit, Zone::new(arguments.tz.as_deref())?)
+        .asked("filter", filter.to_string())
+        .asked("words", arguments.filter.join(" "))
+        .asked_some("from", arguments.from.as_deref())
+        .asked_some("to", arguments.to.as_deref())
+        .asked_some("tz", arguments.tz.as_deref())
+        .asked_some("by", arguments.by.as_deref())
+        .asked_some("limit", arguments.top.or(arguments.limit))
+        .asked_some("case", arguments.asking.case.as_deref());
+    Ok(envelope.over(archive, interval, filter))
+}
+
+/// Adds what is known beside what was found: other spellings, and addresses that are none of these gateways'.
+pub(crate) fn remark(envelope: &mut Envelope, archive: &Archive, filter: &Filter) {
+    envelope.remarks.extend(alike(filter));
+    if envelope.found == 0 {
+        let strangers = address::strangers(archive, &filter.public_addresses());
+        envelope.strangers = strangers.iter().map(ToString::to_string).collect();
+        if !envelope.strangers.is_empty() && envelope.verdict() != Verdict::NotAnAddress {
+            envelope.remarks.push(stranger(&envelope.strangers));
+        }
+    }
 }
 
 /// Flows that are sorted in memory, if no number is given, and at most.
@@ -122,6 +205,7 @@ fn query(arguments: &FindArguments, interval: Interval, filter: &Filter) -> Quer
         .with_some("limit", arguments.top.or(arguments.limit))
         .with_some("sort", arguments.sort.map(|sort| format!("{sort:?}").to_lowercase()))
         .with_some("parquet", arguments.parquet.as_ref().map(|path| path.display()))
+        .with_some("output", arguments.output.as_ref().map(|path| path.display()))
 }
 
 /// What every search says: its filter, and its times where there are any.
@@ -143,13 +227,19 @@ enum Answer {
 impl Answer {
     fn new(arguments: &FindArguments, zone: Zone) -> Result<Self, Failure> {
         Ok(if let Some(path) = &arguments.parquet {
-            Self::Parquet(Box::new(FlowFile::create(path).map_err(not_written)?))
-        } else if arguments.json {
-            Self::Json(stdout())
-        } else if arguments.csv {
-            Self::Csv(csv_stdout(), false, !arguments.trusting.trusted_until.is_empty())
+            Self::Parquet(Box::new(FlowFile::create(path, arguments.force).map_err(not_written)?))
         } else {
-            Self::Table(stdout(), new_table(), 0, zone)
+            let to = Output::open(arguments.output.as_deref(), arguments.force)?;
+            let has_trust = !arguments.trusting.trusted_until.is_empty();
+            if arguments.json {
+                Self::Json(to)
+            } else if arguments.csv {
+                Self::Csv(to.for_csv(), false, has_trust)
+            } else if arguments.csv_for_excel {
+                Self::Csv(to.for_spreadsheet(), false, has_trust)
+            } else {
+                Self::Table(to, new_table(), 0, zone)
+            }
         })
     }
 
@@ -176,18 +266,21 @@ impl Answer {
         Ok(())
     }
 
-    fn end(self) -> Result<(), Failure> {
+    /// Where the rest of the answer goes.
+    fn end(self) -> Result<Output, Failure> {
         match self {
-            Self::Json(mut to) | Self::Csv(mut to, ..) => to.flush()?,
+            Self::Json(to) | Self::Csv(to, ..) => Ok(to),
             Self::Table(mut to, table, rows, _) => {
                 if rows > 0 {
                     table.write(&mut to)?;
                 }
-                to.flush()?;
+                Ok(to)
             }
-            Self::Parquet(file) => file.finish().map_err(not_written)?,
+            Self::Parquet(file) => {
+                file.finish().map_err(not_written)?;
+                Ok(stdout())
+            }
         }
-        Ok(())
     }
 }
 
@@ -197,49 +290,18 @@ fn not_written(error: SegmentError) -> Failure {
     Failure::Output(std::io::Error::other(format!("{error}{cause}")))
 }
 
-/// Says which other spellings were taken for a name that was asked for.
-pub(crate) fn say_alike(filter: &Filter) {
-    for alike in filter.alike() {
+/// Which other spellings were taken for a name that was asked for.
+fn alike(filter: &Filter) -> impl Iterator<Item = String> {
+    filter.alike().into_iter().filter_map(|alike| {
         let met = alike.met();
-        if !met.is_empty() {
-            say(format!(
+        (!met.is_empty()).then(|| {
+            format!(
                 "taken for the same as {:?}: {}; user = {alike} asks for this spelling alone",
                 alike.asked(),
                 met.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
-            ));
-        }
-    }
-}
-
-/// Says on standard error what the answer does not cover.
-pub(crate) fn conclude(found: usize, seen: &Seen) -> Outcome {
-    for damage in &seen.damage {
-        say(format!("not searched: {damage}"));
-    }
-    if seen.untrusted > 0 {
-        let count = seen.untrusted;
-        say(format!(
-            "not trusted: {count} segments were written after the last line their gateway is trusted until; their rows are marked"
-        ));
-    }
-    for gap in &seen.gaps {
-        say(format!("not everything was recorded: {gap}"));
-    }
-    if let Some(first) = seen.unindexed.first() {
-        let others = seen.unindexed.len() - 1;
-        let others = if others == 0 { String::new() } else { format!(", and {others} more") };
-        say(format!("slower than it could be, searched without an index: {first}{others}"));
-    }
-    if found == 0 && seen.damage.is_empty() && seen.gaps.is_empty() {
-        say(format!("nothing found; the log is whole where it was searched ({} segments)", seen.segments));
-    }
-    if !seen.damage.is_empty() {
-        Outcome::Damaged
-    } else if found == 0 {
-        Outcome::NothingFound
-    } else {
-        Outcome::Done
-    }
+            )
+        })
+    })
 }
 
 /// Opens an archive here or at an object store. From there, only chains of gateways that the filter does not rule out are brought.
@@ -289,8 +351,8 @@ fn interval(arguments: &FindArguments, zone: &Zone) -> Result<Interval, Failure>
 }
 
 /// Words as the shell split them: one with spaces is either a part of a filter or a value, and values are quoted in filters.
-fn parse_filter(words: &[String]) -> Result<Filter, Failure> {
-    filter::parse(&words.join(" ")).map_err(|error| Failure::Usage(error.to_string()))
+pub(crate) fn parse_filter(words: &[String], zone: &Zone) -> Result<Filter, Failure> {
+    filter::parse_in(&words.join(" "), zone.given()).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn write_csv(to: &mut Output, hit: &Hit, header_written: &mut bool, has_trust: bool) -> std::io::Result<()> {
@@ -299,10 +361,10 @@ fn write_csv(to: &mut Output, hit: &Hit, header_written: &mut bool, has_trust: b
         object.push("trusted", hit.is_trusted.into());
     }
     if !*header_written {
-        csv_line(to, object.iter().map(|(name, _)| name.to_owned()))?;
+        csv_header(to, object.iter().map(|(name, _)| name))?;
         *header_written = true;
     }
-    csv_line(to, object.iter().map(|(_, value)| cell(value)))
+    csv_line(to, object.iter().map(|(_, value)| value))
 }
 
 fn new_table() -> Table {

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use hotspot_archive::chain::Pins;
@@ -15,6 +14,7 @@ use hotspot_archive::keys::{
 };
 use hotspot_archive::manifest::FileEntry;
 use hotspot_archive::moved::Moved;
+use hotspot_archive::output_file::OutputFile;
 use hotspot_archive::pieces::{ReadChain, ReadChains, read_chains};
 
 use crate::arguments::{AddArguments, KeysCommand, NewArguments, ShowArguments, UnwrapArguments};
@@ -45,8 +45,8 @@ fn new(arguments: &NewArguments) -> Result<Outcome, Failure> {
     let recipient = identity.recipient();
     let content = identity_file(&identity, passphrase.as_ref().map(|passphrase| passphrase.as_str()));
     let content = content.map_err(|error| Failure::Usage(error.to_string()))?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(&content).and_then(|()| file.sync_all()).map_err(failed)?;
+    let file = OutputFile::begin_secret(path).map_err(failed)?;
+    file.file().and_then(|mut to| to.write_all(&content)).and_then(|()| file.commit()).map_err(failed)?;
     let mut to = stdout();
     writeln!(to, "{recipient}")?;
     to.flush()?;
@@ -104,7 +104,7 @@ fn show(arguments: &ShowArguments) -> Result<Outcome, Failure> {
     }
     moved.iter().try_for_each(|(place, count)| line(&mut to, format!("{count} more were moved to {place}")))?;
     to.flush()?;
-    Ok(if segments.is_empty() { Outcome::NothingFound } else { Outcome::Done })
+    Ok(Outcome::Done)
 }
 
 /// Adds recipients; `exactly` also takes those away that were added before and are not among them.
@@ -134,15 +134,28 @@ fn add(arguments: &AddArguments, exactly: bool) -> Result<Outcome, Failure> {
             Err(why) => failures.push(why),
         }
     }
+    let before = added_recipients(&arguments.archive)?;
     note_recipients(&arguments.archive, &recipients)?;
-    if exactly && failures.is_empty() {
-        take_away_others(&arguments.archive, &recipients)?;
-    }
     let mut to = stdout();
     for why in &failures {
         line(&mut to, format!("not added: {why}"))?;
     }
-    writeln!(to, "{done} segments can be read by {} more", arguments.recipients.len())?;
+    for recipient in recipients.names() {
+        let how = if before.contains(&recipient) { "was added before" } else { "added" };
+        line(&mut to, format!("{how}: {recipient}, for {done} segments"))?;
+    }
+    if exactly && failures.is_empty() {
+        for (recipient, count) in take_away_others(&arguments.archive, &recipients)? {
+            line(
+                &mut to,
+                format!(
+                    "taken away: {recipient}, from {count} segments. Whoever has copies of them, or of their keys, can still read those"
+                ),
+            )?;
+        }
+    } else if exactly {
+        line(&mut to, "nobody was taken away, because not all could be added")?;
+    }
     to.flush()?;
     Ok(if failures.is_empty() { Outcome::Done } else { Outcome::Damaged })
 }
@@ -199,21 +212,26 @@ fn added_recipients(archive: &Path) -> Result<Vec<String>, Failure> {
     Ok(recipients)
 }
 
-fn take_away_others(archive: &Path, recipients: &Recipients) -> Result<(), Failure> {
+/// Who it was, each with the number of segments.
+fn take_away_others(archive: &Path, recipients: &Recipients) -> Result<Vec<(String, u64)>, Failure> {
     let kept: Vec<String> = recipients.names().collect();
+    let mut taken = Vec::new();
     for other in added_recipients(archive)?.into_iter().filter(|other| !kept.contains(other)) {
+        let mut count = 0;
         for (path, _, _) in segments(archive)?.here {
             let sidecar = added_sidecar_path(&path, &other);
             if sidecar.exists() {
                 let failed = |error| Failure::Damaged(format!("{} cannot be removed: {error}", sidecar.display()));
                 fs::remove_file(&sidecar).map_err(failed)?;
+                count += 1;
             }
         }
         let note = recipients_dir(archive).join(recipient_id(&other));
         fs::remove_file(&note)
             .map_err(|error| Failure::Damaged(format!("{} cannot be removed: {error}", note.display())))?;
+        taken.push((other, count));
     }
-    Ok(())
+    Ok(taken)
 }
 
 fn unwrap(arguments: &UnwrapArguments) -> Result<Outcome, Failure> {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod address;
 mod arguments;
 mod ask;
 mod checkpoint;
@@ -10,6 +11,7 @@ mod clock;
 mod columns;
 mod coverage;
 mod decode;
+mod envelope;
 mod find;
 mod kept;
 mod keys;
@@ -20,6 +22,7 @@ mod progress;
 mod remote;
 mod retention;
 mod ship;
+mod spreadsheet;
 mod stamp;
 mod store;
 mod time;
@@ -39,7 +42,11 @@ use clap::Parser;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Done = 0,
+    /// And everything that was searched was recorded.
     NothingFound = 1,
+    /// What was asked for cannot be here.
+    WrongQuestion = 2,
+    /// Damaged, not recorded, or not written.
     Damaged = 3,
     /// The rest are verdicts of `verify`.
     Moved = 5,
@@ -58,7 +65,7 @@ enum Failure {
     Damaged(String),
     /// The question may not be answered; exit code 4.
     Refused(String),
-    /// Writing the answer failed.
+    /// Writing the answer failed; exit code 3.
     Output(std::io::Error),
 }
 
@@ -106,8 +113,8 @@ fn main() -> ExitCode {
             output::say(format!("refused: {what}"));
             ExitCode::from(4)
         }
-        // Whoever read the answer has seen enough.
-        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        // Whoever read the answer has seen enough, and need not be told; but all of it was not written.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(3),
         Err(Failure::Output(error)) => {
             output::say(format!("the answer cannot be written: {error}"));
             // Not 1: nobody may take that for "nothing found".

@@ -2,36 +2,95 @@
 //!
 //! Archives can be forged, and earlier ones hold names as they came; so no character that controls a terminal reaches one ([`shown`]),
 //! whatever the record, the column or the message. JSON has such characters as `\u` escapes, so its values are true; so are those of CSV
-//! unless it is written to a terminal.
+//! unless it is written to a terminal, or for a spreadsheet.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use hotspot_archive::output_file::OutputFile;
 
 use hotspot_core::text::{changes_display, shown};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
-/// Standard output, buffered. Of what is written only line feeds are left to control anything.
+use crate::spreadsheet::{BOM, inert, is_short};
+
+/// Where an answer goes, buffered. Unless values are exact, of what is written only line feeds are left to control anything.
 pub(crate) struct Output {
-    to: io::BufWriter<io::StdoutLock<'static>>,
-    is_exact: bool,
+    to: io::BufWriter<Sink>,
+    style: Style,
+    file: Option<OutputFile>,
 }
 
-/// For text and JSON.
+/// How values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Shown,
+    Exact,
+    /// As cells that no spreadsheet runs or changes.
+    Inert,
+}
+
+enum Sink {
+    Stdout(io::StdoutLock<'static>),
+    File(File),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(to) => to.write(bytes),
+            Self::File(to) => to.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(to) => to.flush(),
+            Self::File(to) => to.flush(),
+        }
+    }
+}
+
+/// Standard output, for text and JSON.
 pub(crate) fn stdout() -> Output {
-    Output { to: io::BufWriter::new(io::stdout().lock()), is_exact: false }
+    Output { to: io::BufWriter::new(Sink::Stdout(io::stdout().lock())), style: Style::Shown, file: None }
 }
 
-/// For CSV: values are written as they are, unless a person looks at them.
-pub(crate) fn csv_stdout() -> Output {
-    Output { is_exact: !io::stdout().is_terminal(), ..stdout() }
+impl Output {
+    /// A file for text and JSON, which has its name once [`Self::finish`] says so; or standard output where none is named.
+    pub(crate) fn open(path: Option<&Path>, may_replace: bool) -> io::Result<Self> {
+        let Some(path) = path else { return Ok(stdout()) };
+        let file = OutputFile::begin(path, may_replace)?;
+        let to = io::BufWriter::new(Sink::File(file.file()?));
+        Ok(Self { to, style: Style::Shown, file: Some(file) })
+    }
+
+    /// For CSV: values are written as they are, unless a person looks at them.
+    pub(crate) fn for_csv(self) -> Self {
+        let is_looked_at = self.file.is_none() && io::stdout().is_terminal();
+        Self { style: if is_looked_at { Style::Shown } else { Style::Exact }, ..self }
+    }
+
+    /// For CSV that is opened by a spreadsheet.
+    pub(crate) fn for_spreadsheet(self) -> Self {
+        Self { style: Style::Inert, ..self }
+    }
+
+    /// Writes out what is left, and gives a file its name.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.to.flush()?;
+        self.file.take().map_or(Ok(()), OutputFile::commit)
+    }
 }
 
 impl Write for Output {
     /// Takes whole texts only, as those that write here do.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
-        if self.is_exact || bytes == LINE_END || bytes.iter().all(is_plain) {
+        if self.style == Style::Exact || bytes == LINE_END || bytes.iter().all(is_plain) {
             self.to.write_all(bytes)?;
             return Ok(bytes.len());
         }
@@ -55,16 +114,15 @@ pub(crate) fn line(to: &mut impl Write, text: impl AsRef<str>) -> io::Result<()>
 }
 
 /// Says something about the answer, where the person looks and not into the answer: one line, whatever is in it.
-#[expect(clippy::print_stderr, reason = "the one place that writes messages to standard error")]
 pub(crate) fn say(what: impl AsRef<str>) {
-    eprintln!("hotspot: {}", shown(what.as_ref()));
+    // There is nobody left to be told that it cannot be said, and the exit code says how it ended.
+    let _ = writeln!(io::stderr(), "hotspot: {}", shown(what.as_ref()));
 }
 
 /// The same of several lines, as where a filter is wrong.
-#[expect(clippy::print_stderr, reason = "the one place that writes messages to standard error")]
 pub(crate) fn say_lines(what: &str) {
     let lines: Vec<_> = what.split('\n').map(shown).collect();
-    eprintln!("hotspot: {}", lines.join("\n"));
+    let _ = writeln!(io::stderr(), "hotspot: {}", lines.join("\n"));
 }
 
 pub(crate) fn json_line(to: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
@@ -95,21 +153,49 @@ impl Formatter for Visible {
 /// The end of a line of CSV (RFC 4180).
 const LINE_END: &[u8] = b"\r\n";
 
-/// A line of CSV (RFC 4180).
-pub(crate) fn csv_line(to: &mut Output, values: impl Iterator<Item = impl AsRef<str>>) -> io::Result<()> {
-    for (position, value) in values.enumerate() {
+/// The first line of CSV (RFC 4180): the names of its columns.
+pub(crate) fn csv_header<'a>(to: &mut Output, names: impl Iterator<Item = &'a str>) -> io::Result<()> {
+    if to.style == Style::Inert {
+        to.to.write_all(BOM.as_bytes())?;
+    }
+    for (position, name) in names.enumerate() {
         if position > 0 {
             write!(to, ",")?;
         }
-        csv_value(to, value.as_ref())?;
+        to.write_all(name.as_bytes())?;
     }
     csv_end(to)
 }
 
-/// A value of such a line.
+/// A line of values.
+pub(crate) fn csv_line<'a>(to: &mut Output, values: impl Iterator<Item = &'a Value>) -> io::Result<()> {
+    for (position, value) in values.enumerate() {
+        if position > 0 {
+            write!(to, ",")?;
+        }
+        csv_cell(to, value)?;
+    }
+    csv_end(to)
+}
+
+fn csv_cell(to: &mut Output, value: &Value) -> io::Result<()> {
+    match value {
+        Value::Number(number) if is_short(&number.to_string()) => write!(to, "{number}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            csv_value(to, &cell(value))
+        }
+    }
+}
+
+/// A text of such a line.
 pub(crate) fn csv_value(to: &mut Output, value: &str) -> io::Result<()> {
-    let value = if to.is_exact { value.into() } else { shown(value) };
-    if value.contains(['"', ',', '\n', '\r']) {
+    let value = match to.style {
+        Style::Exact => value.into(),
+        Style::Shown => shown(value),
+        Style::Inert => inert(value).into(),
+    };
+    let is_quoted = to.style == Style::Inert && !value.is_empty();
+    if is_quoted || value.contains(['"', ',', '\n', '\r']) {
         write!(to, "\"{}\"", value.replace('"', "\"\""))
     } else {
         to.write_all(value.as_bytes())

@@ -24,10 +24,10 @@ impl ProgressLine {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "progress is for the person who waits")]
     pub(crate) fn show(&self, progress: Progress) {
         if self.is_wanted.get() && Instant::now() >= self.next.get() {
-            eprint!("\r{} of {} segments searched ", progress.segments_done, progress.segments);
+            let _ =
+                write!(std::io::stderr(), "\r{} of {} segments searched ", progress.segments_done, progress.segments);
             self.is_shown.set(true);
             self.next.set(Instant::now() + EVERY);
         }

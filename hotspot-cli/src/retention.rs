@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use hotspot_archive::chain::{Pins, Record};
-use hotspot_archive::filter;
+use hotspot_archive::chain::{FileState, Ledger, Pins, Record};
 use hotspot_archive::pieces::{ReadChains, read_chains};
-use hotspot_archive::retention::{self, Hold, Moment};
+use hotspot_archive::retention::{self, Hold, Moment, Policy};
 use hotspot_archive::search::Interval;
 
 use crate::arguments::{Asking, ExpireArguments, HoldArguments, HoldCommand};
@@ -15,7 +14,7 @@ use crate::find::{self, open};
 use crate::output::{Table, line, stdout};
 use crate::progress::ProgressLine;
 use crate::remote::here;
-use crate::time::{Zone, now_ns, utc};
+use crate::time::{Zone, duration, now_ns, utc};
 use crate::{Failure, Outcome, ask};
 
 pub(crate) fn hold(command: &HoldCommand) -> Result<Outcome, Failure> {
@@ -71,7 +70,7 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
     }
     let asking = asking_of(&arguments.case, arguments.audit.as_deref());
     if segments.is_empty() {
-        let filter = filter::parse(&arguments.filter.join(" ")).map_err(|error| Failure::Usage(error.to_string()))?;
+        let filter = find::parse_filter(&arguments.filter, &zone)?;
         let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &filter)?;
         ask::record(&asking, &arguments.archive, "hold", find::query_of(interval, &filter))?;
         let progress = ProgressLine::new();
@@ -93,6 +92,12 @@ fn resolve(arguments: &HoldArguments) -> Result<Hold, Failure> {
             return Err(Failure::Damaged(format!(
                 "not held, because not everything could be searched: {}",
                 seen.damage.join("; ")
+            )));
+        }
+        if segments.is_empty() && !seen.gaps.is_empty() {
+            return Err(Failure::Damaged(format!(
+                "nothing matches, but not everything was recorded: {}",
+                seen.gaps.join("; ")
             )));
         }
     } else {
@@ -121,10 +126,11 @@ pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {
     let read = read_chains(&arguments.archive, &Pins::default(), Some(now.wall_ns));
     let ReadChains { chains, damage: mut failures } = read.map_err(|error| damaged(error.to_string()))?;
     let mut table = Table::new(&["gateway", ">sequence", "class", "until", ">files", ">bytes", ""]);
-    let (mut found, mut bytes) = (0usize, 0u64);
+    let (mut found, mut bytes, mut waiting) = (0usize, 0u64, Vec::new());
     for chain in &chains {
         failures.extend(chain.damage());
         let (gateway, ledger) = (&chain.gateway, chain.believed.check.ledger());
+        let before = found;
         let records: Vec<Record> = chain.believed.records.iter().map(|(_, record)| record.clone()).collect();
         for expired in retention::plan(&records, ledger, &arguments.retain, &holds, &now) {
             found += 1;
@@ -141,15 +147,60 @@ pub(crate) fn expire(arguments: &ExpireArguments) -> Result<Outcome, Failure> {
                 expired.held_by.map_or_else(|| "would be deleted".to_owned(), |case| format!("held for {case}")),
             ]);
         }
+        waiting.push(why_nothing(gateway, &records, ledger, (&arguments.retain, &now), found > before));
     }
     let mut to = stdout();
     if found > 0 {
         table.write(&mut to)?;
     }
     writeln!(to, "{bytes} bytes would be deleted")?;
+    if bytes == 0 {
+        waiting.iter().try_for_each(|why| line(&mut to, format!("nothing is, because {why}")))?;
+    }
     to.flush()?;
     if !failures.is_empty() {
         return Err(Failure::Damaged(format!("not all is known: {}", failures.join("; "))));
     }
-    Ok(if found > 0 { Outcome::Done } else { Outcome::NothingFound })
+    Ok(Outcome::Done)
+}
+
+/// Why nothing of a chain is deleted.
+fn why_nothing(
+    gateway: &str,
+    records: &[Record],
+    ledger: &Ledger,
+    expiring: (&Policy, &Moment),
+    is_held: bool,
+) -> String {
+    let (policy, now) = expiring;
+    let first = records.iter().find_map(|record| match record {
+        Record::Segment(line) => {
+            let state = ledger.files_of(line);
+            let is_named = |label: &str| policy.classes().any(|(class, _)| class.label() == label);
+            let is_here = line.files.iter().any(|file| is_named(&file.class) && state(file) == FileState::Kept);
+            is_here.then_some(line)
+        }
+        Record::Event(_) => None,
+    });
+    let Some(line) = first else { return format!("{gateway} has no segment of these classes") };
+    if is_held {
+        return format!("what is old enough of {gateway} is on hold (`hotspot hold list`)");
+    }
+    let (age_ns, by_wall_ns) =
+        (ledger.age_ns(line.sequence, now), now.wall_ns.saturating_sub(line.to_ns.max(line.sealed_ns)));
+    let promised = |class, kept_ns: i64| ledger.promised_ns(line.sequence, class).map_or(kept_ns, |ns| ns.max(kept_ns));
+    let kept_ns = policy.classes().map(|(class, kept_ns)| promised(class, kept_ns)).min().unwrap_or(i64::MAX);
+    if by_wall_ns >= kept_ns {
+        return format!(
+            "the oldest segment of {gateway} is {} old by this clock, and its chain proves only {}: for the rest the gateway's clock was not \
+             synchronised, or it sealed nothing",
+            duration(by_wall_ns),
+            duration(age_ns.max(0))
+        );
+    }
+    format!(
+        "the oldest segment of {gateway} is not old enough: {} old, of {} that it is kept",
+        duration(age_ns.max(0)),
+        duration(kept_ns)
+    )
 }

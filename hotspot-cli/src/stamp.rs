@@ -153,6 +153,6 @@ fn write(path: &Path, reply: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".stamp").tempfile_in(dir)?;
     file.write_all(reply)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
     std::fs::File::open(dir)?.sync_all()
 }

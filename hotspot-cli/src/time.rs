@@ -1,8 +1,8 @@
 //! Times as people write and read them. A time without a zone is refused: it would be the wrong one somewhere.
 
+use hotspot_archive::when::When;
 use hotspot_core::WallNs;
 use jiff::Timestamp;
-use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use crate::Failure;
@@ -24,49 +24,36 @@ impl Zone {
         Ok(Self { given })
     }
 
-    /// Reads a time.
+    /// The zone of times that name none.
+    pub(crate) fn given(&self) -> Option<&TimeZone> {
+        self.given.as_ref()
+    }
+
+    /// That of answers.
+    pub(crate) fn of_answers(&self) -> TimeZone {
+        self.given.clone().unwrap_or(TimeZone::UTC)
+    }
+
+    /// Reads a moment, which is as long as its last digit counts.
+    pub(crate) fn moment(&self, text: &str) -> Result<When, Failure> {
+        When::parse(text, self.given()).map_err(|why| Failure::Usage(format!("{text:?} is not a time: {why}")))
+    }
+
+    /// Reads a time: where the moment begins that is written.
     pub(crate) fn parse(&self, text: &str) -> Result<WallNs, Failure> {
-        let bad = |why: &str| Failure::Usage(format!("{text:?} is not a time: {why}"));
-        let timestamp = if let Some(seconds) = text.strip_prefix('@') {
-            // Digit by digit: a floating-point number has too few of them for nanoseconds.
-            let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
-            let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            if !digits(whole) || !(fraction.is_empty() || digits(fraction)) || fraction.len() > 9 {
-                return Err(bad("write seconds since 1970 after '@', like @1795402923.25"));
-            }
-            let nanoseconds: i128 = format!("{whole}{fraction:0<9}").parse().map_err(|_| bad("it is out of range"))?;
-            Timestamp::from_nanosecond(nanoseconds).map_err(|_| bad("it is out of range"))?
-        } else if let Ok(timestamp) = text.parse::<Timestamp>() {
-            timestamp
-        } else if let Ok(civil) = text.parse::<DateTime>() {
-            let zone = self.given.clone().ok_or_else(|| {
-                bad("it has no zone; write one (2026-11-23T10:02:03+07:00, …Z) or name it with --tz Asia/Ho_Chi_Minh")
-            })?;
-            zone.to_ambiguous_zoned_datetime(civil)
-                .unambiguous()
-                .map_err(|_| bad("the clocks were changed then; write it with an offset"))?
-                .timestamp()
-        } else {
-            return Err(bad("write it like 2026-11-23T10:02:03+07:00"));
-        };
-        i64::try_from(timestamp.as_nanosecond()).map_err(|_| bad("it is out of range"))
+        self.moment(text).map(|when| when.from_ns)
     }
 
     /// Writes a time, with its zone.
     pub(crate) fn show(&self, at_ns: WallNs) -> String {
         let Ok(timestamp) = Timestamp::from_nanosecond(i128::from(at_ns)) else { return at_ns.to_string() };
-        let zone = self.given.clone().unwrap_or(TimeZone::UTC);
-        timestamp.to_zoned_datetime(zone).strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
+        timestamp.to_zoned_datetime(self.of_answers()).strftime("%Y-%m-%d %H:%M:%S%.3f%:z").to_string()
     }
-}
 
-/// How long the moment is that was written: a second, or as much of it as its last digit counts.
-pub(crate) fn precision_ns(text: &str) -> i64 {
-    let digits = text.split_once(['.', ',']).map_or(0, |(_, fraction)| {
-        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        u32::try_from(digits).unwrap_or(u32::MAX)
-    });
-    10_i64.pow(9_u32.saturating_sub(digits))
+    /// The same without what is zero at its end, for times that people wrote.
+    pub(crate) fn show_briefly(&self, at_ns: WallNs) -> String {
+        self.show(at_ns).replace(".000", "")
+    }
 }
 
 /// Now, by the wall clock.
@@ -79,50 +66,32 @@ pub(crate) fn utc(at_ns: WallNs) -> String {
     Timestamp::from_nanosecond(i128::from(at_ns)).map_or_else(|_| at_ns.to_string(), |time| format!("{time:.6}"))
 }
 
+/// How long something is, for people: in the unit that it has a few of.
+pub(crate) fn duration(ns: i64) -> String {
+    let s = ns as f64 / 1e9;
+    match s {
+        s if s < 60.0 => format!("{s:.3} s"),
+        s if s < 7200.0 => format!("{:.1} minutes", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} hours", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str, zone: Option<&str>) -> Option<WallNs> {
-        Zone::new(zone).ok()?.parse(text).ok()
-    }
-
     #[test]
-    fn a_moment_is_as_long_as_its_last_digit_counts() {
-        for (text, ns) in [
-            ("2026-11-23T10:02:03+07:00", 1_000_000_000),
-            ("@1795402923", 1_000_000_000),
-            ("@1795402923.25", 10_000_000),
-            ("2026-11-23T10:02:03.123Z", 1_000_000),
-            ("2026-11-23 10:02:03,5+07:00", 100_000_000),
-            ("@1795402923.123456789", 1),
-        ] {
-            assert_eq!(precision_ns(text), ns, "{text}");
-        }
-    }
-
-    #[test]
-    fn one_moment_has_many_spellings() {
-        let moment = Some(1_795_402_923_000_000_000);
-        assert_eq!(parse("2026-11-23T10:02:03+07:00", None), moment);
-        assert_eq!(parse("2026-11-23T03:02:03Z", None), moment);
-        assert_eq!(parse("@1795402923", None), moment);
-        assert_eq!(parse("@1795402923.25", None), Some(1_795_402_923_250_000_000));
-        assert_eq!(parse("@1795402923.x", None), None);
-        assert_eq!(parse("2026-11-23T10:02:03", Some("Asia/Ho_Chi_Minh")), moment);
-        assert_eq!(parse("2026-11-23 10:02:03", Some("Asia/Ho_Chi_Minh")), moment);
-    }
-
-    #[test]
-    fn a_time_without_a_zone_is_refused() {
-        assert_eq!(parse("2026-11-23T10:02:03", None), None);
-        assert_eq!(parse("yesterday", Some("UTC")), None);
+    fn times_are_shown_in_the_zone_and_how_long_something_is_in_a_unit_for_people() {
+        let at_ns = 1_795_402_923_000_000_000;
+        let hanoi = Zone::new(Some("Asia/Ho_Chi_Minh")).unwrap();
+        assert_eq!(hanoi.show(at_ns), "2026-11-23 10:02:03.000+07:00");
+        assert_eq!(hanoi.show_briefly(at_ns), "2026-11-23 10:02:03+07:00");
+        assert_eq!(Zone::new(None).unwrap().show(at_ns + 1_500_000_000), "2026-11-23 03:02:04.500+00:00");
+        assert_eq!(utc(at_ns), "2026-11-23T03:02:03.000000Z");
         assert!(Zone::new(Some("Mars/Olympus")).is_err());
-    }
-
-    #[test]
-    fn an_hour_that_happened_twice_is_refused() {
-        assert_eq!(parse("2026-10-25T02:30:00", Some("Europe/Berlin")), None);
-        assert!(parse("2026-10-25T02:30:00+01:00", None).is_some());
+        let s = 1_000_000_000;
+        let shown = [s / 5, 90 * s, 7200 * s, 4 * 86_400 * s].map(duration);
+        assert_eq!(shown, ["0.200 s", "1.5 minutes", "2.0 hours", "4.0 days"]);
     }
 }

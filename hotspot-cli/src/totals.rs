@@ -7,9 +7,11 @@ use hotspot_archive::search::{Archive, By, Interval, Sums, Totals};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::arguments::{FindArguments, Sort};
-use crate::find::{conclude, say_alike};
-use crate::output::{Output, Table, csv_end, csv_line, csv_stdout, csv_value, json_line, stdout};
+use crate::envelope::{Envelope, Files, Form};
+use crate::find::remark;
+use crate::output::{Output, Table, csv_end, csv_header, csv_value, json_line};
 use crate::progress::ProgressLine;
+use crate::time::Zone;
 use crate::{Failure, Outcome};
 
 /// What the largest group is; refuses what a group does not have.
@@ -30,22 +32,34 @@ pub(crate) fn run(
     interval: Interval,
     filter: &Filter,
     by: By,
+    mut envelope: Envelope,
+    files: Option<&Files>,
 ) -> Result<Outcome, Failure> {
     let order = order(arguments.sort)?;
-    let mut totals = Totals::new(by);
+    let mut totals = Totals::new(by).in_zone(Zone::new(arguments.tz.as_deref())?.of_answers());
     let progress = ProgressLine::new();
     let seen = archive.sum(interval, filter, &mut totals, |done| progress.show(done));
     progress.end();
     let mut groups = totals.sorted(order);
     let found = groups.len();
     groups.truncate(arguments.top.or(arguments.limit).unwrap_or(usize::MAX));
-    let mut to = if arguments.csv { csv_stdout() } else { stdout() };
+    let to = Output::open(arguments.output.as_deref(), arguments.force)?;
+    let mut to = if arguments.csv_for_excel {
+        to.for_spreadsheet()
+    } else if arguments.csv {
+        to.for_csv()
+    } else {
+        to
+    };
+    if groups.len() < found {
+        envelope.remarks.push(format!("of {found} groups the first {} are in the answer", groups.len()));
+    }
     let mut rows = groups.iter().map(|(group, sums)| Row { by, group: group.as_deref(), sums });
     if arguments.json {
         rows.try_for_each(|row| json_line(&mut to, &row))?;
-    } else if arguments.csv {
+    } else if arguments.csv || arguments.csv_for_excel {
         if found > 0 {
-            csv_line(&mut to, std::iter::once(name(by)).chain(COUNTS))?;
+            csv_header(&mut to, std::iter::once(name(by)).chain(COUNTS))?;
         }
         rows.try_for_each(|row| row.write_csv(&mut to))?;
     } else if found > 0 {
@@ -56,9 +70,9 @@ pub(crate) fn run(
         }
         table.write(&mut to)?;
     }
-    to.flush()?;
-    say_alike(filter);
-    Ok(conclude(found, &seen))
+    envelope.see(found, &seen);
+    remark(&mut envelope, archive, filter);
+    envelope.end(to, if arguments.json { Form::Json } else { Form::Other }, files)
 }
 
 /// What is counted of a group.

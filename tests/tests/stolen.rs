@@ -146,7 +146,9 @@ fn a_stolen_gateway_names_nobody_and_either_of_two_keys_opens_everything() {
     said(&[&hold[..], &["user", USER]].concat());
     assert!(said(&["hold", "list", "--archive", &shown]).contains("2026-17"));
     let expired = hotspot(&["expire", "--dry-run", "--archive", &shown, "--retain", "flows=1d,sessions=1d"]).unwrap();
-    assert_eq!((expired.status.code(), &*expired.stdout), (Some(1), &b"0 bytes would be deleted\n"[..]));
+    let said = String::from_utf8_lossy(&expired.stdout).into_owned();
+    assert_eq!(expired.status.code(), Some(0), "{said}");
+    assert!(said.starts_with("0 bytes would be deleted\nnothing is, because"), "{said}");
     let coverage = ask("coverage", &archive, &["--identity", &officer.identity]).unwrap();
     let is_whole = |row: &Value| row["balanced"] == true && row["gaps"] == serde_json::json!([]);
     assert!(!coverage.is_empty() && coverage.iter().all(is_whole), "{coverage:?}");

@@ -28,7 +28,7 @@ const PYTHON: [(&str, &str); 5] = [
 ];
 
 /// Programs the lab runs, and the packages they are in.
-const PROGRAMS: [(&str, &str); 35] = [
+const PROGRAMS: [(&str, &str); 36] = [
     ("age", "age"),
     ("base64", "coreutils"),
     ("bpftool", "bpftool"),
@@ -60,6 +60,8 @@ const PROGRAMS: [(&str, &str); 35] = [
     ("python3", "python3-venv"),
     ("radclient", "freeradius-utils"),
     ("setpriv", "util-linux"),
+    // Opens what is written for spreadsheets.
+    ("soffice", "libreoffice-calc-nogui"),
     ("strace", "strace"),
     ("sysctl", "procps"),
     ("tshark", "tshark"),

@@ -22,7 +22,7 @@ impl fmt::Display for FilterError {
 }
 
 /// The known word that is most like another one, if it could be a slip of the pen.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let slips_max = if word.chars().count() <= 3 { 1 } else { 2 };
     let (slips, nearest) =

@@ -1,16 +1,20 @@
 //! From words to a filter: `or` binds weaker than `and`, `and` weaker than `not`.
 
+mod places;
+
 use std::str::FromStr;
+
+use jiff::tz::TimeZone;
 
 use super::error::nearest;
 use super::lexer::{Token, lex};
-use super::value::{PROTOCOLS, count, duration_ns, parse_time, port_range, protocol};
-use super::{Alike, Compare, Filter, FilterError, NumberField, Pattern, Side, TextField, WITHIN_NS};
+use super::value::{PROTOCOLS, count, duration_ns, protocol};
+use super::{Alike, Compare, Filter, FilterError, NumberField, Pattern, Side, TextField};
 
 /// Deepest nesting of parentheses and `not`.
 const DEPTH_MAX: usize = 64;
 /// Words a condition can begin with, beside fields and protocols.
-const CONDITIONS: [&str; 18] = [
+const CONDITIONS: [&str; 20] = [
     "mac",
     "ip",
     "host",
@@ -19,6 +23,8 @@ const CONDITIONS: [&str; 18] = [
     "portrange",
     "src",
     "dst",
+    "client",
+    "peer",
     "proto",
     "public",
     "vlan",
@@ -35,7 +41,12 @@ const OTHERS: [&str; 4] = ["and", "or", "in", "within"];
 
 /// Parses a filter; an empty one matches everything.
 pub fn parse(text: &str) -> Result<Filter, FilterError> {
-    let mut parser = Parser { text, tokens: lex(text)?, next: 0 };
+    parse_in(text, None)
+}
+
+/// The same; times that name no zone are in this one.
+pub fn parse_in(text: &str, zone: Option<&TimeZone>) -> Result<Filter, FilterError> {
+    let mut parser = Parser { text, zone, tokens: lex(text)?, next: 0, named: None };
     if parser.tokens.is_empty() {
         return Ok(Filter::Everything);
     }
@@ -43,20 +54,60 @@ pub fn parse(text: &str) -> Result<Filter, FilterError> {
     match parser.peek().map(|token| token.word.clone()) {
         None => Ok(filter),
         Some(word) if word == ")" => Err(parser.error("there is no '(' for this")),
+        Some(word) if is_option(&word) => Err(parser.error(OPTION)),
         Some(word) => Err(match nearest(&word, ["and", "or"]) {
             Some(meant) => parser.error(format!("'{word}' does not belong here; did you mean '{meant}'?")),
-            None => parser.error("expected 'and' or 'or' between two conditions; a value with spaces needs quotes"),
+            None => parser.error(match parser.in_quotes() {
+                Some(meant) => format!("a value with spaces needs quotes, and the shell others around them: '{meant}'"),
+                None => "expected 'and' or 'or' between two conditions; a value with spaces needs quotes".to_owned(),
+            }),
         }),
     }
 }
 
+/// What is said of an option where a condition could be.
+const OPTION: &str = "options go before the filter; a value that begins with '-' needs quotes";
+
+fn is_option(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c == '-' || c.is_ascii_alphabetic()))
+}
+
+/// Every word that a condition can begin with.
+fn words() -> impl Iterator<Item = &'static str> {
+    let fields =
+        TextField::ALL.iter().map(|field| field.word()).chain(NumberField::ALL.iter().map(|field| field.word()));
+    fields.chain(CONDITIONS).chain(PROTOCOLS.iter().map(|(name, _)| *name))
+}
+
 struct Parser<'a> {
     text: &'a str,
+    /// Of times that name none.
+    zone: Option<&'a TimeZone>,
     tokens: Vec<Token>,
     next: usize,
+    /// The last name that was read: its field, and which token it is.
+    named: Option<(&'static str, usize)>,
 }
 
 impl Parser<'_> {
+    /// The name that was just read together with the words behind it, as it was perhaps meant.
+    fn in_quotes(&self) -> Option<String> {
+        let (field, value) = self.named.filter(|(_, value)| value + 1 == self.next)?;
+        // Another condition begins here, and only the word between the two is missing.
+        let begins = self.peek()?.word.to_ascii_lowercase();
+        if words().any(|word| word == begins) {
+            return None;
+        }
+        let is_value = |token: &&Token| {
+            let word = token.word.to_ascii_lowercase();
+            token.is_quoted
+                || !(["and", "or", "&&", "||", "(", ")", "[", "]", ","].contains(&word.as_str()) || is_option(&word))
+        };
+        let words: Vec<&str> =
+            self.tokens[value..].iter().take_while(is_value).map(|token| token.word.as_str()).collect();
+        Some(format!("{field} \"{}\"", words.join(" ")))
+    }
+
     fn peek(&self) -> Option<&Token> {
         self.tokens.get(self.next)
     }
@@ -148,98 +199,29 @@ impl Parser<'_> {
             self.next += 1;
             // A user is meant in any spelling, unless `=` says that it is not.
             let is_alike = field == TextField::User && !self.is_next("=") && !self.is_next("==");
-            return self.values("a value", |token| {
+            let read = self.values("a value", |token| {
                 Some(Filter::Text(field, if is_alike { alike(token) } else { pattern(token) }))
-            });
+            })?;
+            self.named = Some((field.word(), self.next - 1));
+            return Ok(read);
         }
         self.bare()
     }
 
     fn side(&mut self) -> Side {
-        if self.take(&["src"]) {
+        if self.take(&["src", "client"]) {
             Side::Source
-        } else if self.take(&["dst"]) {
+        } else if self.take(&["dst", "peer"]) {
             Side::Destination
         } else {
             Side::Either
         }
     }
 
-    /// What `src` and `dst` can stand before.
-    fn sided(&mut self, side: Side) -> Result<Filter, FilterError> {
-        if self.take(&["ip", "host"]) {
-            if self.peek().is_some_and(|token| token.word.contains('/') && token.word.parse::<ipnet::IpNet>().is_ok()) {
-                return Err(self.error("this is a network; write 'net' before it"));
-            }
-            return self.values("an address like 10.20.0.14 or 2001:db8::1", |token| {
-                token.word.parse().ok().map(|ip: std::net::IpAddr| Filter::Ip(side, ip.to_canonical()))
-            });
-        }
-        if self.take(&["net"]) {
-            return self.values("a network like 10.20.0.0/16", |token| {
-                token.word.parse().ok().map(|net: ipnet::IpNet| Filter::Net(side, net.trunc()))
-            });
-        }
-        if self.take(&["port", "portrange"]) {
-            if let Some(compare) = self.compare() {
-                return self.port_compared(side, compare);
-            }
-            return self.values("a port, 0 to 65535, or a range like 1000-2000", |token| {
-                port_range(&token.word).map(|ports| Filter::Port(side, ports))
-            });
-        }
-        for field in [NumberField::Bytes, NumberField::Packets] {
-            if self.take(&[field.word()]) {
-                return self.number(side, field);
-            }
-        }
-        Err(self.error("expected ip, net, port, bytes or packets after 'src' or 'dst' (the client is src)"))
-    }
-
-    fn port_compared(&mut self, side: Side, compare: Compare) -> Result<Filter, FilterError> {
-        let port: u16 = self.value("a port, 0 to 65535")?;
-        let ports = match compare {
-            Compare::Equal => Some(port..=port),
-            Compare::NotEqual => return Ok(Filter::Not(Box::new(Filter::Port(side, port..=port)))),
-            Compare::Less => port.checked_sub(1).map(|last| 0..=last),
-            Compare::LessOrEqual => Some(0..=port),
-            Compare::Greater => port.checked_add(1).map(|first| first..=u16::MAX),
-            Compare::GreaterOrEqual => Some(port..=u16::MAX),
-        };
-        ports.map(|ports| Filter::Port(side, ports)).ok_or_else(|| {
-            self.next -= 1;
-            self.error("no port is beyond this one")
-        })
-    }
-
     fn protocol(&mut self) -> Result<Filter, FilterError> {
         self.values("a protocol: tcp, udp, icmp, icmp6, sctp, gre, esp, igmp or a number", |token| {
             protocol(&token.word).map(Filter::Protocol)
         })
-    }
-
-    fn public(&mut self) -> Result<Filter, FilterError> {
-        if !self.take(&["ip", "host"]) {
-            return Err(self.error("expected 'ip' after 'public': public ip 203.0.113.7 port 45678"));
-        }
-        let ip: std::net::IpAddr = self.value("an address like 203.0.113.7")?;
-        let port = if self.take(&["port"]) { Some(self.value("a port, 0 to 65535")?) } else { None };
-        let public = Filter::Public(ip.to_canonical(), port);
-        if self.take(&["at"]) { Ok(public.and(self.at()?)) } else { Ok(public) }
-    }
-
-    fn at(&mut self) -> Result<Filter, FilterError> {
-        let at_ns = self.parsed(
-            "a time with its zone like 2026-11-23T10:02:03+07:00, or seconds since 1970 like @1795402923",
-            |token| parse_time(&token.word),
-        )?;
-        let mut within_ns = WITHIN_NS;
-        if self.take(&["within"]) {
-            within_ns = self.parsed("a duration with its unit like 2s or 500ms", |token| {
-                duration_ns(&token.word).and_then(|ns| i64::try_from(ns).ok())
-            })?;
-        }
-        Ok(Filter::At { at_ns, within_ns })
     }
 
     fn number(&mut self, side: Side, field: NumberField) -> Result<Filter, FilterError> {
@@ -277,21 +259,20 @@ impl Parser<'_> {
             self.next += 1;
             return Ok(Filter::Protocol(*number));
         }
-        let fields =
-            TextField::ALL.iter().map(|field| field.word()).chain(NumberField::ALL.iter().map(|field| field.word()));
-        let known = fields.chain(CONDITIONS).chain(PROTOCOLS.iter().map(|(name, _)| *name));
         let shown = &token.word;
-        Err(if OTHERS.contains(&word.as_str()) {
+        Err(if is_option(shown) && !token.is_quoted {
+            self.error(OPTION)
+        } else if OTHERS.contains(&word.as_str()) {
             self.error(format!("a condition is missing before '{word}'"))
         } else if shown.parse::<std::net::IpAddr>().is_ok() {
             self.error("write 'ip' before an address")
         } else if shown.parse::<hotspot_core::MacAddr>().is_ok() {
             self.error("write 'mac' before a MAC address")
-        } else if let Some(meant) = nearest(shown, known) {
+        } else if let Some(meant) = nearest(shown, words()) {
             self.error(format!("'{shown}' is no condition; did you mean '{meant}'?"))
         } else {
             self.error(
-                "expected user, mac, ip, net, port, proto, src, dst, public ip, vlan, site, gateway, ssid, hostname, vendor, \
+                "expected user, mac, ip, net, port, proto, src, dst, peer, public ip, vlan, site, gateway, ssid, hostname, vendor, \
                  bytes, packets, duration, at, not or '('",
             )
         })

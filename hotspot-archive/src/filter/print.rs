@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use hotspot_core::WallNs;
+
 use super::value::PROTOCOLS;
 use super::{Filter, NumberField, Pattern, Side, TextField};
 
@@ -42,9 +44,16 @@ impl fmt::Display for Filter {
                 let unit = if *field == NumberField::Duration { "ns" } else { "" };
                 write!(f, "{side}{} {} {value}{unit}", field.word(), compare.word())
             }
-            Self::At { at_ns, within_ns } => {
-                let seconds = at_ns.div_euclid(1_000_000_000);
-                write!(f, "at @{seconds}.{:09} within {within_ns}ns", at_ns.rem_euclid(1_000_000_000))
+            Self::At { when, within_ns } => {
+                let at = |at_ns: WallNs| {
+                    let (seconds, rest) = (at_ns.div_euclid(1_000_000_000), at_ns.rem_euclid(1_000_000_000));
+                    format!("@{seconds}.{rest:09}")
+                };
+                write!(f, "at {}", at(when.from_ns))?;
+                if when.last_ns > when.from_ns {
+                    write!(f, " to {}", at(when.last_ns))?;
+                }
+                write!(f, " within {within_ns}ns")
             }
             Self::All(parts) => list(f, parts, " and "),
             Self::Any(parts) => list(f, parts, " or "),

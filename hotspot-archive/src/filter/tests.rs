@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::segment::tests::flow;
+use crate::when::When;
 
 fn origin() -> Origin {
     Origin { site: "cafe-1".into(), gateway: "gw1".into(), sequence: 1 }
@@ -43,6 +44,10 @@ fn every_word_finds_its_column() {
         "public ip 203.0.113.7 port 45678",
         "public ip 203.0.113.7",
         "public ip 203.0.113.7 port 45678 at @1795392001",
+        "public 203.0.113.7:45678 at 2026-11-23T00:00Z within 0s",
+        "at 2026-11-23Z and at 2026-11-23T00Z and at 2026-11-22T23:00:00Z to 2026-11-23T00:00:00Z within 0s",
+        "peer 198.51.100.1 and peer ip 198.51.100.1 and peer port 443 and client 10.20.0.14 and src 10.20.0.0/24",
+        "peer 198.51.100.1:443 and not peer 198.51.100.1:80 and client net 10.20.0.0/16",
         "at 2026-11-23T07:00:01+07:00",
         "site cafe-1 and gateway gw* and interface lan",
         "ssid \"Café \\\"x\\\"\" and nat exact and attribution authenticated and end end_of_flow",
@@ -70,6 +75,9 @@ fn what_is_elsewhere_is_not_found() {
         "ipv6",
         "public ip 203.0.113.7 port 1",
         "public ip 203.0.113.7 port 45678 at @1795391990",
+        "at 2026-11-22Z within 0s",
+        "at 2026-11-23T00:01Z within 0s",
+        "peer 10.20.0.14",
         "public ip 10.20.0.14",
         "vlan 1",
         "hostname *",
@@ -151,8 +159,8 @@ fn device_names_are_found_in_any_case() {
 fn a_filter_knows_the_times_it_asks_for() {
     let second = 1_000_000_000;
     assert_eq!(parse("user x").unwrap().times(), (WallNs::MIN, WallNs::MAX));
-    assert_eq!(parse("user x and at @10").unwrap().times(), (8 * second, 12 * second + 1));
-    assert_eq!(parse("at @10 within 1s or at @20 within 0s").unwrap().times(), (9 * second, 20 * second + 1));
+    assert_eq!(parse("user x and at @10").unwrap().times(), (8 * second, 13 * second));
+    assert_eq!(parse("at @10 within 1s or at @20 within 0s").unwrap().times(), (9 * second, 21 * second));
     assert_eq!(parse("not at @10").unwrap().times(), (WallNs::MIN, WallNs::MAX));
 }
 
@@ -177,9 +185,14 @@ fn errors_point_at_the_place_and_say_what_to_write() {
         ("and", 0, "missing before 'and'"),
         ("user x an user y", 7, "did you mean 'and'"),
         ("user x user y", 7, "'and' or 'or'"),
+        ("user x tcp", 7, "'and' or 'or'"),
+        ("ssid Cafe 2 and user x", 10, "'ssid \"Cafe 2\"'"),
+        ("user x --json", 7, "options go before the filter"),
+        ("--json", 0, "options go before the filter"),
+        ("at @10 to @9", 10, "before the time it follows"),
         ("user x and", 10, "missing here"),
         ("proto nonsense", 6, "expected a protocol"),
-        ("public port 5", 7, "expected 'ip'"),
+        ("public port 5", 7, "expected an address"),
         ("duration > 30", 11, "unit"),
         ("bytes > much", 8, "10k"),
         ("at 2026-11-23T10:02:03", 3, "zone"),
@@ -268,10 +281,15 @@ pub(crate) fn filter() -> impl Strategy<Value = Filter> {
                 let side = if field == NumberField::Duration { Side::Either } else { side };
                 Filter::Number(side, field, compare, value)
             }),
-        (0i64..60_000, 0i64..3_000).prop_map(|(at_ms, within_ms)| Filter::At {
-            at_ns: 1_795_392_000_000_000_000 + at_ms * 1_000_000,
-            within_ns: within_ms * 1_000_000,
-        }),
+        (0i64..60_000, prop::sample::select(vec![0i64, 1, 999, 60_000]), 0i64..3_000).prop_map(
+            |(at_ms, long_ms, within_ms)| Filter::At {
+                when: When {
+                    from_ns: 1_795_392_000_000_000_000 + at_ms * 1_000_000,
+                    last_ns: 1_795_392_000_000_000_000 + (at_ms + long_ms) * 1_000_000,
+                },
+                within_ns: within_ms * 1_000_000,
+            }
+        ),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
@@ -300,7 +318,7 @@ proptest! {
     #[test]
     fn no_words_make_the_parser_fall(words in prop::collection::vec(prop::sample::select(vec![
         "user", "x", "in", "[", "]", ",", "(", ")", "not", "and", "or", "port", "80", ">", "at", "@1", "within", "2s", "public",
-        "ip", "10.0.0.1", "net", "src", "dst", "bytes", "1k", "\"", "#", "\n", "tcp",
+        "ip", "10.0.0.1", "net", "peer", "to", "2026-11-23", "10:02", "198.51.100.9:443", "--json", "src", "dst", "bytes", "1k", "\"", "#", "\n", "tcp",
     ]), 0..12)) {
         let _ = parse(&words.join(" "));
     }

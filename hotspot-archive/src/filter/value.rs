@@ -2,9 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use hotspot_core::WallNs;
-use jiff::Timestamp;
-
 /// Protocols with names; the first name of a number is the one that is printed.
 pub(super) const PROTOCOLS: [(&str, u8); 9] = [
     ("icmp", 1),
@@ -84,19 +81,4 @@ fn scaled(number: &str, factor: u64) -> Option<u64> {
     let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
     let value = u128::from(whole.parse::<u64>().ok()?) * u128::from(factor) + fraction * u128::from(factor) / tenth;
     u64::try_from(value).ok()
-}
-
-/// RFC 3339 with a zone, or seconds since 1970 after `@`. A time without a zone is none: it would be the wrong one somewhere.
-#[must_use]
-pub fn parse_time(word: &str) -> Option<WallNs> {
-    if let Some(seconds) = word.strip_prefix('@') {
-        let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
-        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) || fraction.len() > 9 {
-            return None;
-        }
-        return format!("{whole}{fraction:0<9}").parse().ok();
-    }
-    let timestamp: Timestamp = word.parse().ok()?;
-    WallNs::try_from(timestamp.as_nanosecond()).ok()
 }

@@ -131,7 +131,7 @@ impl JournalKeys {
         self.wrap(file)?;
         fs::rename(file, &kept).map_err(failed)?;
         // A file that had its earlier name again after a power cut would be taken for one whose key was destroyed because it is sealed.
-        file.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
+        durable::sync_dir(durable::parent(file)).map_err(failed)?;
         self.leave_to_recipients(file)?;
         Ok(kept)
     }

@@ -60,7 +60,7 @@ impl JournalWriter {
                 return Err(error);
             }
         };
-        path.parent().map_or(Ok(()), durable::sync_dir).map_err(failed)?;
+        durable::sync_dir(durable::parent(path)).map_err(failed)?;
         writer.path = path.to_path_buf();
         Ok(writer)
     }

@@ -146,9 +146,7 @@ impl Batch<'_> {
                     compare.holds(sum, *asked)
                 }))
             }
-            Filter::At { at_ns, within_ns } => {
-                self.times(|start_ns, end_ns| is_at(start_ns, end_ns, *at_ns, *within_ns))
-            }
+            Filter::At { when, within_ns } => self.times(|start_ns, end_ns| is_at(start_ns, end_ns, *when, *within_ns)),
             Filter::All(parts) => {
                 parts.iter().try_fold(self.constant(true), |mask, part| Ok(&mask & &self.filter(part)?))
             }

@@ -10,7 +10,7 @@ use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::mask::Mask;
-use super::totals::{By, Totals};
+use super::totals::Totals;
 use super::{Interval, Named, origin, plan};
 use crate::filter::Filter;
 use crate::index::{Index, IndexError, Rows, Said, Sealed};
@@ -182,11 +182,11 @@ pub(super) fn flows(
 pub(super) fn sums(
     reader: &SegmentReader,
     mut selection: Selection,
-    by: By,
+    asked: &Totals,
     give: &mut dyn FnMut(Totals) -> bool,
 ) -> Result<(), SegmentError> {
-    selection.columns = Some(by.columns());
-    let mut totals = Totals::new(by);
+    selection.columns = Some(asked.by().columns());
+    let mut totals = asked.part();
     for batch in reader.select(selection) {
         totals.add_batch(&batch?, reader.origin()).map_err(|source| reader.damaged(source))?;
     }

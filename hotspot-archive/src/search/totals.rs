@@ -8,6 +8,8 @@ use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_buffer::ScalarBuffer;
 use arrow_schema::ArrowError;
 use foldhash::fast::FixedState;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
 
 use super::mask::{count_column, number_column, text_column};
 use crate::segment::Origin;
@@ -60,9 +62,9 @@ columns! {
     Hostname = "hostname", "hostname";
     Vendor = "vendor", "device_vendor";
     Attribution = "attribution", "attribution";
-    /// The UTC hour in which the row begins.
+    /// The hour in which the row begins.
     Hour = "hour", "start";
-    /// The UTC day in which the row begins.
+    /// The day in which the row begins.
     Day = "day", "start";
 }
 
@@ -110,6 +112,8 @@ impl Sums {
 #[derive(Clone, Debug)]
 pub struct Totals {
     by: By,
+    /// Where hours and days begin.
+    zone: TimeZone,
     groups: HashMap<Box<str>, Sums, FixedState>,
     /// Of rows without a value.
     unknown: Sums,
@@ -140,7 +144,19 @@ impl Numbered {
 impl Totals {
     #[must_use]
     pub fn new(by: By) -> Self {
-        Self { by, groups: HashMap::default(), unknown: Sums::default(), open: None }
+        Self { by, zone: TimeZone::UTC, groups: HashMap::default(), unknown: Sums::default(), open: None }
+    }
+
+    /// Sums by the hours and days of a zone, where it is summed by those.
+    #[must_use]
+    pub fn in_zone(mut self, zone: TimeZone) -> Self {
+        self.zone = zone;
+        self
+    }
+
+    /// The same question, without an answer yet.
+    pub(super) fn part(&self) -> Self {
+        Self::new(self.by).in_zone(self.zone.clone())
     }
 
     #[must_use]
@@ -216,12 +232,12 @@ impl Totals {
             }
             By::Hour | By::Day => {
                 let keys = number_column::<TimestampMicrosecondType>(batch, self.by.column())?;
-                let step_us = if self.by == By::Day { 86_400_000_000 } else { 3_600_000_000 };
-                let time = |key: i64| {
-                    let time = jiff::Timestamp::from_microsecond(key.saturating_mul(step_us));
-                    time.map_or_else(|_| key.to_string(), |time| time.to_string())
-                };
-                self.add_numbers(&counts, |row| keys.is_valid(row).then(|| keys.value(row).div_euclid(step_us)), time);
+                let (by, zone) = (self.by, self.zone.clone());
+                self.add_numbers(
+                    &counts,
+                    |row| keys.is_valid(row).then(|| keys.value(row).div_euclid(QUARTER_US)),
+                    |quarter| beginning(by, &zone, quarter),
+                );
             }
             By::User
             | By::Mac
@@ -278,6 +294,26 @@ impl Totals {
             first = after;
         }
         Ok(())
+    }
+}
+
+/// Every zone is some quarters of an hour from UTC, and its clocks are changed at the end of one.
+const QUARTER_US: i64 = 900_000_000;
+
+/// When the hour or day of a zone begins that a quarter of an hour is in, as RFC 3339.
+fn beginning(by: By, zone: &TimeZone, quarter: i64) -> String {
+    let Ok(at) = Timestamp::from_microsecond(quarter.saturating_mul(QUARTER_US)) else { return quarter.to_string() };
+    let local = at.to_zoned_datetime(zone.clone());
+    let begins = if by == By::Day {
+        local.start_of_day().ok()
+    } else {
+        local.checked_sub(Span::new().minutes(i64::from(local.minute()))).ok()
+    };
+    let Some(begins) = begins else { return at.to_string() };
+    if *zone == TimeZone::UTC {
+        begins.timestamp().to_string()
+    } else {
+        begins.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
     }
 }
 

@@ -9,25 +9,34 @@ use parquet::errors::ParquetError;
 
 use super::flow_columns::FlowColumns;
 use super::{BATCH_ROWS, Origin, SegmentError, writer};
-use crate::durable::Replacement;
+use crate::output_file::OutputFile;
 
 /// A file of flows that is being written; it has its name once it is whole, and without [`Self::finish`] nothing is left of it.
 pub struct FlowFile {
     path: PathBuf,
-    file: Replacement,
+    file: OutputFile,
     writer: ArrowWriter<File>,
     origin: Option<Origin>,
+    pushed: u64,
     columns: FlowColumns,
 }
 
 impl FlowFile {
-    pub fn create(path: &Path) -> Result<Self, SegmentError> {
+    /// `may_replace`: a regular file that is there already.
+    pub fn create(path: &Path, may_replace: bool) -> Result<Self, SegmentError> {
         let failed = |source| SegmentError::Io { operation: "created", path: path.to_path_buf(), source };
-        let file = Replacement::begin(path).map_err(failed)?;
+        let file = OutputFile::begin(path, may_replace).map_err(failed)?;
         let target = file.file().map_err(failed)?;
         let writer =
             writer::export(target).map_err(|source| SegmentError::Write { path: path.to_path_buf(), source })?;
-        Ok(Self { path: path.to_path_buf(), file, writer, origin: None, columns: FlowColumns::new(BATCH_ROWS) })
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            writer,
+            origin: None,
+            pushed: 0,
+            columns: FlowColumns::new(BATCH_ROWS),
+        })
     }
 
     pub fn push(&mut self, origin: &Origin, flow: &FlowRecord) -> Result<(), SegmentError> {
@@ -36,17 +45,24 @@ impl FlowFile {
             self.origin = Some(origin.clone());
         }
         self.columns.push(flow);
+        self.pushed += 1;
         Ok(())
     }
 
-    /// Ends the file and gives it its name.
-    pub fn finish(mut self) -> Result<(), SegmentError> {
+    /// Ends the file and gives it its name; how many flows it says it holds, which are those that were given to it.
+    pub fn finish(mut self) -> Result<u64, SegmentError> {
         self.write()?;
-        let Self { path, file, writer, .. } = self;
-        if let Err(source) = writer.close() {
-            return Err(SegmentError::Write { path, source });
+        let Self { path, file, writer, pushed, .. } = self;
+        let written = match writer.close() {
+            Ok(metadata) => metadata.file_metadata().num_rows(),
+            Err(source) => return Err(SegmentError::Write { path, source }),
+        };
+        if u64::try_from(written) != Ok(pushed) {
+            let source = std::io::Error::other(format!("{written} of {pushed} flows are in it"));
+            return Err(SegmentError::Io { operation: "written", path, source });
         }
-        file.commit().map_err(|source| SegmentError::Io { operation: "written", path, source })
+        file.commit().map_err(|source| SegmentError::Io { operation: "written", path, source })?;
+        Ok(pushed)
     }
 
     fn write(&mut self) -> Result<(), SegmentError> {

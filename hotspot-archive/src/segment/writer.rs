@@ -107,7 +107,7 @@ impl SegmentWriter {
     ) -> Result<(Self, SaltKey), SegmentError> {
         let salts = key.map_or_else(SaltKey::generate, SaltKey::derived)?;
         let io_failed = |source| SegmentError::Io { operation: "written", path: path.to_path_buf(), source };
-        path.parent().map_or(Ok(()), durable::make_dir).map_err(io_failed)?;
+        durable::make_dir(durable::parent(path)).map_err(io_failed)?;
         let file = Replacement::begin(path).map_err(io_failed)?;
         let target = file.file().map_err(io_failed)?;
         let writer = properties(class, origin, key, &salts).and_then(|properties| open(target, class, properties));

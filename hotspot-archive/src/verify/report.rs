@@ -13,6 +13,8 @@ pub enum Kind {
     Notice,
     /// An audit log whose head nobody outside of it holds: its end, or all of it, may have been exchanged.
     Unanchored,
+    /// No segment is sealed yet: there is nothing that could be proved.
+    Unsealed,
     /// Files are elsewhere by a receipt, and were not looked for there.
     Moved,
     /// A receipt says what is not so, or of files that no chain here has.
@@ -30,6 +32,7 @@ pub enum Kind {
 pub enum Verdict {
     Whole,
     Unanchored,
+    Unsealed,
     Moved,
     Receipts,
     Doubtful,
@@ -44,6 +47,7 @@ impl Verdict {
         match self {
             Self::Whole => "ok",
             Self::Unanchored => "audit_unanchored",
+            Self::Unsealed => "nothing_sealed",
             Self::Moved => "moved",
             Self::Receipts => "receipts_unproved",
             Self::Doubtful => "doubtful",
@@ -58,6 +62,7 @@ impl Verdict {
         match self {
             Self::Whole => "whole",
             Self::Unanchored => "whole, but for an audit log that nothing outside of it vouches for",
+            Self::Unsealed => "NOTHING IS SEALED YET: there is nothing that could be proved",
             Self::Moved => "NOT ALL HERE: files were moved, and were not looked for where they are",
             Self::Receipts => "NOT WHOLE: receipts say what is not so",
             Self::Doubtful => "DOUBTFUL: times need an explanation",
@@ -117,6 +122,7 @@ impl Report {
         match self.findings.iter().map(|finding| finding.kind).max() {
             None | Some(Kind::Notice) => Verdict::Whole,
             Some(Kind::Unanchored) => Verdict::Unanchored,
+            Some(Kind::Unsealed) => Verdict::Unsealed,
             Some(Kind::Moved) => Verdict::Moved,
             Some(Kind::Receipt) => Verdict::Receipts,
             Some(Kind::Doubt) => Verdict::Doubtful,

@@ -1,7 +1,7 @@
 //! The witness's own key: a file with its name and seed.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
-use crate::durable;
 use crate::manifest::to_hex;
 use crate::note::{KeyKind, VerifierKey, is_key_name};
+use crate::output_file::OutputFile;
 
 /// Begins the text of a signing key, as the note tools of Go have it.
 const PREFIX: &str = "PRIVATE+KEY+";
@@ -29,9 +29,7 @@ impl WitnessKey {
         if !is_key_name(name) {
             return Err(io::Error::other(format!("{name:?} cannot be a witness's name: no spaces and no '+'")));
         }
-        if path.try_exists()? {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already"));
-        }
+        let file = OutputFile::begin_secret(path)?;
         let mut seed = Zeroizing::new([0; 32]);
         let filled = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
         if filled != Ok(seed.len()) {
@@ -41,7 +39,8 @@ impl WitnessKey {
         let bytes = Zeroizing::new([&[KeyKind::Cosignature as u8][..], &seed[..]].concat());
         let id = to_hex(&made.verifier().id());
         let text = Zeroizing::new(format!("{PREFIX}{name}+{id}+{}\n", STANDARD.encode(&bytes)));
-        durable::write_secret(path, text.as_bytes())?;
+        file.file()?.write_all(text.as_bytes())?;
+        file.commit()?;
         Ok(made)
     }
 

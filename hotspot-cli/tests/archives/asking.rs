@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use hotspot_core::record::FlowRecord;
 
-use crate::venue::{BEGIN_NS, CLIENTS, FLOWS, SECOND_NS, SEGMENTS, Venue, flow, text};
+use crate::venue::{BEGIN_NS, CLIENTS, FLOWS, SECOND_NS, SEGMENTS, Venue, flow, rows, text};
 
 #[test]
 fn what_is_asked_for_is_found_encrypted_or_not() {
@@ -24,7 +24,7 @@ fn what_is_asked_for_is_found_encrypted_or_not() {
         assert_eq!(venue.count("user nobody"), 0);
         assert_eq!(venue.count(""), (1..=CLIENTS).map(of).sum::<usize>());
         let output = venue.find(&["--json", "--limit", "3"]);
-        assert_eq!(text(&output.stdout).lines().count(), 3);
+        assert_eq!(rows(&output).len(), 3);
         let who = venue.command("who").args(["--public", "203.0.113.7:17003", "--at", "2026-11-23T00:35:32Z"]).output();
         assert!(text(&who.unwrap().stdout).contains("0900000007"));
     }
@@ -46,7 +46,7 @@ fn who_had_a_port_that_changed_hands_is_the_one_who_had_it_last() {
     });
     let who = |at: &str, json: &[&str]| {
         let mut asked = venue.command("who");
-        text(&asked.args(["--public", "203.0.113.7:11001", "--at", at]).args(json).output().unwrap().stdout)
+        asked.args(["--public", "203.0.113.7:11001", "--at", at]).args(json).output().unwrap()
     };
     for (at, first_user, had_it_then) in [
         ("2026-11-23T00:06:40.450Z", "0900000001", 1),
@@ -57,12 +57,12 @@ fn who_had_a_port_that_changed_hands_is_the_one_who_had_it_last() {
         // Any moment of this second.
         ("2026-11-23T00:06:40Z", "0900000002", 2),
     ] {
-        let answers: Vec<serde_json::Value> =
-            who(at, &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let answers = rows(&who(at, &["--json"]));
         assert_eq!(answers.len(), 2, "{at}: both are told");
         assert!(had_it_then == 0 || answers[0]["user"] == first_user, "{at}: {answers:?}");
         assert_eq!(answers.iter().filter(|answer| answer["at_that_moment"] == true).count(), had_it_then, "{at}");
-        assert_eq!(who(at, &[]).contains("NOT SURE: 2 devices"), had_it_then == 2, "{at}");
+        let said = text(&who(at, &[]).stdout);
+        assert_eq!(said.contains("NOT SURE: 2 devices"), had_it_then == 2, "{at}");
     }
 }
 
@@ -71,7 +71,7 @@ fn nothing_encrypted_is_shown_without_an_identity() {
     let mut venue = Venue::new(true);
     venue.identity = None;
     let output = venue.find(&["--json", "user 0900000007"]);
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "{output:?}");
+    assert_eq!((output.status.code(), rows(&output).len()), (Some(3), 0), "{output:?}");
     assert!(text(&output.stderr).contains("--identity"));
 }
 
@@ -86,8 +86,7 @@ fn flows_are_summed_sorted_and_exported() {
     );
     for (by, groups) in [("peer", 10), ("mac", 10), ("site", 1), ("hour", 3), ("day", 1), ("proto", 1), ("vlan", 1)] {
         let output = venue.find(&["--by", by, "--json"]);
-        let rows: Vec<serde_json::Value> =
-            text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let rows = rows(&output);
         assert_eq!(rows.len(), groups, "{by}");
         let flows: u64 = rows.iter().map(|row| row["flows"].as_u64().unwrap()).sum();
         assert_eq!(flows as usize, venue.count(""), "{by}");
@@ -168,15 +167,17 @@ fn every_search_is_audited_first_or_refused() {
 #[test]
 fn a_tool_that_finds_nothing_says_whether_the_log_was_whole() {
     let venue = Venue::new(false);
-    let said = |from: &str, to: &str| {
+    let said = |from: &str, to: &str, code: i32| {
         let output = venue.find(&["--from", from, "--to", to, "user nobody"]);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
         text(&output.stderr)
     };
-    assert!(said("2026-11-23T00:10:00Z", "2026-11-23T01:00:00Z").contains("the log is whole"));
-    assert!(said("2026-11-23T00:10:00Z", "2026-11-23T05:00:00Z").contains("has not sealed a segment of that time"));
-    assert!(said("2026-11-22T00:00:00Z", "2026-11-23T01:00:00Z").contains("no segment that old"));
-    assert!(said("2026-11-25T00:00:00Z", "2026-11-26T01:00:00Z").contains("has not sealed a segment of that time"));
+    let whole = said("2026-11-23T00:10:00Z", "2026-11-23T01:00:00Z", 1);
+    assert!(whole.contains("nothing found, and everything searched was recorded"), "{whole}");
+    assert!(whole.contains("2026-11-23 00:10:00+00:00 to 2026-11-23 01:00:00+00:00, gateway gw, "), "{whole}");
+    assert!(said("2026-11-23T00:10:00Z", "2026-11-23T05:00:00Z", 3).contains("has not sealed a segment of that time"));
+    assert!(said("2026-11-22T00:00:00Z", "2026-11-23T01:00:00Z", 3).contains("no segment that old"));
+    assert!(said("2026-11-25T00:00:00Z", "2026-11-26T01:00:00Z", 3).contains("no segment of this archive"));
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn hostile_files_are_errors_within_the_bound() {
         assert_eq!(limited.output().unwrap().status.code(), Some(3));
     }
     // The others were searched.
-    assert!(text(&output.stdout).lines().count() > 500);
+    assert!(rows(&output).len() > 500);
     fs::remove_dir_all(Path::new(&venue.archive()).join("flows")).unwrap();
     assert_eq!(find_within(&venue, BOUND, &["--json"]).status.code(), Some(3));
 }

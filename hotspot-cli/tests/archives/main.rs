@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
 
+mod answers;
 mod asking;
 mod attacks;
 mod audit;
@@ -13,3 +14,4 @@ mod s3;
 mod shipping;
 mod stamps;
 mod venue;
+mod written;

@@ -12,6 +12,7 @@ use hotspot_archive::segment::Origin;
 use hotspot_core::MacAddr;
 use hotspot_core::fact::IdentitySource;
 use hotspot_core::record::{Attribution, EndReason, FlowRecord, Identity as Who, NatState, PublicEndpoint};
+use serde_json::Value;
 
 pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 /// 2026-11-23T00:00:00Z.
@@ -155,7 +156,7 @@ impl Venue {
     pub(crate) fn count(&self, filter: &str) -> usize {
         let output = self.find(&["--json", filter]);
         assert!(matches!(output.status.code(), Some(0 | 1)), "{filter}: {output:?}");
-        text(&output.stdout).lines().count()
+        rows(&output).len()
     }
 
     pub(crate) fn files(&self, class: &str) -> Vec<PathBuf> {
@@ -175,6 +176,24 @@ impl Venue {
     pub(crate) fn audited(&self) -> usize {
         fs::read_to_string(self.archive().join("audit/queries.jsonl")).map_or(0, |text| text.lines().count())
     }
+}
+
+/// The rows of an answer in JSON, without the last line, which says what the answer is.
+pub(crate) fn rows(output: &Output) -> Vec<Value> {
+    let mut lines = json(output);
+    if lines.last().is_some_and(|line| line.get("answer").is_some()) {
+        lines.pop();
+    }
+    lines
+}
+
+/// What the last line of an answer in JSON says.
+pub(crate) fn answer(output: &Output) -> Value {
+    json(output).last().and_then(|line| line.get("answer")).unwrap_or_else(|| panic!("{output:?}")).clone()
+}
+
+fn json(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
