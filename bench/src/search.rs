@@ -210,7 +210,7 @@ fn find_needle(rows: &[FlowRecord], from_ns: i64) -> Option<Needle> {
         let public = row.public?;
         Some(Needle {
             client: row.client_mac.to_string(),
-            user: row.identity.as_ref()?.user.as_ref()?.to_string(),
+            user: row.identity.as_ref()?.users.first()?.clone(),
             public: public.ip.to_string(),
             public_port: public.port?,
             peer: row.peer_ip?.to_string(),

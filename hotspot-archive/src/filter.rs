@@ -11,6 +11,7 @@ mod parser;
 mod print;
 mod value;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -82,6 +83,7 @@ impl Filter {
         match self {
             Self::Everything => true,
             Self::Text(TextField::User, pattern) => users(flow).any(|user| pattern.matches(user)),
+            Self::Text(TextField::Session, pattern) => sessions(flow).iter().any(|id| pattern.matches(id)),
             Self::Text(field, pattern) => field.of(origin, flow).is_some_and(|text| field.matches(pattern, &text)),
             Self::Mac(mac) => flow.client_mac == *mac,
             Self::Ip(side, ip) => addresses(flow, *side).any(|found| found == *ip),
@@ -290,18 +292,21 @@ pub(crate) fn is_at(start_ns: WallNs, end_ns: WallNs, when: When, within_ns: Wal
 }
 
 /// The users a flow names: several where it is ambiguous or in conflict.
-pub(crate) fn users(flow: &FlowRecord) -> impl Iterator<Item = &str> {
-    let name = flow.identity.as_deref().and_then(|identity| identity.user.as_deref());
-    name.into_iter().flat_map(|name| names(name, flow.attribution.lists_claimants()))
+pub(crate) fn users(flow: &FlowRecord) -> impl Iterator<Item = Cow<'_, str>> {
+    flow.identity.iter().flat_map(|identity| &identity.users).flat_map(|user| names(user))
 }
 
-/// The names in the column `user`. Whom a NAS names twice, as `outer identity (chargeable identity)`, goes by either, and by both.
-pub(crate) fn names(column: &str, is_list: bool) -> impl Iterator<Item = &str> {
-    let names = column.split(move |c| is_list && c == ',').map(move |part| if is_list { part.trim() } else { part });
-    names.flat_map(|name| {
-        let twice = name.strip_suffix(')').and_then(|name| name.split_once(" ("));
-        [Some(name), twice.map(|(outer, _)| outer), twice.map(|(_, chargeable)| chargeable)].into_iter().flatten()
-    })
+fn sessions(flow: &FlowRecord) -> &[String] {
+    flow.identity.as_deref().map_or(&[], |identity| &identity.session_ids)
+}
+
+/// The names of a claimant. Whom a NAS names twice, `outer identity \(chargeable identity)`, goes by either, and by both with or without
+/// the backslash. In the name of somebody who has brackets in it there is none.
+pub(crate) fn names(claimant: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let twice = claimant.strip_suffix(')').and_then(|name| name.split_once(r" \("));
+    let of_both = twice
+        .map(|(outer, chargeable)| [outer.into(), chargeable.into(), Cow::Owned(format!("{outer} ({chargeable})"))]);
+    std::iter::once(claimant.into()).chain(of_both.into_iter().flatten())
 }
 
 /// Address and port by which the other side knew the client.

@@ -21,7 +21,7 @@ pub(crate) use self::flows::FlowRows;
 pub use self::proof::{RowProof, Value};
 pub(crate) use self::salt::SaltKey;
 use crate::merkle::{self, Hash};
-use crate::segment::{SegmentError, SegmentReader, Selection};
+use crate::segment::{SegmentError, SegmentReader};
 
 /// What stands for all rows of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum RowsError {
 /// The root over the rows of a segment, from what its columns hold.
 pub fn root(segment: &SegmentReader) -> Result<RowsRoot, RowsError> {
     let mut rows = begin(segment)?;
-    for batch in segment.select(Selection::default()) {
+    for batch in segment.stored() {
         rows.push(segment.path(), &batch?)?;
     }
     Ok(rows.finish())
@@ -56,7 +56,7 @@ pub fn prove(segment: &SegmentReader, indices: &[u64]) -> Result<Vec<RowProof>, 
     let mut rows = begin(segment)?;
     let (mut hashes, mut shown) = (Vec::new(), HashMap::new());
     let wanted: std::collections::HashSet<u64> = indices.iter().copied().collect();
-    for batch in segment.select(Selection::default()) {
+    for batch in segment.stored() {
         rows.each(segment.path(), &batch?, |row| {
             let index = hashes.len() as u64;
             hashes.push(row.hash);

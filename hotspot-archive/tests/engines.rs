@@ -1,6 +1,7 @@
 //! Other engines read the plain archive as it lies: types, partitions, and the same sums as the rows that were written.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,20 +11,29 @@ use hotspot_archive::segment::{Origin, write_flows};
 use hotspot_core::MacAddr;
 use hotspot_core::fact::IdentitySource;
 use hotspot_core::record::{Attribution, EndReason, FlowRecord, Identity, NatState, PublicEndpoint};
+use serde_json::json;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 /// 2026-11-24T00:00:00.123456Z.
 const BEGIN_NS: i64 = 1_795_478_400_123_456_000;
 const ROWS: u64 = 30_000;
 
+/// Who claims some of the rows, and not the victim.
+const CLAIMANTS: [&str; 2] = ["x, victim", "other \"quoted\""];
+
+fn is_claimed(number: u64) -> bool {
+    number.is_multiple_of(7)
+}
+
 fn flow(number: u64) -> FlowRecord {
+    let one = format!("09{:08}", number / 100);
     let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     random ^= random >> 31;
     let is_v6 = random.is_multiple_of(3);
     let [a, b, c, d, ..] = random.to_le_bytes();
     let identity = Identity {
-        user: Some(format!("09{:08}", number / 100).into()),
-        session_id: format!("s-{}", number / 100).into(),
+        users: if is_claimed(number) { CLAIMANTS.map(str::to_owned).to_vec() } else { vec![one.clone()] },
+        session_ids: if is_claimed(number) { vec!["s, 1".into(), "s, 2".into()] } else { vec![one] },
         auth_method: None,
         source: IdentitySource::Radius,
         ap_mac: Some(MacAddr([2, 0, 0, 0, 1, 1])),
@@ -56,7 +66,7 @@ fn flow(number: u64) -> FlowRecord {
         tcp_flags_out: Some(0x1b),
         tcp_flags_in: is_v6.then_some(0x12),
         end_reason: EndReason::Idle,
-        attribution: Attribution::Authenticated,
+        attribution: if is_claimed(number) { Attribution::Ambiguous } else { Attribution::Authenticated },
         identity: (!number.is_multiple_of(5)).then(|| Arc::new(identity)),
         hostname: None,
         device_vendor: None,
@@ -75,21 +85,27 @@ fn archive(root: &Path) -> String {
         write_flows(&root.join(path), &origin, None, &rows[part * third..(part + 1) * third]).unwrap();
     }
     let sum = |count: fn(&FlowRecord) -> u64| rows.iter().map(count).sum::<u64>();
-    let with_user = rows.iter().filter(|row| row.identity.is_some()).count();
-    let translated = rows.iter().filter(|row| row.public.is_some()).count();
-    format!(
-        "{{\"rows\": {ROWS}, \"flow_id_max\": {}, \"bytes_out\": {}, \"packets_out\": {}, \"packets_in\": {}, \
-         \"with_user\": {with_user}, \"translated\": {translated}, \"public_port_sum\": {}, \"end_after_start_us\": {}, \
-         \"first\": \"2026-11-24T00:00:00.123456\", \"ipv6\": {}, \"partitions\": [[\"cafe-1\", \"2026-11-24\", 10000], \
-         [\"cafe-1\", \"2026-11-25\", 10000], [\"hall-2\", \"2026-11-24\", 10000]], \"ssid\": [\"Café \\\"x\\\"\"]}}",
-        1_u64 << 32 | (ROWS - 1),
-        sum(|row| row.bytes_out),
-        sum(|row| row.packets_out),
-        sum(|row| row.packets_in),
-        sum(|row| row.public.and_then(|public| public.port).map_or(0, u64::from)),
-        sum(|row| u64::try_from((row.end_ns - row.start_ns) / 1000).unwrap()),
-        rows.iter().filter(|row| row.client_ip.is_ipv6()).count(),
-    )
+    let users = || rows.iter().filter_map(|row| row.identity.as_deref()).map(|who| &who.users);
+    json!({
+        "rows": ROWS,
+        "flow_id_max": 1_u64 << 32 | (ROWS - 1),
+        "bytes_out": sum(|row| row.bytes_out),
+        "packets_out": sum(|row| row.packets_out),
+        "packets_in": sum(|row| row.packets_in),
+        "with_user": users().count(),
+        "claimed": users().filter(|users| **users == CLAIMANTS).count(),
+        "framed": 0,
+        "persons": users().flatten().collect::<BTreeSet<_>>().len(),
+        "claimants": CLAIMANTS,
+        "translated": rows.iter().filter(|row| row.public.is_some()).count(),
+        "public_port_sum": sum(|row| row.public.and_then(|public| public.port).map_or(0, u64::from)),
+        "end_after_start_us": sum(|row| u64::try_from((row.end_ns - row.start_ns) / 1000).unwrap()),
+        "first": "2026-11-24T00:00:00.123456",
+        "ipv6": rows.iter().filter(|row| row.client_ip.is_ipv6()).count(),
+        "partitions": [["cafe-1", "2026-11-24", 10_000], ["cafe-1", "2026-11-25", 10_000], ["hall-2", "2026-11-24", 10_000]],
+        "ssid": ["Café \"x\""],
+    })
+    .to_string()
 }
 
 fn read_with(engine: &str) {
@@ -97,9 +113,11 @@ fn read_with(engine: &str) {
     let expected = archive(dir.path());
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = crate_dir.join("../target/venv/bin/python");
+    let golden = crate_dir.join("tests/golden");
     let output = Command::new(&python)
         .arg(crate_dir.join("tests/engines.py"))
         .args([engine, &dir.path().join("flows").display().to_string(), &expected])
+        .args([golden.join("3/claimants.parquet"), golden.join("claimants.jsonl")])
         .output()
         .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", python.display()));
     assert!(output.status.success(), "{engine}: {}", String::from_utf8_lossy(&output.stderr));

@@ -68,8 +68,8 @@ fn flow(segment: u64, row: u64) -> FlowRecord {
         end_reason: EndReason::EndOfFlow,
         attribution: Attribution::Authenticated,
         identity: Some(Arc::new(Identity {
-            user: Some(format!("person-{number}@example.org").into()),
-            session_id: format!("controller-1.example.org/{number:016x}").into(),
+            users: vec![format!("person-{number}@example.org")],
+            session_ids: vec![format!("controller-1.example.org/{number:016x}")],
             auth_method: None,
             source: IdentitySource::Radius,
             ap_mac: None,

@@ -30,7 +30,7 @@ const ROWS: u64 = 37;
 fn flow(number: u64) -> FlowRecord {
     let is = |every: u64| number.is_multiple_of(every);
     let at_ns = BEGIN_NS + i64::try_from(number).unwrap() * 1_234_567;
-    let claimants = "0912345678, Nguyễn Văn A";
+    let claimants = ["0912345678", "Nguyễn, Văn A", ""].map(str::to_owned);
     FlowRecord {
         flow_id: 7 << 32 | number,
         start_ns: at_ns,
@@ -58,8 +58,15 @@ fn flow(number: u64) -> FlowRecord {
         attribution: Attribution::ALL[usize::try_from(number % 7).unwrap()],
         identity: (!is(5)).then(|| {
             Arc::new(Identity {
-                user: (!is(4)).then(|| if is(7) { claimants.into() } else { "0912345678".into() }),
-                session_id: "ap1/c1".into(),
+                users: if is(4) {
+                    &[][..]
+                } else if is(7) {
+                    &claimants
+                } else {
+                    &claimants[..1]
+                }
+                .to_vec(),
+                session_ids: if is(7) { vec!["ap1/c1".into(), "ap1, c2".into()] } else { vec!["ap1/c1".into()] },
                 auth_method: is(2).then(|| "802.1x".into()),
                 source: IdentitySource::Radius,
                 ap_mac: is(3).then_some(MacAddr([2, 0, 0, 0, 0xff, 1])),

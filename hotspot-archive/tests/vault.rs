@@ -80,8 +80,8 @@ fn flow(row: u64) -> FlowRecord {
         end_reason: EndReason::EndOfFlow,
         attribution: Attribution::Authenticated,
         identity: Some(Arc::new(Who {
-            user: Some(user(row).into()),
-            session_id: format!("nas-{row:05}").into(),
+            users: vec![user(row)],
+            session_ids: vec![format!("nas-{row:05}")],
             auth_method: None,
             source: IdentitySource::Radius,
             ap_mac: None,

@@ -12,7 +12,7 @@ use hotspot_core::record::FlowRecord;
 use crate::arguments::{FindArguments, Sort, Trusting};
 use crate::ask::Query;
 use crate::envelope::{Envelope, Files, Form, Verdict, stranger};
-use crate::output::{Output, Table, csv_header, csv_line, json_line, stdout};
+use crate::output::{Output, Table, csv_header, csv_line, json_line, stdout, texts_cell};
 use crate::progress::ProgressLine;
 use crate::remote::View;
 use crate::spreadsheet::ROWS_MAX;
@@ -386,12 +386,12 @@ fn new_table() -> Table {
 
 fn row(hit: &Hit, zone: &Zone) -> Vec<String> {
     let flow = &hit.flow;
-    let user = flow.identity.as_deref().and_then(|who| who.user.as_deref()).unwrap_or("-");
+    let users = flow.identity.as_deref().map_or(&[][..], |who| &who.users);
     let seconds = (flow.end_ns - flow.start_ns) as f64 / 1e9;
     vec![
         zone.show(flow.start_ns),
         format!("{seconds:.3}"),
-        user.to_owned(),
+        if users.is_empty() { "-".to_owned() } else { texts_cell(users) },
         endpoint(Some(flow.client_ip), flow.client_port),
         flow.client_mac.to_string(),
         flow.hostname.as_deref().unwrap_or("-").to_owned(),

@@ -207,12 +207,24 @@ pub(crate) fn csv_end(to: &mut Output) -> io::Result<()> {
     to.write_all(LINE_END)
 }
 
-/// A JSON value as a cell: text without quotes, null as nothing.
+/// A JSON value as a cell: text without quotes, null as nothing, a list as [`texts_cell`] has it.
 pub(crate) fn cell(value: &Value) -> String {
+    if let Some([Value::String(text)]) = value.as_array().map(Vec::as_slice) {
+        return texts_cell(std::slice::from_ref(text));
+    }
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A list as a cell: one text as it is, several as a JSON array. One that is empty or begins with a bracket is an array too, so that a
+/// cell never stands for two lists.
+pub(crate) fn texts_cell(texts: &[String]) -> String {
+    match texts {
+        [text] if !text.is_empty() && !text.starts_with('[') => text.clone(),
+        _ => Value::from(texts).to_string(),
     }
 }
 
@@ -282,6 +294,25 @@ mod tests {
         assert_eq!(text.lines().count(), 2, "{text:?}");
         assert!(text.contains(SAFE), "{text:?}");
         assert_eq!(written(|to| line(to, FORGED)), format!("{SAFE}\n"));
+    }
+
+    #[test]
+    fn no_cell_stands_for_two_lists() {
+        let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        for (texts, expected) in [
+            (list(&["anna"]), "anna"),
+            (list(&["x, victim"]), "x, victim"),
+            (list(&["x, victim", "other"]), r#"["x, victim","other"]"#),
+            (list(&[r#"["x, victim","other"]"#]), r#"["[\"x, victim\",\"other\"]"]"#),
+            (list(&[""]), r#"[""]"#),
+            (list(&["", ""]), r#"["",""]"#),
+            (list(&["[x"]), r#"["[x"]"#),
+            (list(&[]), "[]"),
+        ] {
+            assert_eq!(cell(&Value::from(texts.as_slice())), expected);
+            assert_eq!(texts_cell(&texts), expected);
+        }
+        assert_eq!(cell(&Value::Null), "", "which no list is");
     }
 
     #[test]

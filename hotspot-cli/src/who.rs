@@ -183,7 +183,11 @@ fn describe(to: &mut impl Write, hit: &Hit, moment: When, zone: &Zone) -> io::Re
     let flow = &hit.flow;
     let who = flow.identity.as_deref();
     let mut line = |name: &str, value: &str| output::line(to, format!("  {name:<9} {value}"));
-    line("user", who.and_then(|who| who.user.as_deref()).unwrap_or("unknown"))?;
+    let users = who.map_or(&[][..], |who| &who.users);
+    if users.is_empty() {
+        line("user", "unknown")?;
+    }
+    users.iter().try_for_each(|user| line("user", user))?;
     line("sure", sureness(flow.attribution))?;
     if !hit.is_trusted {
         line("but", "NOT TRUSTED: the segment was written after the last line its gateway is trusted until")?;
@@ -191,7 +195,7 @@ fn describe(to: &mut impl Write, hit: &Hit, moment: When, zone: &Zone) -> io::Re
     if let Some(who) = who {
         let method =
             who.auth_method.as_deref().map(|method| format!(", authenticated by {method}")).unwrap_or_default();
-        line("session", &format!("{}{method}", who.session_id))?;
+        who.session_ids.iter().try_for_each(|id| line("session", &format!("{id}{method}")))?;
         let access_point = [who.ap_mac.map(|mac| mac.to_string()), who.ssid.as_deref().map(str::to_owned)];
         let attached: Vec<String> = access_point.into_iter().flatten().collect();
         if !attached.is_empty() {

@@ -451,18 +451,12 @@ fn name_of(session: &Session) -> Option<Cow<'_, str>> {
 }
 
 fn describe(claimants: &[&Session], attachment: usize) -> Identity {
-    let join = |texts: Vec<Cow<'_, str>>| match &texts[..] {
-        [] => None,
-        [text] => Some(Arc::<str>::from(&**text)),
-        _ => Some(texts.join(", ").into()),
-    };
     let first = claimants[0];
     let only = |value: Option<&str>| (claimants.len() == 1).then_some(value).flatten().map(Arc::<str>::from);
     let attached = &first.attachments[attachment];
     Identity {
-        user: join(claimants.iter().filter_map(|session| name_of(session)).collect()),
-        session_id: join(claimants.iter().map(|session| Cow::Borrowed(&*session.session_id)).collect())
-            .unwrap_or_default(),
+        users: claimants.iter().filter_map(|session| name_of(session)).map(Cow::into_owned).collect(),
+        session_ids: claimants.iter().map(|session| session.session_id.clone()).collect(),
         auth_method: only(first.auth_method.as_deref()),
         source: first.source,
         ap_mac: (claimants.len() == 1).then_some(attached.ap_mac).flatten(),

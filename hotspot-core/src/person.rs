@@ -41,10 +41,11 @@ impl<'a> Person<'a> {
         (self.user, self.chargeable.is_none(), self.chargeable)
     }
 
-    /// As it stands in a row: `outer@example (chargeable)` where both are given.
+    /// As it stands in a row: `outer@example \(chargeable)` where both are given. A backslash of a name itself is always `\\` there, so
+    /// nobody who has brackets in his name is taken for two.
     pub(crate) fn name(&self) -> Cow<'a, str> {
         match (self.user, self.chargeable) {
-            (Some(user), Some(chargeable)) => format!("{user} ({chargeable})").into(),
+            (Some(user), Some(chargeable)) => format!(r"{user} \({chargeable})").into(),
             (user, chargeable) => user.or(chargeable).unwrap_or_default().into(),
         }
     }
@@ -121,7 +122,7 @@ mod tests {
         let [known, said] = [None, Some("cui-ann")].map(|of| person(Some("ann@uni.example"), of));
         assert!(known.may_be(&said) && said.may_be(&known), "one access point says more than the other");
         assert!(!known.may_be(&person(Some("bob@uni.example"), None)));
-        assert_eq!((ann.name(), known.name()), ("anonymous@uni.example (cui-ann)".into(), "ann@uni.example".into()));
+        assert_eq!((ann.name(), known.name()), (r"anonymous@uni.example \(cui-ann)".into(), "ann@uni.example".into()));
         assert_eq!(person(Some("cui"), Some("cui")).name(), "cui");
     }
 }

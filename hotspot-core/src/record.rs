@@ -105,9 +105,10 @@ labelled_enum! {
 /// Who, by which session: the identity columns of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The claimants' names joined by `", "` where ambiguous or in conflict.
-    pub user: Option<Arc<str>>,
-    pub session_id: Arc<str>,
+    /// Each claimant's name: several where ambiguous or in conflict, none where no session gives one.
+    pub users: Vec<String>,
+    /// The claimants' sessions, at least one.
+    pub session_ids: Vec<String>,
     pub auth_method: Option<Arc<str>>,
     pub source: IdentitySource,
     pub ap_mac: Option<MacAddr>,

@@ -33,7 +33,7 @@ def main():
                 "by_gateway": rows("SELECT site, gateway, count(*) FROM flows GROUP BY 1, 2 ORDER BY 1, 2"),
                 "user_by_site": rows(
                     """SELECT site, count(*), sum(bytes_out + bytes_in) FROM flows
-                       WHERE `user` = '0900000007' AND date BETWEEN '2026-11-23' AND '2026-11-24' GROUP BY 1 ORDER BY 1"""
+                       WHERE array_contains(`user`, '0900000007') AND date BETWEEN '2026-11-23' AND '2026-11-24' GROUP BY 1 ORDER BY 1"""
                 ),
                 "who": rows(
                     """SELECT site, gateway, `user` FROM flows WHERE date = '2026-11-23'

@@ -87,7 +87,7 @@ def text_bytes(text):
 
 def value_bytes(name, kind, value):
     if kind == "text":
-        return text_bytes(value)
+        return text_bytes(" ".join(value) if isinstance(value, list) else value)
     if kind == "list":
         items = value if isinstance(value, list) else [value]
         return count_bytes(len(items)) + b"".join(map(text_bytes, items))

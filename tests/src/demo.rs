@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::lab::{Client, GATEWAY_V4, Lab};
 use crate::namespace::run;
-use crate::programs::{Agent, ask, hotspot, questions};
+use crate::programs::{Agent, ask, hotspot, questions, users};
 use crate::wait_until;
 
 const SECRET: &str = "not-a-secret-in-a-demo";
@@ -196,7 +196,7 @@ fn clients(lab: &Lab, archive: &Path, logins: &[i64]) -> Result<Vec<ClientFindin
         let since: Vec<&Value> = since.iter().filter(|flow| flow["start"].as_str() >= Some(login.as_str())).collect();
         ensure!(!flows.is_empty(), "{} has no flows", client.name);
         let named = |flow: &&&Value| match user {
-            Some(user) => flow["user"].as_str() == Some(user),
+            Some(user) => users(flow) == [user],
             None => !flow["user"].is_null(),
         };
         let mut attributions = BTreeMap::new();
@@ -238,7 +238,8 @@ fn who(out: &mut impl Write, lab: &Lab, archive: &Path) -> Result<Vec<WhoFinding
         let at = format!("@{}", request.at);
         let candidates = ask("who", archive, &["--public", &public, "--at", &at])?;
         let found = |column: &str| candidates.first().and_then(|flow| flow[column].as_str()).map(str::to_owned);
-        let (found_user, attribution, hostname) = (found("user"), found("attribution"), found("hostname"));
+        let (attribution, hostname) = (found("attribution"), found("hostname"));
+        let found_user = candidates.first().map(|flow| users(flow).join(" or ")).filter(|users| !users.is_empty());
         writeln!(
             out,
             "{public:<28} at {} → {:<20} {:<14} {}",

@@ -234,6 +234,12 @@ pub fn sessions(archive: &Path) -> Result<BTreeMap<String, Value>> {
     Ok(rows(archive, "sessions")?.into_iter().map(|row| (id(&row), row)).collect())
 }
 
+/// Whom a row of flows names.
+#[must_use]
+pub fn users(flow: &Value) -> Vec<&str> {
+    flow["user"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
 /// Where those who ask an archive keep the log of their questions: beside it, because nobody outside vouches for one inside of it, and
 /// `verify` says so.
 #[must_use]

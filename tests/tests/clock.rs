@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotspot_tests::lab::{ECHO_PORT, GATEWAY_V4, Lab, SERVER_V4};
 use hotspot_tests::namespace::run;
-use hotspot_tests::programs::{Agent, ask, coverage, write_secret};
+use hotspot_tests::programs::{Agent, ask, coverage, users, write_secret};
 use hotspot_tests::wait_until;
 use serde_json::Value;
 
@@ -121,7 +121,7 @@ fn a_clock_that_is_set_is_explained_and_times_are_reparable() {
     let recorded = echoes(&archive);
     assert_eq!(recorded.len(), 40);
     for (port, _, flow) in &recorded {
-        assert_eq!(flow["user"], "ann", "{port}");
+        assert_eq!(users(flow), ["ann"], "{port}");
         // The login names no address. Whether the device showed it to be its own meanwhile is up to its neighbours.
         assert!(["authenticated", "mac_only"].contains(&flow["attribution"].as_str().unwrap()), "{flow}");
         let lasted_s = seconds(&flow["end"]) - seconds(&flow["start"]);

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use hotspot_tests::aaa::{Authenticator, FreeRadius, HOTSPOT_SECRET, NAS_SECRET, SWITCH_V4, supplicate};
-use hotspot_tests::lab::{GATEWAY_V4, Lab};
+use hotspot_tests::lab::{Client, GATEWAY_V4, Lab, SERVER_V4};
 use hotspot_tests::namespace::{Namespace, run};
-use hotspot_tests::programs::{Agent, ask, decoded, files, rows, sessions, write_secret};
+use hotspot_tests::programs::{Agent, ask, decoded, files, hotspot, questions, rows, sessions, users, write_secret};
 use hotspot_tests::wait_until;
 use serde_json::Value;
 
@@ -185,7 +185,7 @@ fn who_logs_in_by_802_1x_is_in_the_flows() {
     assert!(hers.len() >= 6 && others.len() >= 6, "{} and {} flows", hers.len(), others.len());
     // What her device said before she logged in is hers too, but says so.
     for flow in &hers {
-        assert_eq!(flow["user"], "alice@example.net", "{flow}");
+        assert_eq!(users(flow), ["alice@example.net"], "{flow}");
     }
     let since = hers.iter().filter(|flow| flow["start"].as_str() > session["started"].as_str());
     for flow in since {
@@ -194,6 +194,65 @@ fn who_logs_in_by_802_1x_is_in_the_flows() {
     for flow in &others {
         assert_eq!((&flow["user"], &flow["attribution"]), (&Value::Null, &"unknown".into()), "{flow}");
     }
+}
+
+#[test]
+fn a_name_with_commas_in_it_hides_nobody_and_accuses_nobody() {
+    let lab = Lab::new(2).unwrap();
+    let listening = listen(&lab, "10.20.0.0/24 four\n", &["--no-nat", "--generation", "1", "--grace", "0"]);
+    let (shared, own) = (&lab.clients[0], &lab.clients[1]);
+    // Two people on one device, and one who has another's name in his on the other.
+    let logins = [(shared, "s1, s2", "guest, chi"), (shared, "t1", "other (chi)"), (own, "u1", "chi, binh")];
+    for (client, id, user) in logins {
+        let report = format!(
+            "Acct-Status-Type = Start\nAcct-Session-Id = \"{id}\"\nUser-Name = \"{user}\"\nNAS-Identifier = \"ap1\"\n\
+             Calling-Station-Id = \"{}\"\n",
+            client.mac
+        );
+        let (answered, said) =
+            radclient(&lab.switch, lab.dir(), &format!("{GATEWAY_V4}:1813"), "acct", "four", 3, &report);
+        assert!(answered, "{said}");
+    }
+    for client in [shared, own] {
+        client.namespace.run(&format!("ping -c 1 -W 2 {SERVER_V4}")).unwrap();
+    }
+    assert!(listening.agent.stop().unwrap().success());
+
+    let archive = listening.data.join("archive");
+    let pings =
+        |filter: &str| ask("find", &archive, &[&format!("{filter} and proto icmp and dst ip {SERVER_V4}")]).unwrap();
+    let of = |client: &Client| pings(&format!("mac {}", client.mac));
+    for filter in ["user \"guest, chi\"", "user = \"guest, chi\"", "user \"other (chi)\"", "session \"ap1/s1, s2\""] {
+        let found = pings(filter);
+        assert!(!found.is_empty() && found == of(shared), "{filter}: {found:?}");
+        for row in &found {
+            let mut names = users(row);
+            names.sort_unstable();
+            assert_eq!((names, &row["attribution"]), (vec!["guest, chi", "other (chi)"], &"ambiguous".into()), "{row}");
+        }
+    }
+    let found = pings("user \"chi, binh\"");
+    assert!(!found.is_empty() && found == of(own), "{found:?}");
+    for row in &found {
+        assert_eq!(users(row), ["chi, binh"]);
+    }
+    for user in ["chi", "binh", "guest", "other", "s1"] {
+        assert_eq!(pings(&format!("user {user}")), [] as [Value; 0], "{user}");
+    }
+    // Each person is a group of his own, with all of the rows that name him.
+    let groups = ask("find", &archive, &["--by", "user", "proto icmp"]).unwrap();
+    let count = |user: &str| groups.iter().find(|group| group["user"] == user).map(|group| group["flows"].clone());
+    assert_eq!(groups.len(), 3, "{groups:?}");
+    assert_eq!(count("guest, chi"), Some(of(shared).len().into()));
+    assert_eq!(count("other (chi)"), Some(of(shared).len().into()));
+    assert_eq!(count("chi, binh"), Some(of(own).len().into()));
+    // The index says the same as the rows, and a table and CSV leave no doubt either.
+    let log = questions(&archive).display().to_string();
+    let archive = archive.display().to_string();
+    let csv = hotspot(&["find", "--archive", &archive, "--audit", &log, "--csv", "user \"guest, chi\""]).unwrap();
+    let csv = String::from_utf8(csv.stdout).unwrap();
+    let lists = [r#""[""guest, chi"",""other (chi)""]""#, r#""[""other (chi)"",""guest, chi""]""#];
+    assert!(lists.iter().any(|list| csv.contains(list)), "{csv}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hotspot_tests::lab::{GATEWAY_V4, Lab, SERVER_V4};
 use hotspot_tests::mount::Mount;
-use hotspot_tests::programs::{Agent, ask, coverage, hotspot, path};
+use hotspot_tests::programs::{Agent, ask, coverage, hotspot, path, users};
 use hotspot_tests::wait_until;
 
 /// How an agent that does not start ends: its exit code, and what it says.
@@ -156,7 +156,7 @@ fn bad_radius_packets_are_counted_and_the_daemon_goes_on() {
     assert!(agent.stop().unwrap().success());
     let pings = ask("find", &data.join("archive"), &["proto", "icmp", "and", "dst", "ip", SERVER_V4]).unwrap();
     assert_eq!(pings.len(), 1);
-    assert_eq!((pings[0]["user"].as_str(), pings[0]["attribution"].as_str()), (Some("late"), Some("authenticated")));
+    assert_eq!((users(&pings[0]), pings[0]["attribution"].as_str()), (vec!["late"], Some("authenticated")));
 }
 
 #[test]

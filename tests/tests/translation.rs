@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hotspot_tests::lab::{Client, GATEWAY_V4, Lab, PUBLIC_V4, SERVER_V4};
 use hotspot_tests::namespace::{self, Namespace};
-use hotspot_tests::programs::{Agent, ask, ensure_whole, write_secret};
+use hotspot_tests::programs::{Agent, ask, ensure_whole, users, write_secret};
 use hotspot_tests::wait_until;
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fn a_public_port_that_changes_hands_within_a_second_has_two_owners() {
         assert_eq!((&*request.ip, request.port), (PUBLIC_V4, PORT), "the server saw one address and port");
         let (public, at) = (format!("{PUBLIC_V4}:{PORT}"), format!("@{}", request.at));
         let found = ask("who", &archive, &["--public", &public, "--at", &at]).unwrap();
-        assert_eq!(found[0]["user"], user, "at {at}: {found:?}");
+        assert_eq!(users(&found[0]), [user], "at {at}: {found:?}");
         assert_eq!((&found[0]["nat"], &found[0]["attribution"]), (&"exact".into(), &"authenticated".into()));
     }
     let flows = ask("find", &archive, &["public", "ip", PUBLIC_V4, "port", &PORT.to_string()]).unwrap();

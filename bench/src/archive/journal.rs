@@ -121,8 +121,8 @@ fn login(row: &FlowRecord) -> SessionFact {
     serde_json::from_value(serde_json::json!({
         "event": SessionEvent::Start,
         "source": IdentitySource::Radius,
-        "session_id": who.map_or("", |who| &*who.session_id),
-        "user": who.and_then(|who| who.user.as_deref()),
+        "session_id": who.and_then(|who| who.session_ids.first()),
+        "user": who.and_then(|who| who.users.first()),
         "client_mac": row.client_mac,
         "client_ips": [row.client_ip],
         "ap_mac": who.and_then(|who| who.ap_mac),

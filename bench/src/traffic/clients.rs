@@ -90,8 +90,8 @@ fn device(random: &mut Random) -> (MacAddr, Option<Arc<str>>) {
 
 fn identity(random: &mut Random, access_points: &[MacAddr], since_ns: i64) -> Identity {
     Identity {
-        user: Some(format!("09{:08}", random.below(100_000_000)).into()),
-        session_id: format!("{:08X}-{:08X}", since_ns / SECOND_NS, random.next() as u32).into(),
+        users: vec![format!("09{:08}", random.below(100_000_000))],
+        session_ids: vec![format!("{:08X}-{:08X}", since_ns / SECOND_NS, random.next() as u32)],
         auth_method: Some(if random.chance(0.8) { "radius" } else { "local" }.into()),
         source: IdentitySource::Radius,
         ap_mac: Some(access_points[random.below(access_points.len() as u64) as usize]),

@@ -97,11 +97,11 @@ impl TextField {
         }
     }
 
+    /// What a flow has in the column; `None` of the columns that are lists.
     pub(super) fn of<'a>(self, origin: &'a Origin, flow: &'a FlowRecord) -> Option<std::borrow::Cow<'a, str>> {
         let who = flow.identity.as_deref();
         let text = match self {
-            Self::User => who.and_then(|who| who.user.as_deref()),
-            Self::Session => who.map(|who| &*who.session_id),
+            Self::User | Self::Session => None,
             Self::Site => Some(&*origin.site),
             Self::Gateway => Some(&*origin.gateway),
             Self::Interface => Some(&*flow.interface),

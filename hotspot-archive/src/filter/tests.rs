@@ -93,15 +93,19 @@ fn what_is_elsewhere_is_not_found() {
 fn every_claimant_of_an_ambiguous_flow_is_found() {
     let mut flow = flow(2);
     flow.attribution = Attribution::Ambiguous;
-    std::sync::Arc::make_mut(flow.identity.as_mut().unwrap()).user = Some("anna, binh".into());
+    let who = std::sync::Arc::make_mut(flow.identity.as_mut().unwrap());
+    who.users = vec!["anna".into(), "binh".into()];
+    who.session_ids = vec!["nas/1".into(), "nas/2".into()];
     let is_match = |text: &str| parse(text).unwrap().matches(&origin(), &flow);
     assert!(is_match("user anna") && is_match("user binh") && !is_match("user \"anna, binh\""));
+    assert!(is_match("session nas/1") && is_match("session nas/2") && !is_match("session nas/3"));
+    assert!(is_match("not user chi") && !is_match("not user binh"));
 }
 
 /// Whether a question finds the flow of a user.
 fn finds(question: &str, user: &str) -> bool {
     let mut flow = flow(2);
-    std::sync::Arc::make_mut(flow.identity.as_mut().unwrap()).user = Some(user.into());
+    std::sync::Arc::make_mut(flow.identity.as_mut().unwrap()).users = vec![user.into()];
     parse(question).unwrap().matches(&origin(), &flow)
 }
 
@@ -332,4 +336,43 @@ proptest! {
             prop_assert!(flow.start_ns < to_ns && flow.end_ns >= from_ns);
         }
     }
+}
+
+#[test]
+fn no_name_is_somebody_elses_whatever_is_in_it() {
+    let hostile = [
+        "x, victim",
+        "victim, x",
+        ",victim",
+        "x;victim",
+        "x|victim",
+        "x (victim)",
+        "victim (x)",
+        r"x \\(victim)",
+        "[\"victim\"]",
+        "\"victim\"",
+        "x\tvictim",
+        r"x\x0avictim",
+        "",
+    ];
+    for name in hostile {
+        assert!(!finds("user victim", name) && !finds("user = victim", name), "{name}");
+        assert!(!finds("user x", name) && !finds("user = x", name), "{name}");
+        let asked = name.replace('\\', r"\\").replace('"', r#"\""#);
+        assert!(finds(&format!("user = \"{asked}\""), name), "{name}");
+    }
+}
+
+#[test]
+fn whom_a_nas_names_twice_is_found_by_either_name_and_by_both() {
+    for question in [
+        "user anonymous@uni.example",
+        "user cui-anna",
+        "user = cui-anna",
+        "user = \"anonymous@uni.example (cui-anna)\"",
+        r#"user = "anonymous@uni.example \\(cui-anna)""#,
+    ] {
+        assert!(finds(question, r"anonymous@uni.example \(cui-anna)"), "{question}");
+    }
+    assert!(!finds("user cui", r"anonymous@uni.example \(cui-anna)"));
 }

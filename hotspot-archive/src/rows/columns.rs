@@ -8,7 +8,7 @@ use arrow_array::types::{Int64Type, TimestampMicrosecondType, UInt8Type, UInt16T
 use arrow_array::{Array, BooleanArray, RecordBatch};
 use hotspot_core::MacAddr;
 
-use super::encoding::{Kind, put_count, put_ip, put_one_text, put_text};
+use super::encoding::{Kind, put_count, put_ip, put_text, put_texts};
 use super::fields::{self, Field, Fields, VERSION, presence_bytes};
 use super::leaves::{Leaves, shared_hash};
 use super::salt::Salt;
@@ -16,7 +16,7 @@ use super::{RowsRoot, SaltKey};
 use crate::layout::Class;
 use crate::merkle::Hash;
 use crate::segment::SegmentError;
-use crate::segment::columns::{Columns, Counts, Flags, Numbers, Text};
+use crate::segment::columns::{Columns, Counts, Flags, Numbers, Text, Texts};
 
 /// A row as it is hashed.
 pub(super) struct Row<'a> {
@@ -85,6 +85,7 @@ impl BatchRows {
 /// A column of one of the types a field may have.
 enum Column<'a> {
     Text(Text<'a>),
+    Texts(Texts<'a>),
     Count(Counts<'a>),
     Integer(Numbers<'a, Int64Type>),
     Time(Numbers<'a, TimestampMicrosecondType>),
@@ -98,7 +99,11 @@ enum Column<'a> {
 fn part<'a>(columns: &Columns<'a>, fields: &[Field]) -> Result<Vec<(Kind, Column<'a>)>, SegmentError> {
     let column = |(name, kind): &Field| {
         let column = match kind {
-            Kind::Text | Kind::Texts | Kind::Mac | Kind::Ip | Kind::Code(_) => Column::Text(columns.text(name)?),
+            // Of formats 1 and 2 they are one text.
+            Kind::Texts | Kind::Words if columns.is_list(name)? => Column::Texts(columns.texts(name)?),
+            Kind::Text | Kind::Texts | Kind::Words | Kind::Mac | Kind::Ip | Kind::Code(_) => {
+                Column::Text(columns.text(name)?)
+            }
             Kind::Count => Column::Count(columns.count(name)?),
             Kind::Integer => Column::Integer(columns.number(name)?),
             Kind::Time => Column::Time(columns.time(name)?),
@@ -137,6 +142,18 @@ fn put_value(kind: Kind, column: &Column<'_>, row: usize, to: &mut Vec<u8>) -> R
                 true
             }
         },
+        Column::Texts(column) => match column.get(row) {
+            None => false,
+            Some(texts) => {
+                let texts: Vec<&str> = texts.collect();
+                if kind == Kind::Words {
+                    put_text(&texts.join(" "), to);
+                } else {
+                    put_texts(texts.into_iter(), to);
+                }
+                true
+            }
+        },
         Column::Count(column) => number(column.get(row), |count| put_count(count, to)),
         Column::Integer(column) => number(column.get(row), |value| to.extend(value.to_be_bytes())),
         Column::Time(column) => number(column.get(row), |micros| to.extend(micros.to_be_bytes())),
@@ -153,11 +170,13 @@ fn put_value(kind: Kind, column: &Column<'_>, row: usize, to: &mut Vec<u8>) -> R
 /// Puts what a column of text holds; `None` where that is no value of the kind.
 fn put_as(kind: Kind, text: &str, to: &mut Vec<u8>) -> Option<()> {
     match kind {
-        Kind::Texts => put_one_text(text, to),
+        // What is one text in the file is a list of one.
+        Kind::Texts => put_texts(std::iter::once(text), to),
         Kind::Mac => to.extend(MacAddr::from_str(text).ok()?.0),
         Kind::Ip => put_ip(IpAddr::from_str(text).ok()?, to),
         Kind::Code(labels) => to.push(u8::try_from(labels.iter().position(|label| *label == text)?).ok()?),
         Kind::Text
+        | Kind::Words
         | Kind::Count
         | Kind::Integer
         | Kind::Time

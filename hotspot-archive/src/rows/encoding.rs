@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Text,
     /// Number of items as a count, then each as text.
     Texts,
+    /// The items of a list, separated by a space, as one text; earlier files have them so.
+    Words,
     /// Unsigned, in groups of 7 bits, lowest first; all bytes but the last have their highest bit set (LEB128).
     Count,
     /// 8 bytes, two's complement.
@@ -48,10 +50,9 @@ pub(super) fn put_text(text: &str, to: &mut Vec<u8>) {
     to.extend_from_slice(text.as_bytes());
 }
 
-/// What is one text in the file is a list of one.
-pub(super) fn put_one_text(text: &str, to: &mut Vec<u8>) {
-    put_count(1, to);
-    put_text(text, to);
+pub(super) fn put_texts<'a>(texts: impl ExactSizeIterator<Item = &'a str>, to: &mut Vec<u8>) {
+    put_count(texts.len() as u64, to);
+    texts.for_each(|text| put_text(text, to));
 }
 
 #[inline]
@@ -108,7 +109,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn value(&mut self, kind: Kind) -> Option<Value> {
         Some(match kind {
-            Kind::Text => Value::Text(self.text()?),
+            Kind::Text | Kind::Words => Value::Text(self.text()?),
             Kind::Texts => {
                 let count = self.count()?;
                 Value::Texts((0..count).map(|_| self.text()).collect::<Option<_>>()?)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hotspot_core::record::{FlowRecord, Identity};
 use hotspot_core::{MacAddr, WallNs};
 
-use super::encoding::{put_count, put_ip, put_one_text, put_text};
+use super::encoding::{put_count, put_ip, put_text, put_texts};
 use super::fields::{self, VERSION, presence_bytes};
 use super::leaves::{Leaves, shared_hash};
 use super::{RowsRoot, SaltKey};
@@ -143,6 +143,12 @@ impl<'a, const N: usize> Values<'a, N> {
         self.put(text, put_text);
     }
 
+    /// A list without items is null in the column.
+    fn texts(&mut self, texts: &[String]) {
+        let texts = Some(texts).filter(|texts| !texts.is_empty());
+        self.put(texts, |texts, to| put_texts(texts.iter().map(String::as_str), to));
+    }
+
     #[inline]
     fn end(self) {
         let presence = self.present.to_le_bytes();
@@ -161,8 +167,8 @@ fn shared_bytes(row: &FlowRecord, origin: &Origin) -> Vec<u8> {
     values.number16(row.inner_vlan);
     values.mac(Some(row.client_mac));
     values.put(Some(row.client_ip), put_ip);
-    values.put(who.and_then(|who| who.user.as_deref()), put_one_text);
-    values.put(who.map(|who| &*who.session_id), put_one_text);
+    values.texts(who.map_or(&[], |who| &who.users));
+    values.texts(who.map_or(&[], |who| &who.session_ids));
     values.text(who.and_then(|who| who.auth_method.as_deref()));
     values.text(who.map(|who| source_label(who.source)));
     values.mac(who.and_then(|who| who.ap_mac));

@@ -147,8 +147,10 @@ fn rows_that_differ_in_one_column_from_the_row_before_have_bytes_of_their_own() 
         FlowRecord { client_ip: [10, 20, 0, 15].into(), ..row.clone() },
         FlowRecord { client_port: None, ..row.clone() },
         FlowRecord { identity: None, ..row.clone() },
-        other(&|who| who.user = None),
-        other(&|who| who.session_id = "nas/2".into()),
+        other(&|who| who.users.clear()),
+        other(&|who| who.users.push("somebody".into())),
+        other(&|who| who.session_ids = vec!["nas/2".into()]),
+        other(&|who| who.session_ids.push("nas/2".into())),
         other(&|who| who.source = IdentitySource::File),
         other(&|who| who.ap_mac = None),
         FlowRecord { hostname: None, ..row.clone() },
@@ -167,9 +169,10 @@ fn text() -> impl Strategy<Value = Option<Arc<str>>> {
 fn identity() -> impl Strategy<Value = Option<Arc<Identity>>> {
     let source = prop::sample::select(&[IdentitySource::Radius, IdentitySource::Portal, IdentitySource::File][..]);
     let mac = prop::option::of(any::<[u8; 6]>().prop_map(MacAddr));
-    prop::option::of((text(), "\\PC{0,150}", text(), source, mac, text(), text()).prop_map(
-        |(user, id, auth_method, source, ap_mac, ssid, nas)| {
-            Arc::new(Identity { user, session_id: id.into(), auth_method, source, ap_mac, ssid, nas })
+    let texts = |count| prop::collection::vec(prop_oneof!["\\PC{0,150}", "[a, \\\"]{0,4}"], count);
+    prop::option::of((texts(0..4), texts(1..4), text(), source, mac, text(), text()).prop_map(
+        |(users, session_ids, auth_method, source, ap_mac, ssid, nas)| {
+            Arc::new(Identity { users, session_ids, auth_method, source, ap_mac, ssid, nas })
         },
     ))
 }
@@ -246,8 +249,8 @@ fn every_row_is_proved_and_says_what_it_holds() {
             ("bytes_out", Some(number(row.bytes_out))),
             ("end_reason", Some(Value::Text(row.end_reason.label().into()))),
             ("attribution", Some(Value::Text(row.attribution.label().into()))),
-            ("user", who.and_then(|who| who.user.as_ref()).map(|user| Value::Texts(vec![user.to_string()]))),
-            ("session_id", who.map(|who| Value::Texts(vec![who.session_id.to_string()]))),
+            ("user", who.filter(|who| !who.users.is_empty()).map(|who| Value::Texts(who.users.clone()))),
+            ("session_id", who.map(|who| Value::Texts(who.session_ids.clone()))),
             ("ssid", who.and_then(|who| who.ssid.as_ref()).map(text)),
             ("hostname", row.hostname.as_ref().map(text)),
         ] {

@@ -6,11 +6,10 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{
     ArrowPrimitiveType, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt64Type,
 };
-use arrow_array::{Array, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow_buffer::{BooleanBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use hotspot_core::WallNs;
-use hotspot_core::record::Attribution;
 
 use super::Interval;
 use crate::filter::{Filter, NumberField, Side, TextField, duration_ns, is_at, names};
@@ -49,7 +48,6 @@ impl Predicate for Mask {
 fn columns_of(filter: &Filter, columns: &mut Vec<&'static str>) {
     match filter {
         Filter::Everything | Filter::Text(TextField::Site | TextField::Gateway, _) => {}
-        Filter::Text(TextField::User, _) => columns.extend(["user", "attribution"]),
         Filter::Text(field, _) => columns.push(field.column()),
         Filter::Mac(_) => columns.push("client_mac"),
         Filter::Ip(side, _) | Filter::Net(side, _) => columns.extend(address_columns(*side)),
@@ -112,7 +110,10 @@ impl Batch<'_> {
     fn filter(&self, filter: &Filter) -> Result<BooleanBuffer, ArrowError> {
         match filter {
             Filter::Everything => Ok(BooleanBuffer::new_set(self.len())),
-            Filter::Text(TextField::User, pattern) => self.users(|user| pattern.matches(user)),
+            Filter::Text(TextField::User, pattern) => {
+                self.items("user", |user| names(user).any(|name| pattern.matches(name)))
+            }
+            Filter::Text(TextField::Session, pattern) => self.items("session_id", |id| pattern.matches(id)),
             Filter::Text(TextField::Site, pattern) => Ok(self.constant(pattern.matches(&self.origin.site))),
             Filter::Text(TextField::Gateway, pattern) => Ok(self.constant(pattern.matches(&self.origin.gateway))),
             Filter::Text(field, pattern) => self.text(field.column(), |text| field.matches(pattern, text)),
@@ -181,12 +182,19 @@ impl Batch<'_> {
         Ok(&public | &(&own & &!&is_translated))
     }
 
-    fn users(&self, test: impl Fn(&str) -> bool) -> Result<BooleanBuffer, ArrowError> {
-        let lists = |label: &str| Attribution::ALL.iter().any(|each| each.label() == label && each.lists_claimants());
-        let is_list = self.text("attribution", lists)?;
-        let one = self.text("user", |user| names(user, false).any(&test))?;
-        let among = self.text("user", |users| names(users, true).any(&test))?;
-        Ok(&(&one & &!&is_list) | &(&among & &is_list))
+    /// Rows in whose list an item passes. Items are looked at once for each value that occurs, like texts.
+    fn items(&self, column: &str, test: impl Fn(&str) -> bool) -> Result<BooleanBuffer, ArrowError> {
+        let (list, keys, values) = list_column(self.batch, column)?;
+        let is_item = if values.len() > keys.len() { by_key(keys, values, test) } else { by_value(keys, values, test) };
+        if is_item.count_set_bits() == 0 {
+            return Ok(self.constant(false));
+        }
+        let offsets = list.value_offsets();
+        let ends = |row: usize| [offsets[row], offsets[row + 1]].map(|end| usize::try_from(end).unwrap_or(0));
+        Ok(BooleanBuffer::collect_bool(self.len(), |row| {
+            let [begin, end] = ends(row);
+            list.is_valid(row) && (begin..end).any(|item| is_item.value(item))
+        }))
     }
 
     fn is_text(&self, column: &str, asked: &str) -> Result<BooleanBuffer, ArrowError> {
@@ -196,34 +204,7 @@ impl Batch<'_> {
     /// Tests each value that occurs once, then looks rows up.
     fn text(&self, column: &str, test: impl Fn(&str) -> bool) -> Result<BooleanBuffer, ArrowError> {
         let (keys, values) = text_column(self.batch, column)?;
-        if values.len() > self.len() {
-            return Ok(self.text_by_row(keys, values, test));
-        }
-        let is_match: Vec<bool> = values.iter().map(|value| value.is_some_and(&test)).collect();
-        if !is_match.contains(&true) {
-            return Ok(self.constant(false));
-        }
-        Ok(BooleanBuffer::collect_bool(self.len(), |row| {
-            keys.is_valid(row) && usize::try_from(keys.value(row)).is_ok_and(|key| is_match.get(key) == Some(&true))
-        }))
-    }
-
-    /// Where the dictionary of a row group names more values than the batch has rows: only those that rows name, each run of rows once.
-    fn text_by_row(
-        &self,
-        keys: &PrimitiveArray<Int32Type>,
-        values: &StringArray,
-        test: impl Fn(&str) -> bool,
-    ) -> BooleanBuffer {
-        let (mut last, mut is_match) = (-1, false);
-        BooleanBuffer::collect_bool(self.len(), |row| {
-            let Some(key) = value(keys, row) else { return false };
-            if key != last {
-                let found = usize::try_from(key).ok().filter(|key| *key < values.len() && values.is_valid(*key));
-                (last, is_match) = (key, found.is_some_and(|key| test(values.value(key))));
-            }
-            is_match
-        })
+        Ok(if values.len() > self.len() { by_key(keys, values, test) } else { by_value(keys, values, test) })
     }
 
     fn column<P: ArrowPrimitiveType>(&self, column: &str) -> Result<&PrimitiveArray<P>, ArrowError> {
@@ -247,19 +228,56 @@ impl Batch<'_> {
     }
 }
 
+/// Which keys name a value that passes; each value is looked at once.
+fn by_value(keys: &Keys, values: &StringArray, test: impl Fn(&str) -> bool) -> BooleanBuffer {
+    let is_match: Vec<bool> = values.iter().map(|value| value.is_some_and(&test)).collect();
+    if !is_match.contains(&true) {
+        return BooleanBuffer::new_unset(keys.len());
+    }
+    BooleanBuffer::collect_bool(keys.len(), |row| {
+        keys.is_valid(row) && usize::try_from(keys.value(row)).is_ok_and(|key| is_match.get(key) == Some(&true))
+    })
+}
+
+/// The same where the dictionary of a row group has more values than there are keys: only those that keys name, each run of keys once.
+fn by_key(keys: &Keys, values: &StringArray, test: impl Fn(&str) -> bool) -> BooleanBuffer {
+    let (mut last, mut is_match) = (-1, false);
+    BooleanBuffer::collect_bool(keys.len(), |row| {
+        let Some(key) = value(keys, row) else { return false };
+        if key != last {
+            let found = usize::try_from(key).ok().filter(|key| *key < values.len() && values.is_valid(*key));
+            (last, is_match) = (key, found.is_some_and(|key| test(values.value(key))));
+        }
+        is_match
+    })
+}
+
 fn value<P: ArrowPrimitiveType>(column: &PrimitiveArray<P>, row: usize) -> Option<P::Native> {
     column.is_valid(row).then(|| column.value(row))
 }
 
+/// Which value of a dictionary each row has.
+type Keys = PrimitiveArray<Int32Type>;
+
 /// Keys and values of a column of text.
-pub(super) fn text_column<'a>(
+pub(super) fn text_column<'a>(batch: &'a RecordBatch, column: &str) -> Result<(&'a Keys, &'a StringArray), ArrowError> {
+    batch.column_by_name(column).and_then(dictionary).ok_or_else(|| wrong(column))
+}
+
+/// A column of lists, and the keys and values of its items.
+pub(super) fn list_column<'a>(
     batch: &'a RecordBatch,
     column: &str,
-) -> Result<(&'a PrimitiveArray<Int32Type>, &'a StringArray), ArrowError> {
-    let array = batch.column_by_name(column).and_then(|array| array.as_dictionary_opt::<Int32Type>());
-    let array = array.ok_or_else(|| wrong(column))?;
-    let values = array.values().as_string_opt::<i32>().ok_or_else(|| wrong(column))?;
-    Ok((array.keys(), values))
+) -> Result<(&'a ListArray, &'a Keys, &'a StringArray), ArrowError> {
+    let list =
+        batch.column_by_name(column).and_then(|array| array.as_list_opt::<i32>()).ok_or_else(|| wrong(column))?;
+    let (keys, values) = dictionary(list.values()).ok_or_else(|| wrong(column))?;
+    Ok((list, keys, values))
+}
+
+fn dictionary(array: &ArrayRef) -> Option<(&Keys, &StringArray)> {
+    let array = array.as_dictionary_opt::<Int32Type>()?;
+    Some((array.keys(), array.values().as_string_opt::<i32>()?))
 }
 
 pub(super) fn number_column<'a, P: ArrowPrimitiveType>(

@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
-use super::mask::{count_column, number_column, text_column};
+use super::mask::{count_column, list_column, number_column, text_column};
 use crate::segment::Origin;
 
 /// Groups that are held in memory, with some 100 bytes each.
@@ -239,14 +239,13 @@ impl Totals {
                     |quarter| beginning(by, &zone, quarter),
                 );
             }
-            By::User
-            | By::Mac
+            By::User | By::Session => self.add_lists(batch, &counts)?,
+            By::Mac
             | By::Ip
             | By::Public
             | By::Peer
             | By::Ap
             | By::Ssid
-            | By::Session
             | By::Hostname
             | By::Vendor
             | By::Attribution => self.add_text(batch, &counts)?,
@@ -275,10 +274,7 @@ impl Totals {
             self.add_numbers(counts, |row| keys.is_valid(row).then(|| i64::from(keys.value(row))), text);
             return Ok(());
         }
-        if !self.open.as_ref().is_some_and(|open| open.has(values)) {
-            self.close();
-        }
-        let open = self.open.get_or_insert_with(|| Numbered::new(values));
+        let open = self.numbered(values);
         let number = |row: usize| {
             let number = keys.is_valid(row).then(|| usize::try_from(keys.value(row)).ok()).flatten();
             number.unwrap_or(values.len())
@@ -292,6 +288,60 @@ impl Totals {
                 sums.add(&counts.sum(first..after));
             }
             first = after;
+        }
+        Ok(())
+    }
+
+    /// The sums of a dictionary, which are open from now on.
+    fn numbered(&mut self, values: &StringArray) -> &mut Numbered {
+        if !self.open.as_ref().is_some_and(|open| open.has(values)) {
+            self.close();
+        }
+        self.open.get_or_insert_with(|| Numbered::new(values))
+    }
+
+    /// Sums by the items of lists: a row counts for each of them, and once for one that is named twice.
+    fn add_lists(&mut self, batch: &RecordBatch, counts: &Counts) -> Result<(), ArrowError> {
+        let (list, keys, values) = list_column(batch, self.by.column())?;
+        let offsets = list.value_offsets();
+        let items = |row: usize| {
+            let [begin, end] = [offsets[row], offsets[row + 1]].map(|end| usize::try_from(end).unwrap_or(0));
+            let items = if list.is_valid(row) { begin..end } else { begin..begin };
+            &keys.values()[items]
+        };
+        let mut parts = HashMap::default();
+        let open = if values.len() > NUMBERED_MAX { None } else { Some(self.numbered(values)) };
+        let mut add = {
+            let mut open = open;
+            let parts: &mut HashMap<Option<i32>, Sums, FixedState> = &mut parts;
+            move |key: Option<i32>, sums: &Sums| match &mut open {
+                None => parts.entry(key).or_default().add(sums),
+                Some(open) => {
+                    let number = key.map_or(values.len(), |key| usize::try_from(key).unwrap_or(values.len()));
+                    if let Some(of) = open.sums.get_mut(number) {
+                        of.add(sums);
+                    }
+                }
+            }
+        };
+        let mut first = 0;
+        while first < counts.rows {
+            let group = items(first);
+            let after = (first + 1..counts.rows).find(|row| items(*row) != group).unwrap_or(counts.rows);
+            let sums = counts.sum(first..after);
+            if group.is_empty() {
+                add(None, &sums);
+            }
+            for (position, key) in group.iter().enumerate() {
+                if !group[..position].contains(key) {
+                    add(Some(*key), &sums);
+                }
+            }
+            first = after;
+        }
+        for (key, sums) in parts {
+            let key = key.and_then(|key| usize::try_from(key).ok()).filter(|key| values.is_valid(*key));
+            self.add_to(key.map(|key| values.value(key)), &sums);
         }
         Ok(())
     }
@@ -341,3 +391,6 @@ impl Counts {
         Sums { flows, packets_out, bytes_out, packets_in, bytes_in }
     }
 }
+
+#[cfg(test)]
+mod tests;

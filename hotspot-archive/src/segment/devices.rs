@@ -1,6 +1,5 @@
 //! `devices`: rows to columns and back.
 
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,14 +9,11 @@ use hotspot_core::MacAddr;
 use hotspot_core::fact::DeviceSource;
 use hotspot_core::record::DeviceRecord;
 
-use super::columns::{Columns, str_of, text, time};
+use super::columns::{Columns, lists, str_of, text, time};
 use super::{Origin, SegmentError, schema};
 use crate::layout::Class;
 
 pub(super) fn to_batch(origin: &Origin, rows: &[DeviceRecord]) -> Result<RecordBatch, ArrowError> {
-    fn list<T: Display>(items: impl Iterator<Item = T>) -> String {
-        items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
-    }
     RecordBatch::try_new(
         schema::of(Class::Devices),
         vec![
@@ -28,12 +24,12 @@ pub(super) fn to_batch(origin: &Origin, rows: &[DeviceRecord]) -> Result<RecordB
             str_of(rows, |row| row.vendor_class.as_deref()),
             str_of(rows, |row| row.dhcp_fingerprint.as_deref()),
             str_of(rows, |row| row.client_id.as_deref()),
-            text(rows, |row| Some(list(row.ips.iter()))),
+            lists(rows, |row| row.ips.iter().map(ToString::to_string).collect()),
             str_of(rows, |_| Some(&*origin.site)),
             str_of(rows, |_| Some(&*origin.gateway)),
             time(rows, |row| Some(row.first_seen_ns)),
             time(rows, |row| Some(row.last_seen_ns)),
-            text(rows, |row| Some(list(row.sources.iter().map(|source| source.label())))),
+            lists(rows, |row| row.sources.iter().map(|source| source.label()).collect()),
             Arc::new(rows.iter().map(|row| row.many_addresses).collect::<BooleanArray>()),
         ],
     )
@@ -44,19 +40,12 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<DeviceR
     let (client_mac, device_vendor) = (columns.text("client_mac")?, columns.text("device_vendor")?);
     let (hostname, vendor_class) = (columns.text("hostname")?, columns.text("vendor_class")?);
     let (fingerprint, client_id) = (columns.text("dhcp_fingerprint")?, columns.text("client_id")?);
-    let (ips, source) = (columns.text("ips")?, columns.text("source")?);
+    let (ips, source) = (columns.texts("ips")?, columns.texts("source")?);
     let (first_seen, last_seen) = (columns.time("first_seen")?, columns.time("last_seen")?);
     let many_addresses = columns.flag_if_any("many_addresses")?;
     (0..batch.num_rows())
         .map(|row| {
             let client_mac: MacAddr = client_mac.required(client_mac.parse(row)?)?;
-            let words = |text: Option<&'_ str>| {
-                text.unwrap_or_default()
-                    .split(' ')
-                    .filter(|word| !word.is_empty())
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            };
             Ok(DeviceRecord {
                 client_mac,
                 random_mac: client_mac.is_random(),
@@ -66,16 +55,10 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<DeviceR
                 vendor_class: vendor_class.owned(row),
                 dhcp_fingerprint: fingerprint.owned(row),
                 client_id: client_id.owned(row),
-                ips: words(ips.get(row))
-                    .iter()
-                    .map(|ip| ip.parse().map_err(|_| ips.unexpected(ip)))
-                    .collect::<Result<_, _>>()?,
+                ips: ips.parse(row, |ip| ip.parse().ok())?,
                 first_seen_ns: first_seen.ns(row).unwrap_or_default(),
                 last_seen_ns: last_seen.ns(row).unwrap_or_default(),
-                sources: words(source.get(row))
-                    .iter()
-                    .map(|label| DeviceSource::from_label(label).ok_or_else(|| source.unexpected(label)))
-                    .collect::<Result<_, _>>()?,
+                sources: source.parse(row, DeviceSource::from_label)?,
             })
         })
         .collect()

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use arrow_array::types::{ArrowPrimitiveType, Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type};
 use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch};
 use arrow_buffer::ScalarBuffer;
-use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_schema::{ArrowError, Schema};
 use hotspot_core::record::{Attribution, EndReason, FlowRecord, NatState};
 use hotspot_core::{MacAddr, WallNs};
 
 use super::shared_columns::SharedColumns;
 use super::text_column::{LabelColumn, TextColumn, constant};
 use super::validity::Validity;
-use super::{Origin, schema};
+use super::{Origin, schema, select};
 use crate::layout::Class;
 
 /// Numbers of one column.
@@ -208,15 +208,7 @@ impl FlowColumns {
 
 /// The same columns with text by reference; in the file there is no difference.
 fn as_dictionaries(schema: &Schema) -> Schema {
-    let fields = schema.fields().iter().map(|field| {
-        if *field.data_type() == DataType::Utf8 {
-            let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-            Field::new(field.name(), dictionary, field.is_nullable())
-        } else {
-            Field::clone(field)
-        }
-    });
-    Schema::new(fields.collect::<Vec<_>>())
+    Schema::new(schema.fields().iter().map(select::as_dictionary).collect::<Vec<_>>())
 }
 
 fn micros(at_ns: WallNs) -> i64 {

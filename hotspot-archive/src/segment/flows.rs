@@ -44,28 +44,30 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRec
     let (tcp_flags_out, tcp_flags_in) = (flags("tcp_flags_out")?, flags("tcp_flags_in")?);
     let (end_reason, attribution) = (columns.text("end_reason")?, columns.text("attribution")?);
     let (user, session_id, auth_method) =
-        (columns.text("user")?, columns.text("session_id")?, columns.text("auth_method")?);
+        (columns.texts("user")?, columns.texts("session_id")?, columns.text("auth_method")?);
     let (source, ap_mac) = (columns.text("identity_source")?, columns.text("ap_mac")?);
     let (ssid, nas) = (columns.text("ssid")?, columns.text("nas")?);
     let mut hostname = Repeating::new(columns.text("hostname")?);
     let mut device_vendor = Repeating::new(columns.text("device_vendor")?);
     let shared = |text: &Text<'_>, row| Ok(text.shared(row));
-    let identity_places =
-        |row| [&session_id, &user, &auth_method, &source, &ap_mac, &ssid, &nas].map(|text: &Text<'_>| text.place(row));
+    let identity_places = |row| [&auth_method, &source, &ap_mac, &ssid, &nas].map(|text: &Text<'_>| text.place(row));
     let mut last = None;
     (0..batch.num_rows())
         .map(|row| {
             let identity = match session_id.get(row) {
                 None => None,
-                Some(id) => {
+                Some(ids) => {
                     // Rows of one client lie together, so the identity is mostly that of the row before.
                     let places = identity_places(row);
-                    let before = last.take().filter(|(of, _)| *of == places).map(|(_, identity)| identity);
+                    let before = last.take().filter(|(at, of, _)| {
+                        *of == places && session_id.are_same(*at, row) && user.are_same(*at, row)
+                    });
+                    let before = before.map(|(_, _, identity)| identity);
                     let identity = match before {
                         Some(identity) => identity,
                         None => Arc::new(Identity {
-                            user: user.shared(row),
-                            session_id: id.into(),
+                            users: user.owned(row),
+                            session_ids: ids.map(str::to_owned).collect(),
                             auth_method: auth_method.shared(row),
                             source: source.required(source.label(row, source_from_label)?)?,
                             ap_mac: ap_mac.parse(row)?,
@@ -73,7 +75,7 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<FlowRec
                             nas: nas.shared(row),
                         }),
                     };
-                    last = Some((places, Arc::clone(&identity)));
+                    last = Some((row, places, Arc::clone(&identity)));
                     Some(identity)
                 }
             };

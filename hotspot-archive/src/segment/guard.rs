@@ -25,12 +25,22 @@ const FOOTER_BYTES_MAX: u64 = 16 << 20;
 const COLUMNS_MAX: usize = 256;
 /// Rows of a row group; bounds what a page can claim to hold.
 const GROUP_ROWS_MAX: i64 = 1 << 24;
+/// Items of the lists of a row group, on an average.
+const ITEMS_MAX: i64 = 256;
 /// Longest data page, unpacked.
 const PAGE_BYTES_MAX: i64 = 8 << 20;
 /// Longest dictionary page, unpacked.
 const DICTIONARY_BYTES_MAX: i64 = 32 << 20;
 /// Dictionaries of one row group together, unpacked.
 const DICTIONARIES_BYTES_MAX: u64 = 128 << 20;
+
+/// Whether a column has a value, or none, for each row. In a column of lists each item is a value.
+fn is_as_long(column: &ColumnChunkMetaData, rows: i64) -> bool {
+    if column.column_descr().max_rep_level() == 0 {
+        return column.num_values() == rows;
+    }
+    (rows..=rows.saturating_mul(ITEMS_MAX)).contains(&column.num_values())
+}
 
 fn refuse(what: impl Into<String>) -> ParquetError {
     ParquetError::General(what.into())
@@ -87,7 +97,8 @@ impl Guarded {
             return Err(refuse("it has more than 256 columns"));
         }
         let is_flat = metadata.file_metadata().schema_descr().columns().iter().all(|column| {
-            column.max_rep_level() == 0 && column.max_def_level() <= 1 && column.path().parts().len() == 1
+            let levels = (column.max_rep_level(), column.max_def_level(), column.path().parts().len());
+            matches!(levels, (0, 0..=1, 1)) || matches!(levels, (1, 1..=3, 3))
         });
         let mut rows = 0i64;
         for group in metadata.row_groups() {
@@ -123,7 +134,7 @@ impl Guarded {
         let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
         let is_ours = in_file(start, column.compressed_size())
             && column.data_page_offset() >= start
-            && column.num_values() == rows
+            && is_as_long(column, rows)
             && matches!(column.compression(), Compression::UNCOMPRESSED | Compression::ZSTD(_));
         if !is_ours {
             return Err(refuse(format!("column {} points out of the file", column.column_path().string())));

@@ -24,6 +24,11 @@ fn required(name: &str, kind: DataType) -> Field {
     Field::new(name, kind, false)
 }
 
+/// Several texts. In the file the column is `<name>.list.element`.
+fn texts(name: &str, is_nullable: bool) -> Field {
+    Field::new(name, DataType::List(Arc::new(Field::new("element", DataType::Utf8, false))), is_nullable)
+}
+
 static FLOWS: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         required("flow_id", DataType::Int64),
@@ -53,8 +58,9 @@ static FLOWS: LazyLock<SchemaRef> = LazyLock::new(|| {
         number("tcp_flags_in", DataType::UInt8),
         required("end_reason", DataType::Utf8),
         required("attribution", DataType::Utf8),
-        text("user"),
-        text("session_id"),
+        // One for each claimant.
+        texts("user", true),
+        texts("session_id", true),
         text("auth_method"),
         text("identity_source"),
         text("ap_mac"),
@@ -72,8 +78,7 @@ static SESSIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("auth_method"),
         required("identity_source", DataType::Utf8),
         text("client_mac"),
-        // Addresses separated by one space: every engine reads text.
-        required("client_ips", DataType::Utf8),
+        texts("client_ips", false),
         required("site", DataType::Utf8),
         required("gateway", DataType::Utf8),
         text("ap_mac"),
@@ -87,8 +92,7 @@ static SESSIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
         number("bytes_out", DataType::Int64),
         number("packets_in", DataType::Int64),
         number("bytes_in", DataType::Int64),
-        // Prefixes separated by one space, like addresses.
-        required("client_prefixes", DataType::Utf8),
+        texts("client_prefixes", false),
         text("nas_port_type"),
         text("multi_session_id"),
         text("chargeable_user"),
@@ -109,14 +113,12 @@ static DEVICES: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("vendor_class"),
         text("dhcp_fingerprint"),
         text("client_id"),
-        // Addresses separated by one space.
-        required("ips", DataType::Utf8),
+        texts("ips", false),
         required("site", DataType::Utf8),
         required("gateway", DataType::Utf8),
         required("first_seen", time()),
         required("last_seen", time()),
-        // Separated by one space.
-        required("source", DataType::Utf8),
+        texts("source", false),
         Field::new("many_addresses", DataType::Boolean, true),
     ]))
 });

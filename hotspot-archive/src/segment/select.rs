@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 
-use super::{BATCH_ROWS, SegmentError, SegmentReader};
+use super::{BATCH_ROWS, SegmentError, SegmentReader, joined};
 use crate::index::Rows;
 
 /// Which rows of a batch to keep, by some columns.
@@ -37,20 +37,42 @@ impl Default for Selection {
 
 /// The columns with text as dictionaries: a value that occurs many times is looked at once.
 pub(super) fn schema(plain: &Schema) -> SchemaRef {
-    let as_dictionary = |field: &Arc<Field>| {
-        if field.data_type() == &DataType::Utf8 {
-            let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-            Arc::new(field.as_ref().clone().with_data_type(kind))
-        } else {
-            Arc::clone(field)
-        }
-    };
     Arc::new(Schema::new(plain.fields().iter().map(as_dictionary).collect::<Vec<_>>()))
+}
+
+/// The same of one column; of lists their items are.
+pub(super) fn as_dictionary(field: &Arc<Field>) -> Arc<Field> {
+    let kind = if let DataType::List(item) = field.data_type() {
+        DataType::List(as_dictionary(item))
+    } else if *field.data_type() == DataType::Utf8 {
+        DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+    } else {
+        return Arc::clone(field);
+    };
+    Arc::new(field.as_ref().clone().with_data_type(kind))
 }
 
 impl SegmentReader {
     /// Reads a selection, in batches, row group by row group.
     pub(crate) fn select(&self, selection: Selection) -> impl Iterator<Item = Result<RecordBatch, SegmentError>> {
+        let columns =
+            selection.columns.map(|columns| if self.is_joined { joined::needed(self.class, columns) } else { columns });
+        self.read_stored(Selection { columns, ..selection }).map(|batch| {
+            let batch = batch?;
+            if self.is_joined {
+                joined::as_lists(self.class, &batch).map_err(|error| self.damaged(error))
+            } else {
+                Ok(batch)
+            }
+        })
+    }
+
+    /// All columns as they are stored, whatever the format.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = Result<RecordBatch, SegmentError>> {
+        self.read_stored(Selection::default())
+    }
+
+    fn read_stored(&self, selection: Selection) -> impl Iterator<Item = Result<RecordBatch, SegmentError>> {
         let damaged = |source| SegmentError::Damaged { path: self.path.clone(), source };
         let mut first = 0u64;
         let mut groups = Vec::new();
@@ -95,9 +117,11 @@ impl SegmentReader {
         let columns = |names: &[&'static str]| ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
         let shown = selection.columns.as_ref().map(|names| columns(names));
         let filter = selection.predicate.as_ref().map(|predicate| {
-            let (mask, predicate) = (columns(&predicate.columns()), Arc::clone(predicate));
+            let (is_joined, class, predicate) = (self.is_joined, self.class, Arc::clone(predicate));
+            let of_predicate = predicate.columns();
+            let mask = columns(&if is_joined { joined::needed(class, of_predicate) } else { of_predicate });
             RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
-                predicate.keep(&batch)
+                if is_joined { predicate.keep(&joined::as_lists(class, &batch)?) } else { predicate.keep(&batch) }
             }))])
         });
         if let Some(shown) = shown {

@@ -9,7 +9,7 @@ use arrow_schema::ArrowError;
 use hotspot_core::fact::{SessionCounters, SessionDetails};
 use hotspot_core::record::{SessionRecord, SessionStatus};
 
-use super::columns::{Columns, Text, count, str_of, text, time};
+use super::columns::{Columns, Text, count, lists, str_of, text, time};
 use super::flows::{source_from_label, source_label};
 use super::{Origin, SegmentError, schema};
 use crate::layout::Class;
@@ -29,7 +29,7 @@ pub(super) fn to_batch(origin: &Origin, rows: &[SessionRecord]) -> Result<Record
             str_of(rows, |row| row.auth_method.as_deref()),
             str_of(rows, |row| Some(source_label(row.source))),
             text(rows, |row| row.client_mac.map(|mac| mac.to_string())),
-            text(rows, |row| Some(row.client_ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))),
+            lists(rows, |row| row.client_ips.iter().map(ToString::to_string).collect()),
             str_of(rows, |_| Some(&*origin.site)),
             str_of(rows, |_| Some(&*origin.gateway)),
             text(rows, |row| row.ap_mac.map(|mac| mac.to_string())),
@@ -43,7 +43,7 @@ pub(super) fn to_batch(origin: &Origin, rows: &[SessionRecord]) -> Result<Record
             counted(rows, |counters| counters.bytes_out),
             counted(rows, |counters| counters.packets_in),
             counted(rows, |counters| counters.bytes_in),
-            text(rows, |row| Some(prefixes_text(&row.client_prefixes))),
+            lists(rows, |row| row.client_prefixes.iter().map(|(address, len)| format!("{address}/{len}")).collect()),
             told(rows, |details| &details.nas_port_type),
             told(rows, |details| &details.multi_session_id),
             told(rows, |details| &details.chargeable_user),
@@ -61,17 +61,16 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Session
     let (session_id, user, auth_method) =
         (columns.text("session_id")?, columns.text("user")?, columns.text("auth_method")?);
     let (source, client_mac) = (columns.text("identity_source")?, columns.text("client_mac")?);
-    let (client_ips, ap_mac, ssid) = (columns.text("client_ips")?, columns.text("ap_mac")?, columns.text("ssid")?);
+    let (client_ips, ap_mac, ssid) = (columns.texts("client_ips")?, columns.text("ap_mac")?, columns.text("ssid")?);
     let (nas, nas_port, end_cause) = (columns.text("nas")?, columns.text("nas_port")?, columns.text("end_cause")?);
     let (started, ended, status) = (columns.time("started")?, columns.time("ended")?, columns.text("status")?);
     let count = |name| columns.count(name);
     let (packets_out, bytes_out) = (count("packets_out")?, count("bytes_out")?);
     let (packets_in, bytes_in) = (count("packets_in")?, count("bytes_in")?);
-    let client_prefixes = columns.text_if_any("client_prefixes")?;
+    let client_prefixes = columns.texts_if_any("client_prefixes")?;
     let details = DetailColumns::of(&columns)?;
     (0..batch.num_rows())
         .map(|row| {
-            let ips = client_ips.get(row).unwrap_or_default().split_whitespace();
             let counters = packets_out.get(row).map(|packets_out| SessionCounters {
                 packets_out,
                 bytes_out: bytes_out.get(row).unwrap_or_default(),
@@ -84,15 +83,11 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Session
                 auth_method: auth_method.owned(row),
                 source: source.required(source.label(row, source_from_label)?)?,
                 client_mac: client_mac.parse(row)?,
-                client_ips: ips
-                    .map(|ip| ip.parse().map_err(|_| client_ips.unexpected(&ip)))
-                    .collect::<Result<_, _>>()?,
-                client_prefixes: client_prefixes
-                    .get(row)
-                    .unwrap_or_default()
-                    .split_whitespace()
-                    .map(|prefix| parse_prefix(prefix).ok_or_else(|| client_prefixes.unexpected(&prefix)))
-                    .collect::<Result<_, _>>()?,
+                client_ips: client_ips.parse(row, |ip| ip.parse().ok())?,
+                client_prefixes: match &client_prefixes {
+                    Some(prefixes) => prefixes.parse(row, parse_prefix)?,
+                    None => Vec::new(),
+                },
                 ap_mac: ap_mac.parse(row)?,
                 ssid: ssid.owned(row),
                 nas: nas.owned(row),
@@ -106,10 +101,6 @@ pub(super) fn from_batch(path: &Path, batch: &RecordBatch) -> Result<Vec<Session
             })
         })
         .collect()
-}
-
-fn prefixes_text(prefixes: &[(IpAddr, u8)]) -> String {
-    prefixes.iter().map(|(address, len)| format!("{address}/{len}")).collect::<Vec<_>>().join(" ")
 }
 
 fn parse_prefix(text: &str) -> Option<(IpAddr, u8)> {

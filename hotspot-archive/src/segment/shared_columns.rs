@@ -7,7 +7,7 @@ use hotspot_core::fact::IdentitySource;
 use hotspot_core::record::{FlowRecord, Identity};
 
 use super::flows::source_label;
-use super::text_column::{LabelColumn, StrColumn, TextColumn};
+use super::text_column::{LabelColumn, ListColumn, StrColumn, TextColumn};
 
 const SOURCES: [IdentitySource; 3] = [IdentitySource::Radius, IdentitySource::Portal, IdentitySource::File];
 
@@ -52,8 +52,8 @@ pub(crate) fn are_same<T: ?Sized>(left: Option<&Arc<T>>, right: Option<&Arc<T>>)
 pub(super) struct SharedColumns {
     run: Option<Run>,
     pub(super) interface: StrColumn,
-    pub(super) user: StrColumn,
-    pub(super) session_id: StrColumn,
+    pub(super) user: ListColumn,
+    pub(super) session_id: ListColumn,
     pub(super) auth_method: StrColumn,
     pub(super) identity_source: LabelColumn,
     pub(super) ap_mac: TextColumn<MacAddr>,
@@ -68,8 +68,8 @@ impl SharedColumns {
         Self {
             run: None,
             interface: StrColumn::new(rows),
-            user: StrColumn::new(rows),
-            session_id: StrColumn::new(rows),
+            user: ListColumn::new(rows),
+            session_id: ListColumn::new(rows),
             auth_method: StrColumn::new(rows),
             identity_source: LabelColumn::new(rows, SOURCES.into_iter().map(source_label)),
             ap_mac: TextColumn::new(rows),
@@ -93,8 +93,8 @@ impl SharedColumns {
         self.run = Some(Run::of(row));
         let who = row.identity.as_deref();
         self.interface.push(Some(&row.interface));
-        self.user.push(who.and_then(|who| who.user.as_deref()));
-        self.session_id.push(who.map(|who| &*who.session_id));
+        self.user.push(who.map_or(&[], |who| &who.users));
+        self.session_id.push(who.map_or(&[], |who| &who.session_ids));
         self.auth_method.push(who.and_then(|who| who.auth_method.as_deref()));
         self.identity_source.push(who.map(|who| who.source as usize));
         self.ap_mac.push(who.and_then(|who| who.ap_mac));
@@ -109,8 +109,6 @@ impl SharedColumns {
         let Some(Run { repeats, .. }) = self.run.take() else { return };
         let texts = [
             &mut self.interface,
-            &mut self.user,
-            &mut self.session_id,
             &mut self.auth_method,
             &mut self.ssid,
             &mut self.nas,
@@ -118,6 +116,7 @@ impl SharedColumns {
             &mut self.device_vendor,
         ];
         texts.into_iter().for_each(|column| column.repeat(repeats));
+        [&mut self.user, &mut self.session_id].into_iter().for_each(|column| column.repeat(repeats));
         self.identity_source.repeat(repeats);
         self.ap_mac.repeat(repeats);
     }

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, DictionaryArray, Int32Array, StringArray};
+use arrow_array::{Array, ArrayRef, DictionaryArray, Int32Array, ListArray, StringArray};
 use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::Field;
 use foldhash::fast::RandomState;
 use hotspot_core::MacAddr;
 
@@ -237,6 +238,65 @@ impl StrColumn {
         self.known.clear();
         self.last = None;
         self.keys.finish(self.values.finish())
+    }
+}
+
+/// Several texts in each row, or none, which is null.
+#[derive(Debug)]
+pub(super) struct ListColumn {
+    items: StrColumn,
+    /// Where the items of each row end.
+    ends: Vec<i32>,
+    validity: Validity,
+}
+
+impl ListColumn {
+    pub(super) fn new(rows: usize) -> Self {
+        let mut ends = Vec::with_capacity(rows + 1);
+        ends.push(0);
+        Self { items: StrColumn::new(rows), ends, validity: Validity::new(rows) }
+    }
+
+    pub(super) fn push(&mut self, items: &[String]) {
+        items.iter().for_each(|item| self.items.push(Some(item)));
+        self.end(!items.is_empty());
+    }
+
+    fn end(&mut self, is_valid: bool) {
+        // A batch has 65 536 rows of at most 64 claimants.
+        self.ends.push(i32::try_from(self.items.keys.numbers.len()).unwrap_or(i32::MAX));
+        self.validity.push(is_valid);
+    }
+
+    /// The same items as in the row before, for so many rows.
+    pub(super) fn repeat(&mut self, rows: usize) {
+        let [.., before, last] = self.ends[..] else { return };
+        let count = last - before;
+        let step = |row: usize| i32::try_from(row).unwrap_or(i32::MAX).saturating_mul(count);
+        self.ends.extend((1..=rows).map(|row| last.saturating_add(step(row))));
+        self.validity.repeat(count > 0, rows);
+        if count == 1 {
+            self.items.repeat(rows);
+        } else {
+            let [before, last] = [before, last].map(|end| end.unsigned_abs() as usize);
+            for _ in 0..rows {
+                for at in before..last {
+                    let key = self.items.keys.numbers[at];
+                    self.items.keys.push(Some(key));
+                }
+            }
+        }
+    }
+
+    /// The column of what was pushed; begins anew.
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        let capacity = self.ends.capacity();
+        let mut ends = Vec::with_capacity(capacity);
+        ends.push(0);
+        let ends = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.ends, ends)));
+        let items = self.items.finish();
+        let item = Arc::new(Field::new("element", items.data_type().clone(), false));
+        Arc::new(ListArray::new(item, ends, items, self.validity.finish()))
     }
 }
 

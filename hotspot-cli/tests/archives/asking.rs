@@ -59,7 +59,7 @@ fn who_had_a_port_that_changed_hands_is_the_one_who_had_it_last() {
     ] {
         let answers = rows(&who(at, &["--json"]));
         assert_eq!(answers.len(), 2, "{at}: both are told");
-        assert!(had_it_then == 0 || answers[0]["user"] == first_user, "{at}: {answers:?}");
+        assert!(had_it_then == 0 || answers[0]["user"][0] == first_user, "{at}: {answers:?}");
         assert_eq!(answers.iter().filter(|answer| answer["at_that_moment"] == true).count(), had_it_then, "{at}");
         let said = text(&who(at, &[]).stdout);
         assert_eq!(said.contains("NOT SURE: 2 devices"), had_it_then == 2, "{at}");

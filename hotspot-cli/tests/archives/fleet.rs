@@ -37,7 +37,7 @@ fn spark_reads_three_gateways_by_their_partitions() {
     let expected = serde_json::json!({
         "by_gateway": [["cafe-1", "gw1", of_gateway], ["cafe-1", "gw2", of_gateway], ["hall-2", "gw3", of_gateway]],
         "user_by_site": [["cafe-1", 2 * client_7, 2 * client_7 * 1800], ["hall-2", client_7, client_7 * 1800]],
-        "who": [["cafe-1", "gw1", "0900000007"], ["cafe-1", "gw2", "0900000007"], ["hall-2", "gw3", "0900000007"]],
+        "who": [["cafe-1", "gw1", ["0900000007"]], ["cafe-1", "gw2", ["0900000007"]], ["hall-2", "gw3", ["0900000007"]]],
         "pruned": true,
     });
     assert_eq!(read, expected);

@@ -55,8 +55,8 @@ pub(crate) fn flow(segment: u64, client: u64, number: u64) -> FlowRecord {
         end_reason: EndReason::EndOfFlow,
         attribution: Attribution::Authenticated,
         identity: Some(Arc::new(Who {
-            user: Some(format!("09{client:08}").into()),
-            session_id: format!("nas/{client}").into(),
+            users: vec![format!("09{client:08}")],
+            session_ids: vec![format!("nas/{client}")],
             auth_method: None,
             source: IdentitySource::Radius,
             ap_mac: None,

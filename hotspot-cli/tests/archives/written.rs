@@ -98,7 +98,7 @@ fn venue_of_names() -> Venue {
         let of = |(number, name): (usize, &&str)| {
             let mut flow = flow(1, 1, number as u64);
             let who = flow.identity.as_deref().unwrap();
-            flow.identity = Some(std::sync::Arc::new(Identity { user: Some((*name).into()), ..who.clone() }));
+            flow.identity = Some(std::sync::Arc::new(Identity { users: vec![(*name).to_owned()], ..who.clone() }));
             flow
         };
         if segment == 1 { NAMES.iter().enumerate().map(of).collect() } else { Vec::new() }

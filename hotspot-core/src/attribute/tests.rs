@@ -15,7 +15,12 @@ fn ask(reports: Vec<SessionFact>, mac: MacAddr, ip: [u8; 4], start_s: i64) -> (A
     reports.into_iter().for_each(|report| table.apply(report));
     let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
     let (attribution, identity) = Attributor::new(&sessions).attribute(&seen(mac, ip, start_s, start_s + 1));
-    (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
+    (attribution, names(identity.as_deref()))
+}
+
+/// The claimants' names in one text.
+fn names(identity: Option<&Identity>) -> Option<String> {
+    identity.map(|identity| identity.users.join(", ")).filter(|names| !names.is_empty())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "compared with what `ask` returns")]
@@ -122,7 +127,7 @@ fn the_next_flow_may_be_near_enough_to_a_login() {
         (300, Attribution::Authenticated, None),
     ] {
         let (said, identity) = attributor.attribute(&seen(MAC, [10, 0, 0, 1], start, start + 1));
-        let named = identity.and_then(|identity| identity.user.as_deref().map(str::to_owned));
+        let named = names(identity.as_deref());
         assert_eq!((said, named.as_deref()), (attribution, user), "at {start}");
     }
 }
@@ -133,7 +138,7 @@ fn ask_long(reports: &[SessionFact], start_s: i64, end_s: i64) -> (Attribution, 
     let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
     let mut attributor = Attributor::new(&sessions);
     let (attribution, identity) = attributor.attribute(&seen(MAC, [10, 0, 0, 1], start_s, end_s));
-    (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
+    (attribution, names(identity.as_deref()))
 }
 
 #[test]
@@ -215,7 +220,7 @@ fn ask_with(facts: &[DeviceFact], seen: &Seen) -> (Attribution, Option<String>) 
     let mut devices = DeviceTable::default();
     facts.iter().for_each(|fact| devices.apply(fact));
     let (attribution, identity) = Attributor::new(&sessions).with_devices(&devices).attribute(seen);
-    (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
+    (attribution, names(identity.as_deref()))
 }
 
 #[test]
@@ -288,7 +293,7 @@ fn behind(devices: &[DeviceFact], reports: &[SessionFact], seen: &Seen) -> (Attr
     let mut known = DeviceTable::default();
     devices.iter().for_each(|fact| known.apply(fact));
     let (attribution, identity) = Attributor::new(&sessions).with_devices(&known).attribute(seen);
-    (attribution, identity.and_then(|identity| identity.user.as_deref().map(str::to_owned)))
+    (attribution, names(identity.as_deref()))
 }
 
 #[test]
@@ -342,10 +347,10 @@ fn people_behind_one_outer_identity_are_two() {
         ..report(SessionEvent::Start, id, at_s)
     };
     let (attribution, users) = ask(vec![of("cui-anna", 10), of("cui-binh", 12)], MAC, [10, 0, 0, 1], 15);
-    let both = "anonymous@uni.example (cui-anna), anonymous@uni.example (cui-binh)";
+    let both = r"anonymous@uni.example \(cui-anna), anonymous@uni.example \(cui-binh)";
     assert_eq!((attribution, users), (Attribution::Ambiguous, named(both)));
     let one = ask(vec![of("cui-anna", 10)], MAC, [10, 0, 0, 1], 15);
-    assert_eq!(one, (Attribution::Authenticated, named("anonymous@uni.example (cui-anna)")));
+    assert_eq!(one, (Attribution::Authenticated, named(r"anonymous@uni.example \(cui-anna)")));
 }
 
 #[test]
@@ -353,4 +358,24 @@ fn a_device_that_thousands_claim_lists_a_few_of_them() {
     let reports: Vec<_> = (0..1000).map(|number| report(SessionEvent::Start, &number.to_string(), 10)).collect();
     let (attribution, users) = ask(reports, MAC, [10, 0, 0, 1], 15);
     assert_eq!((attribution, users.unwrap().split(", ").count()), (Attribution::Ambiguous, CLAIMANTS_MAX));
+}
+
+#[test]
+fn a_comma_in_a_name_makes_nobody_else_a_claimant() {
+    for name in ["x, victim", ", ", ",", "victim,", "\"x\", \"victim\"", "[\"victim\"]"] {
+        let of =
+            |user: &str, id: &str, at_s| SessionFact { user: named(user), ..report(SessionEvent::Start, id, at_s) };
+        let mut table = SessionTable::default();
+        [of(name, "s1", 10), of("other", "t1, t2", 12)].into_iter().for_each(|report| table.apply(report));
+        let sessions = table.sessions(&SessionTimeouts::default(), 10_000 * S);
+        let (attribution, identity) = Attributor::new(&sessions).attribute(&seen(MAC, [10, 0, 0, 1], 15, 16));
+        let identity = identity.unwrap();
+        assert_eq!(attribution, Attribution::Ambiguous);
+        let mut users = identity.users.clone();
+        users.sort_unstable();
+        let mut expected = [name, "other"];
+        expected.sort_unstable();
+        assert_eq!(users, expected);
+        assert!(identity.session_ids.len() == 2 && identity.session_ids.contains(&"t1, t2".to_owned()), "{identity:?}");
+    }
 }

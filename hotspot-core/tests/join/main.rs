@@ -49,12 +49,12 @@ type Answer = (Attribution, Option<String>, Option<String>, Option<String>);
 fn ask(attributor: &mut Attributor<'_>, flow: &Flow) -> Answer {
     let Flow { mac, ip, vlan, start_ns, end_ns } = *flow;
     let (attribution, identity) = attributor.attribute(&Seen { mac, ip, vlan, inner_vlan: 0, start_ns, end_ns });
-    let text = |value: Option<&str>| value.map(str::to_owned);
     match identity {
         None => (attribution, None, None, None),
         Some(identity) => {
+            let names = identity.users.join(", ");
             let ap = identity.ap_mac.map(|ap| ap.to_string());
-            (attribution, text(identity.user.as_deref()), text(Some(&identity.session_id)), ap)
+            (attribution, (!names.is_empty()).then_some(names), Some(identity.session_ids.join(", ")), ap)
         }
     }
 }

@@ -163,7 +163,7 @@ impl Life {
 
     pub(crate) fn shown_name(&self) -> Option<String> {
         match self.who() {
-            (Some(user), Some(chargeable), _) => Some(format!("{user} ({chargeable})")),
+            (Some(user), Some(chargeable), _) => Some(format!(r"{user} \({chargeable})")),
             (Some(name), None, _) | (None, Some(name), _) => Some(name),
             (None, None, _) => self.user(),
         }

@@ -164,7 +164,7 @@ fn check(evening: &Evening) -> Result<(), TestCaseError> {
         let (mac, start_ns) = (mac(*device), *at_ns);
         let seen = Seen { mac, ip, vlan: 0, inner_vlan: 0, start_ns, end_ns: start_ns + SECOND };
         let (attribution, identity) = attributor.attribute(&seen);
-        let user = identity.and_then(|identity| identity.user.as_deref().map(str::to_owned));
+        let user = identity.and_then(|identity| identity.users.first().cloned());
         match (attribution, user) {
             (Attribution::Authenticated | Attribution::MacOnly, Some(user)) => {
                 let flow = (device, spoofs, at_ns, &user);

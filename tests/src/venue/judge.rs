@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::diary::{Connection, Diary};
 use super::site::Site;
 use crate::lab::WebRequest;
-use crate::programs::ask;
+use crate::programs::{ask, users};
 
 /// What the lab found.
 #[derive(Debug, Default, Serialize)]
@@ -160,21 +160,23 @@ impl Judge<'_> {
     }
 
     fn verdict(&self, row: &Value, truth: Option<&str>, device: usize, start_ns: i64) -> Verdict {
-        let user = row["user"].as_str();
+        let users = users(row);
+        let user = if let [user] = users[..] { Some(user) } else { None };
         let is_right = match text(row, "attribution") {
             "authenticated" | "mac_only" | "ip_only" => return judged(user.is_some() && user == truth, Verdict::Right),
-            "unknown" if truth.is_none() => return judged(user.is_none(), Verdict::Right),
-            "unknown" => user.is_none(),
+            "unknown" if truth.is_none() => return judged(users.is_empty(), Verdict::Right),
+            "unknown" => users.is_empty(),
             // The first who logged in on it afterwards.
             "before_login" => user.is_some_and(|user| self.diary.comes_later(device, user, start_ns)),
             // It must not leave out who it was, and not invent who never was there.
-            "ambiguous" | "conflict" => user.is_some_and(|users| {
-                users.split(", ").all(|user| self.diary.was_ever_in(user))
+            "ambiguous" | "conflict" => {
+                !users.is_empty()
+                    && users.iter().all(|user| self.diary.was_ever_in(user))
                     && truth.map_or_else(
-                        || users.split(", ").any(|user| self.diary.was_ever_on(device, user)),
-                        |truth| users.split(", ").any(|user| user == truth),
+                        || users.iter().any(|user| self.diary.was_ever_on(device, user)),
+                        |truth| users.contains(&truth),
                     )
-            }),
+            }
             _ => false,
         };
         judged(is_right, Verdict::Uncertain)

@@ -25,7 +25,7 @@ fn flow(client: u8, other: u8, port: u16) -> FlowRecord {
     flow.public =
         (!other.is_multiple_of(3)).then_some(PublicEndpoint { ip: [203, 0, 113, other % 2].into(), port: Some(port) });
     if let Some(identity) = &mut flow.identity {
-        Arc::make_mut(identity).user = Some(format!("user{}", client / 2).into());
+        Arc::make_mut(identity).users = vec![format!("user{}", client / 2)];
     }
     flow
 }
@@ -105,7 +105,7 @@ proptest! {
         let user = format!("user{}", client / 2);
         prop_assert_eq!(
             covered(index.user(&user).unwrap()),
-            naive(&flows, |flow| flow.identity.as_ref().is_some_and(|who| who.user.as_deref() == Some(&user)))
+            naive(&flows, |flow| flow.identity.as_ref().is_some_and(|who| who.users == [user.as_str()]))
         );
         let net = IpNet::new([10, 20, client, 1].into(), prefix).unwrap();
         prop_assert_eq!(covered(index.client(net).unwrap()), naive(&flows, |flow| net.contains(&flow.client_ip)));
@@ -182,7 +182,7 @@ fn every_spelling_of_a_name_is_found_and_no_other() {
         .map(|(name, number)| {
             let mut flow = crate::segment::tests::flow(number % 5);
             if let Some(identity) = &mut flow.identity {
-                Arc::make_mut(identity).user = Some(name.as_str().into());
+                Arc::make_mut(identity).users = vec![name.clone()];
             }
             flow
         })
@@ -193,9 +193,7 @@ fn every_spelling_of_a_name_is_found_and_no_other() {
     for index in [index(&parts.in_the_clear()).unwrap(), chained.unwrap(), by_key.unwrap()] {
         for asked in ["0912345678", "+84912345678", "Anna", r"CORP\anna", "guest7", "nobody", "é"] {
             let alike = Alike::new(asked);
-            let expected = naive(&flows, |flow| {
-                flow.identity.as_ref().is_some_and(|who| alike.is_same(who.user.as_deref().unwrap_or_default()))
-            });
+            let expected = naive(&flows, |flow| flow.identity.as_ref().is_some_and(|who| alike.is_same(&who.users[0])));
             assert_eq!(covered(index.user_alike(&alike).unwrap()), expected, "{asked}");
         }
         let none = covered(index.user_alike(&Alike::new("nobody")).unwrap());
