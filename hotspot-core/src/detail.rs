@@ -22,6 +22,7 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 const NEW_FOR_NS: u64 = 600_000_000_000;
 /// Clients with an account; further ones share one for each interface until there is room.
 const CLIENTS_MAX: usize = 65_536;
+const ROOM_EVERY_NS: u64 = 100_000_000;
 /// Flows of which it is remembered that they have a row; one that is forgotten is charged once more.
 const FLOWS: usize = 1 << 20;
 /// Totals of a segment: for each client, and for each interface. Further ones are added to one of the client, and one of the interface.
@@ -76,6 +77,8 @@ pub struct Detail {
     limits: DetailLimits,
     clients: HashMap<Client, Account, RandomState>,
     interfaces: HashMap<u8, Spent, RandomState>,
+    /// When room was made for clients last.
+    made_room_ns: u64,
     /// Which flows have a row in this segment: the place is a part of a hash, and the value another.
     charged: Vec<u32>,
     hasher: RandomState,
@@ -98,6 +101,7 @@ impl Detail {
             limits,
             clients: HashMap::default(),
             interfaces: HashMap::default(),
+            made_room_ns: 0,
             charged: Vec::new(),
             hasher: RandomState::default(),
             segment: 0,
@@ -175,7 +179,9 @@ impl Detail {
         if self.clients.contains_key(&client) {
             return client;
         }
-        if self.clients.len() >= CLIENTS_MAX {
+        // All are looked at for it, so not for every packet of somebody who has very many addresses.
+        if self.clients.len() >= CLIENTS_MAX && now_ns.saturating_sub(self.made_room_ns) >= ROOM_EVERY_NS {
+            self.made_room_ns = now_ns;
             self.make_room(now_ns);
         }
         if self.clients.len() >= CLIENTS_MAX { (key.interface(), NOBODY) } else { client }
