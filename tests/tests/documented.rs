@@ -36,7 +36,7 @@ fn pages() -> Vec<String> {
     for dir in ["docs", "docs/formats"] {
         for entry in std::fs::read_dir(root().join(dir)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.ends_with(".md") {
+            if Path::new(&name).extension().is_some_and(|kind| kind == "md") {
                 found.push(format!("{dir}/{name}"));
             }
         }

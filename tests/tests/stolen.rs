@@ -110,8 +110,8 @@ fn a_stolen_gateway_names_nobody_and_either_of_two_keys_opens_everything() {
     let refused = Reader::new(lab.dir(), "stranger").ask(&archive, &["user", USER]);
     assert_eq!(refused.status.code(), Some(3));
     // No row, and a line that says why.
-    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
-    assert!(said.starts_with("{\"answer\":") && said.lines().count() == 1, "{said}");
+    let printed = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(printed.starts_with("{\"answer\":") && printed.lines().count() == 1, "{printed}");
 
     // Brought back: nothing was lost, and whole it is without any key.
     let agent = Agent::start(&lab.gateway, &data, &options).unwrap();

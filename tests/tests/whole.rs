@@ -73,7 +73,9 @@ fn happened(archive: &Path, prefix: &str) -> u64 {
         // Text that holds JSON, as the column does.
         match happenings {
             Value::String(text) => serde_json::from_str(text).ok(),
-            other => Some(other.clone()),
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Some(other.clone())
+            }
         }
     });
     let counts = happenings.flat_map(|all: Value| all.as_object().cloned().unwrap_or_default());

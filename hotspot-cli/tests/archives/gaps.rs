@@ -18,7 +18,7 @@ fn second_gateway(venue: &Venue, places: &[(i64, Option<CoverageRecord>)], publi
         let origin = Origin { site: "bar".into(), gateway: "gw2".into(), sequence };
         let mut draft = manifest.draft(&origin, opened_ns).unwrap();
         // Of its one client, translated to an address of its own.
-        let mut flow = flow(*place as u64, 1, 0);
+        let mut flow = flow(place.cast_unsigned(), 1, 0);
         flow.public = Some(PublicEndpoint { ip: public.into(), port: Some(1) });
         draft.flow(&flow).unwrap();
         let coverage: Vec<CoverageRecord> = gap.iter().cloned().collect();
