@@ -1,5 +1,6 @@
 //! What a witness remembers: per origin one file, whole or not at all, under one lock for all of them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,11 @@ use super::Refusal;
 use crate::durable;
 use crate::manifest::{from_hex, to_hex};
 use crate::merkle::{Hash, Tree};
+use crate::regular;
 
+/// Where the origins stand that were ever made known.
+const KNOWN: &str = "known";
+const RESTORE: &str = "restore the newest copy, or retire this witness's key";
 /// Version of the file.
 const FORMAT: u32 = 1;
 
@@ -89,17 +94,33 @@ impl Lock {
         self.dir.join(format!("{}.json", to_hex(&Sha256::digest(origin))))
     }
 
+    /// The origins that were ever made known, one a line: what is gone of them was lost, and is no new origin.
+    fn known(&self) -> Result<BTreeSet<String>, Refusal> {
+        let path = self.dir.join(KNOWN);
+        match regular::open_other(&path).and_then(io::read_to_string) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            Err(source) => Err(Refusal::State { operation: "read", path, source }),
+        }
+    }
+
     /// What is known of an origin. A file that cannot be read, or is damaged, is an error: it must not be taken for a new origin.
     pub(super) fn read(&self, origin: &str) -> Result<Option<Trusted>, Refusal> {
         let path = self.path(origin);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.known()?.contains(origin) => {
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let what = format!("{origin} was known, and its state is gone: {RESTORE}");
+                return Err(Refusal::State { operation: "read", path, source: io::Error::other(what) });
+            }
             Err(source) => return Err(Refusal::State { operation: "read", path, source }),
         };
         let read: Option<Trusted> = serde_json::from_str(&text).ok();
         let read = read.filter(|trusted| trusted.witness == FORMAT && trusted.origin == origin);
-        let damaged = || io::Error::other("it is damaged; restore the newest copy, or retire this witness's key");
+        let damaged = || io::Error::other(format!("it is damaged; {RESTORE}"));
         read.map(Some).ok_or_else(|| Refusal::State { operation: "read", path, source: damaged() })
     }
 
@@ -108,6 +129,14 @@ impl Lock {
         let path = self.path(&trusted.origin);
         let text = serde_json::to_string(trusted).map_err(io::Error::from);
         let written = text.and_then(|text| durable::replace(&path, |file| writeln!(file, "{text}")));
-        written.map_err(|source| Refusal::State { operation: "written", path, source })
+        written.map_err(|source| Refusal::State { operation: "written", path, source })?;
+        let mut known = self.known()?;
+        if known.insert(trusted.origin.clone()) {
+            let path = self.dir.join(KNOWN);
+            let written =
+                durable::replace(&path, |file| known.iter().try_for_each(|origin| writeln!(file, "{origin}")));
+            return written.map_err(|source| Refusal::State { operation: "written", path, source });
+        }
+        Ok(())
     }
 }

@@ -271,6 +271,11 @@ fn what_is_signed_for_was_remembered_before() {
         std::fs::write(&file, damaged).unwrap();
         assert!(matches!(place.ask(&request), Err(Refusal::State { operation: "read", .. })), "{damaged}");
     }
+    // Nor is one that is gone, not even when its gateway is made known again.
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(place.ask(&request), Err(Refusal::State { operation: "read", .. })));
+    let key = read_public_key(&place.dir.path().join("archive/manifest/g.pub")).unwrap();
+    assert!(matches!(trust(&place.state(), "g", &key), Err(Refusal::State { operation: "read", .. })));
     std::fs::remove_dir_all(place.state()).unwrap();
     assert!(matches!(place.ask(&request), Err(Refusal::State { operation: "read", .. })));
 }
