@@ -158,6 +158,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), RunError> {
     keys.forget_orphans(&[data.journals(), data.states()])?;
     let key = GatewayKey::open_under(&data.signing_key(), &at_rest)?;
     let manifest = Manifest::open(&data.archive(), &arguments.gateway, key)?;
+    manifest.compare(&data)?;
     announce_first(arguments, &manifest);
     let manifest = manifest.encrypted_for(recipients);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -4,7 +4,7 @@
 //! process at a time, and that a line that could not be flushed is an error. It has no key: whoever can write the file can write
 //! a whole other one, so its last hash belongs somewhere else too. Format: `docs/formats/audit.md`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::durable;
 use crate::manifest::{NO_LINE, to_hex};
+use crate::regular;
 
 /// Version of the line.
 pub const FORMAT: u32 = 1;
@@ -115,8 +116,10 @@ pub fn record(path: &Path, question: &Question) -> Result<(), AuditError> {
             return Err(AuditError::NoCase { path: marker });
         }
     }
+    // A FIFO that nobody reads would have it wait.
+    let flags = durable::NO_LINK | rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut options = OpenOptions::new();
-    let file = options.read(true).append(true).create(true).mode(0o640).custom_flags(durable::NO_LINK).open(path);
+    let file = options.read(true).append(true).create(true).mode(0o640).custom_flags(flags).open(path);
     let mut file = file.map_err(failed("opened for writing"))?;
     // Others wait: each line names the hash of the one before.
     flock(&file, FlockOperation::LockExclusive).map_err(|error| failed("locked")(error.into()))?;
@@ -210,7 +213,7 @@ pub fn finished_hashes(path: &Path) -> io::Result<Vec<[u8; 32]>> {
     }
     // A last one that is being written, or was never finished: it may still get another end.
     let mut last = [0];
-    let mut file = File::open(path)?;
+    let mut file = regular::open_other(path)?;
     if file.metadata()?.len() > 0 {
         file.seek(io::SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
@@ -224,7 +227,7 @@ pub fn finished_hashes(path: &Path) -> io::Result<Vec<[u8; 32]>> {
 /// The same, with the SHA-256 of each line.
 pub(crate) fn check_lines(path: &Path) -> io::Result<(Vec<[u8; 32]>, Vec<Break>)> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    regular::open_other(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     let mut breaks = Vec::new();
     let mut prev = NO_LINE.to_owned();
     let lines = lines(&bytes);

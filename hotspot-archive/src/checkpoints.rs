@@ -3,7 +3,6 @@
 //! Nobody believes an archive for what lies in it: these prove nothing until somebody outside has signed for them. The file is bounded: of the
 //! last week one checkpoint per hour stays, of the time before one per day, and every one that has a time stamp.
 
-use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use hotspot_core::WallNs;
 
 use crate::checkpoint::{SignedCheckpoint, parse_checkpoint};
 use crate::durable;
+use crate::regular;
 use crate::stamp;
 
 /// Where checkpoints and their time stamps lie in an archive.
@@ -37,15 +37,16 @@ pub fn gateway_of(path: &str) -> Option<&str> {
 
 /// The lines there are; none where there is no file.
 pub fn read(archive: &Path, gateway: &str) -> io::Result<Vec<String>> {
-    let file = match File::open(archive.join(path(gateway))) {
+    let file = match regular::open(archive, path(gateway)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut text = String::new();
-    if file.take(BYTES_MAX + 1).read_to_string(&mut text)? as u64 > BYTES_MAX {
+    if file.metadata()?.len() > BYTES_MAX {
         return Err(io::Error::other("it is longer than 256 MiB; move it away, and keep it"));
     }
+    let mut text = String::new();
+    file.take(BYTES_MAX).read_to_string(&mut text)?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
@@ -55,7 +56,7 @@ pub fn keep(archive: &Path, gateway: &str, checkpoint: &str) -> io::Result<()> {
     lines.push(checkpoint.to_owned());
     let kept = thinned(lines, gateway, |line| archive.join(stamp::path(gateway, line)).exists());
     let path = archive.join(path(gateway));
-    durable::make_dir(&archive.join(DIRECTORY))?;
+    regular::make_dir(archive, Path::new(DIRECTORY))?;
     durable::replace(&path, |file| kept.iter().try_for_each(|line| writeln!(file, "{line}")))
 }
 
@@ -69,7 +70,7 @@ pub fn stamped_ns(archive: &Path, gateway: &str) -> io::Result<Option<WallNs>> {
 
 /// Keeps the reply of an authority beside the chain, whole or not at all.
 pub fn keep_stamp(archive: &Path, gateway: &str, line: u64, reply: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(archive.join(DIRECTORY))?;
+    regular::make_dir(archive, Path::new(DIRECTORY))?;
     durable::replace(&archive.join(stamp::path(gateway, line)), |file| file.write_all(reply))
 }
 
@@ -95,6 +96,8 @@ fn thinned(lines: Vec<String>, gateway: &str, is_stamped: impl Fn(u64) -> bool) 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// One as a gateway makes them; nothing here looks at its signature.

@@ -2,7 +2,6 @@
 //!
 //! Guarantees that rows are written as they come, so that no number of them fills the memory; a draft that is dropped leaves nothing.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use crate::index::{self, IndexKey};
 use crate::keys::{DataKey, Recipients};
 use crate::layout::{Class, INDEX, index_path, segment_path};
 use crate::manifest::{FileEntry, ManifestError, file_entries, file_entry};
+use crate::regular;
 use crate::segment::{FlowWriter, Origin};
 
 /// See [`crate::manifest::Manifest::draft`].
@@ -79,7 +79,7 @@ impl Draft {
         let mut files = file_entries(Class::Flows, &self.archive, &self.relative(), written, key.as_ref())?;
         let sha256 = files.first().map(|flows| flows.sha256.clone()).unwrap_or_default();
         let path = self.archive.join(self.relative());
-        let blocks = File::open(&path).and_then(hash_blocks);
+        let blocks = regular::open_path(&path).and_then(hash_blocks);
         let blocks = blocks.map_err(|source| ManifestError::Io { operation: "read", path, source })?;
         files.push(self.write_index(index.finish(&sha256, &blocks), written.rows, key.as_ref())?);
         Ok(files)
@@ -94,7 +94,7 @@ impl Draft {
             None => parts.in_the_clear(),
         };
         let failed = |source| ManifestError::Io { operation: "written", path: path.clone(), source };
-        durable::make_dir(durable::parent(&path)).map_err(failed)?;
+        regular::make_parent(&path).map_err(failed)?;
         durable::replace(&path, |file| file.write_all(&index.bytes)).map_err(failed)?;
         let entry = file_entry(INDEX, &self.archive, &relative, rows)?;
         Ok(FileEntry { key: key.map(DataKey::commitment), head: Some(index.head()), ..entry })

@@ -5,9 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::regular;
+
 /// Flushes a directory, so that names made or changed in it last.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    // A path of one part lies where the process is.
+    File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()
 }
 
 /// The directory that a file is in: the one worked in, of a bare name.
@@ -17,10 +20,10 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 /// Makes a directory and flushes those that are new into their parents.
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = dir.parent() {
         make_dir(parent)?;
         match fs::create_dir(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -135,14 +138,16 @@ pub(crate) fn shred(path: &Path) -> io::Result<()> {
 
 /// Overwrites what a small file holds with zeros, and flushes that. One that is not there holds nothing.
 pub(crate) fn overwrite_file(path: &Path) -> io::Result<()> {
-    match File::options().write(true).custom_flags(NO_LINK).open(path) {
-        Ok(file) => overwrite(&file),
+    // A FIFO would have it wait.
+    let flags = NO_LINK | rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    match File::options().write(true).custom_flags(flags).open(path) {
+        Ok(file) => overwrite(&regular::own(file)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-fn overwrite(mut file: &File) -> io::Result<()> {
+pub(crate) fn overwrite(mut file: &File) -> io::Result<()> {
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(OVERWRITTEN_MAX);
     file.write_all(&vec![0; len]).and_then(|()| file.sync_all())
 }

@@ -8,7 +8,6 @@ mod identity_file;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +25,7 @@ use crate::index::KnownChains;
 use crate::layout::Class;
 use crate::manifest::to_hex;
 use crate::segment::Origin;
-use crate::{durable, sealed};
+use crate::{durable, regular, sealed};
 
 /// With fewer, one lost key loses the archive.
 pub const RECIPIENTS_MIN: usize = 2;
@@ -185,9 +184,7 @@ impl Recipients {
     pub fn wrap_to(&self, key: &DataKey, sidecar: &Path) -> Result<(), KeyError> {
         let wrapped = self.wrap(key)?;
         let io = |source| KeyError::Io { operation: "written", path: sidecar.to_path_buf(), source };
-        if let Some(dir) = sidecar.parent() {
-            durable::make_dir(dir).map_err(io)?;
-        }
+        regular::make_parent(sidecar).map_err(io)?;
         durable::replace(sidecar, |file| file.write_all(&wrapped)).map_err(io)
     }
 }
@@ -208,6 +205,13 @@ pub fn sidecar_path(segment: &Path) -> PathBuf {
 #[must_use]
 pub fn added_sidecar_path(segment: &Path, recipient: &str) -> PathBuf {
     with_suffix(segment, &format!(".{}.age", recipient_id(recipient)))
+}
+
+/// Whether a file beside a segment is a key that was added for one more recipient, by both their names.
+#[must_use]
+pub fn is_added_sidecar(segment: &str, name: &str) -> bool {
+    let id = name.strip_prefix(segment).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".age"));
+    id.is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -332,7 +336,7 @@ impl Keyring {
     pub fn unwrap(&self, sidecar: &Path) -> Result<DataKey, KeyError> {
         let failed = |source| KeyError::Io { operation: "read", path: sidecar.to_path_buf(), source };
         let mut wrapped = Vec::new();
-        let file = fs::File::open(sidecar).map_err(failed)?;
+        let file = regular::open_path(sidecar).map_err(failed)?;
         file.take(SIDECAR_BYTES_MAX).read_to_end(&mut wrapped).map_err(failed)?;
         self.unwrap_bytes(&wrapped).map_err(|error| match error {
             UnwrapError::NotForUs => KeyError::NotForUs { path: sidecar.to_path_buf() },
@@ -370,6 +374,8 @@ pub(crate) enum UnwrapError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::segment::tests::flow;
     use crate::segment::{Records, SegmentError, SegmentReader, write_flows};

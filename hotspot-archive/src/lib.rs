@@ -28,6 +28,7 @@ pub mod pieces;
 pub mod place;
 pub mod policy;
 pub mod private;
+pub mod regular;
 pub mod retention;
 pub mod rows;
 pub mod search;

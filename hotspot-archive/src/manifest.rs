@@ -3,7 +3,9 @@
 //! Owns the lines and the order in which they and the files come about. Guarantees that a line is appended only after its files are durable, and never twice. What
 //! lines mean is in [`crate::chain`], verifying in [`crate::verify`]. The format is in `docs/formats/manifest.md`.
 
-use std::fs::{self, File, OpenOptions};
+mod lost;
+
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ use crate::keys::{DataKey, KeyError, Recipients, sidecar_path};
 pub use crate::layout::SIDECAR;
 use crate::layout::{Class, segment_path};
 use crate::merkle::{Tree, leaf_hash};
+use crate::regular::{self, Change};
 use crate::retention::RetentionError;
 use crate::rows::RowsRoot;
 use crate::segment::{self, Origin, SegmentError};
@@ -46,6 +49,11 @@ pub enum ManifestError {
     NotAKey { path: PathBuf },
     #[error("{}: line {line} {what}. Nothing is added to this chain, and nothing deleted: run `hotspot verify`, and begin with a new data directory", path.display())]
     Broken { path: PathBuf, line: u64, what: String },
+    #[error(
+        "{} ends at sequence {found}, and {what}: lines were lost. Nothing is added to this chain, and nothing written over: put the chain back from a copy, or begin with a new data directory",
+        path.display()
+    )]
+    Lost { path: PathBuf, found: u64, what: String },
     #[error("{} was changed while it was in use; run `hotspot verify`", path.display())]
     Changed { path: PathBuf },
     #[error("{} is not the public half of the gateway's key; restore the key that signed this archive, or begin with a new data directory", path.display())]
@@ -109,7 +117,9 @@ impl Manifest {
         let dir = archive.join("manifest");
         let path = dir.join(format!("{gateway}.jsonl"));
         let failed = |operation, source| ManifestError::Io { operation, path: path.clone(), source };
-        durable::make_dir(&dir).map_err(|source| failed("created", source))?;
+        durable::make_dir(archive)
+            .and_then(|()| regular::make_dir(archive, Path::new("manifest")))
+            .map_err(|source| failed("created", source))?;
         let public = dir.join(format!("{gateway}.pub"));
         if !public.exists() {
             let text = format!("{}\n", to_hex(key.public().as_bytes()));
@@ -117,7 +127,9 @@ impl Manifest {
                 .map_err(|source| failed("created", source))?;
         }
         let root = read_public_key(&public)?;
-        let text = match fs::read(&path) {
+        // What is added to later is opened as that: one that is a link, or has another name, is refused before anything is done.
+        let read = regular::open_own(archive, relative(gateway), Change::Write);
+        let text = match read.and_then(|file| regular::read_open(file, regular::LINES_BYTES_MAX)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(failed("read", source)),
@@ -128,10 +140,17 @@ impl Manifest {
             let (line, what) = (broken.line.unwrap_or_default(), broken.what.clone());
             return Err(ManifestError::Broken { path, line, what });
         }
-        if !text.is_empty() {
-            settle(&path, &text[..whole]).map_err(|source| failed("cut", source))?;
-        }
         let Believed { records, check, .. } = believed;
+        if records.is_empty() {
+            lost::none_was_there(archive, gateway).map_err(|what| ManifestError::Lost {
+                path: path.clone(),
+                found: 0,
+                what,
+            })?;
+        }
+        if !text.is_empty() {
+            settle(archive, gateway, &text[..whole]).map_err(|source| failed("cut", source))?;
+        }
         let mut opened = Self {
             archive: archive.to_path_buf(),
             path: path.clone(),
@@ -207,6 +226,11 @@ impl Manifest {
         self.last.as_ref()
     }
 
+    /// Lines so far.
+    pub(crate) fn lines(&self) -> u64 {
+        self.check.lines()
+    }
+
     /// When the key in use began to sign; `None` before its first line.
     #[must_use]
     pub fn epoch_began_ns(&self) -> Option<WallNs> {
@@ -233,7 +257,7 @@ impl Manifest {
     pub fn records(&self) -> Result<Vec<Record>, ManifestError> {
         let failed = |source| ManifestError::Io { operation: "read", path: self.path.clone(), source };
         let mut text = Vec::new();
-        match File::open(&self.path) {
+        match regular::open(&self.archive, relative(&self.gateway)) {
             Ok(file) => file.take(self.len).read_to_end(&mut text).map(drop).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.len == 0 => {}
             Err(error) => return Err(failed(error)),
@@ -401,8 +425,14 @@ impl Manifest {
             Record::Event(line) => self.sign(line),
         };
         let text = text.map_err(|error| failed(error.into()))?;
-        let mut file = OpenOptions::new().append(true).create(true).open(&self.path).map_err(failed)?;
+        // From here on what lies there may be longer than what is known of it.
         self.unfinished = true;
+        let change = if self.len == 0 { Change::Begin } else { Change::Append };
+        let mut file = regular::open_own(&self.archive, relative(&self.gateway), change).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() != self.len {
+            self.unfinished = false;
+            return Err(ManifestError::Changed { path: self.path.clone() });
+        }
         file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         durable::sync_dir(durable::parent(&self.path)).map_err(failed)?;
         self.unfinished = false;
@@ -421,7 +451,7 @@ impl Manifest {
         if !self.unfinished {
             return Ok(());
         }
-        let cut = match OpenOptions::new().write(true).open(&self.path) {
+        let cut = match regular::open_own(&self.archive, relative(&self.gateway), Change::Write) {
             Ok(file) => file.set_len(self.len).and_then(|()| file.sync_all()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -430,6 +460,11 @@ impl Manifest {
         self.unfinished = false;
         Ok(())
     }
+}
+
+/// Where a gateway's chain lies in an archive.
+fn relative(gateway: &str) -> PathBuf {
+    Path::new("manifest").join(format!("{gateway}.jsonl"))
 }
 
 /// The tree over the lines of a chain.
@@ -456,13 +491,13 @@ fn last_line(lines: &[u8]) -> usize {
 /// Cuts a chain to its lines and makes the last of them durable: an agent that was killed before its flush had ended, or after it had
 /// failed, leaves a line that is read and yet not on disk, and whose journal is about to be removed. A page that failed to be
 /// written counts as clean, so flushing alone would not do.
-fn settle(path: &Path, lines: &[u8]) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
+fn settle(archive: &Path, gateway: &str, lines: &[u8]) -> io::Result<()> {
+    let file = regular::open_own(archive, relative(gateway), Change::Write)?;
     file.set_len(lines.len() as u64)?;
     let last = last_line(lines);
     file.write_all_at(&lines[last..], last as u64)?;
     file.sync_all()?;
-    durable::sync_dir(durable::parent(path))
+    durable::sync_dir(&archive.join("manifest"))
 }
 
 fn summarise(coverage: &[CoverageRecord]) -> CoverageSummary {
@@ -509,7 +544,11 @@ pub(crate) fn file_entry(class: &str, archive: &Path, relative: &Path, rows: u64
 
 /// SHA-256 and length of a file, without holding it in memory.
 pub fn hash_file(path: &Path) -> io::Result<(String, u64)> {
-    let mut file = File::open(path)?;
+    hash_open(regular::open_path(path)?)
+}
+
+/// The same of an open file.
+pub(crate) fn hash_open(mut file: File) -> io::Result<(String, u64)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     let mut bytes = 0;
@@ -564,7 +603,7 @@ mod tests {
             let mut manifest = Manifest::open(&archive, "g", key).unwrap();
             seal(&mut manifest, 1).unwrap();
             // What a full disk or a failed flush leaves behind.
-            let mut file = OpenOptions::new().append(true).open(&manifest.path).unwrap();
+            let mut file = std::fs::OpenOptions::new().append(true).open(&manifest.path).unwrap();
             file.write_all(written.as_bytes()).unwrap();
             manifest.unfinished = true;
             seal(&mut manifest, 2).unwrap();
@@ -580,11 +619,14 @@ mod tests {
         let key = GatewayKey::open(&dir.path().join("key")).unwrap();
         let mut manifest = Manifest::open(&dir.path().join("archive"), "g", key).unwrap();
         seal(&mut manifest, 1).unwrap();
-        let path = std::mem::replace(&mut manifest.path, "/dev/full".into());
+        let kept = dir.path().join("kept");
+        std::fs::rename(&manifest.path, &kept).unwrap();
+        std::fs::create_dir(&manifest.path).unwrap();
         assert!(matches!(seal(&mut manifest, 2), Err(ManifestError::Io { operation: "appended to", .. })));
         assert!(manifest.unfinished);
         assert_eq!(manifest.last_sequence(), 1);
-        manifest.path = path;
+        std::fs::remove_dir(&manifest.path).unwrap();
+        std::fs::rename(&kept, &manifest.path).unwrap();
         seal(&mut manifest, 2).unwrap();
         assert!(!manifest.unfinished);
         assert_eq!(verify(&dir.path().join("archive"), &Trust::default(), |_| {}).unwrap().findings, []);

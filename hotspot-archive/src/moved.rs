@@ -4,14 +4,15 @@
 //! would excuse it there too. Receipts lie only where files were taken away, prove nothing, and say where the proof is.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use hotspot_core::WallNs;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
+use crate::regular::{self, Change};
 
 /// That the files of a sequence were verified elsewhere, and removed here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct Moved(BTreeMap<(String, u64), String>);
 impl Moved {
     /// Reads the receipts of an archive. A last one that a crash cut was for files that are still there.
     pub fn read(archive: &Path) -> io::Result<Self> {
-        let text = match fs::read_to_string(path(archive)) {
+        let text = match regular::read_text(archive, RECEIPTS, regular::LINES_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
@@ -59,27 +60,33 @@ impl Moved {
 
 /// Writes a receipt; when this returns, it is on disk, and the files may go.
 pub fn record(archive: &Path, receipt: &Receipt) -> io::Result<()> {
-    let path = path(archive);
-    let dir = path.parent().unwrap_or(archive);
-    durable::make_dir(dir)?;
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+    let dir = archive.join(SHIPPED);
+    durable::make_dir(archive)?;
+    regular::make_dir(archive, Path::new(SHIPPED))?;
+    let mut file = regular::open_own(archive, RECEIPTS, Change::Begin)?;
     // What a crash left of a line must not swallow this one.
-    let torn = fs::read(&path)?.last().is_some_and(|byte| *byte != b'\n');
+    let len = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if len > 0 {
+        file.read_exact_at(&mut last, len - 1)?;
+    }
+    let torn = last != *b"\n";
     let text = serde_json::to_string(receipt)?;
     file.write_all(format!("{}{text}\n", if torn { "\n" } else { "" }).as_bytes())?;
     file.sync_all()?;
-    durable::sync_dir(dir)
+    durable::sync_dir(&dir)
 }
 
-fn path(archive: &Path) -> PathBuf {
-    archive.join(SHIPPED).join("moved.jsonl")
-}
+/// The receipts, relative to the archive.
+const RECEIPTS: &str = "shipped/moved.jsonl";
 
 /// What is known of an archive's copies elsewhere.
 pub const SHIPPED: &str = "shipped";
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
 
     #[test]
@@ -88,7 +95,7 @@ mod tests {
         let receipt = |sequence| Receipt { moved: 1, gateway: "g".into(), sequence, to: "s3://b/p".into(), at_ns: 5 };
         assert_eq!(Moved::read(dir.path()).unwrap().to("g", 1), None);
         record(dir.path(), &receipt(1)).unwrap();
-        let mut file = OpenOptions::new().append(true).open(path(dir.path())).unwrap();
+        let mut file = OpenOptions::new().append(true).open(dir.path().join(RECEIPTS)).unwrap();
         file.write_all(b"{\"moved\":1,\"gateway\":\"g\",\"sequ").unwrap();
         record(dir.path(), &receipt(3)).unwrap();
         let moved = Moved::read(dir.path()).unwrap();

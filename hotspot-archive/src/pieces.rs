@@ -12,6 +12,7 @@ use hotspot_core::WallNs;
 
 use crate::chain::{Believed, Beside, Line, Pins, Record, Severity, believe};
 use crate::manifest::{ManifestError, read_public_key};
+use crate::regular;
 
 /// Ends the name of a directory of pieces.
 const LINES: &str = ".lines";
@@ -59,7 +60,7 @@ impl Chain {
     /// Everything there is, in order.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
         if !self.is_shipped() {
-            return fs::read(&self.path);
+            return regular::open_path(&self.path).and_then(|file| regular::read_open(file, regular::LINES_BYTES_MAX));
         }
         let mut pieces = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -70,14 +71,15 @@ impl Chain {
         pieces.sort();
         let mut text = Vec::new();
         for (_, piece) in pieces {
-            text.extend(fs::read(piece)?);
+            let left = regular::LINES_BYTES_MAX.saturating_sub(text.len() as u64);
+            text.extend(regular::open_path(&piece).and_then(|file| regular::read_open(file, left))?);
         }
         Ok(text)
     }
 
     /// Whether it was shipped here: then files lie here before the lines that name them do.
     pub(crate) fn is_shipped(&self) -> bool {
-        self.path.is_dir()
+        is_dir(&self.path)
     }
 
     /// What findings call it.
@@ -175,6 +177,11 @@ pub fn read_chains(archive: &Path, pins: &Pins, now_ns: Option<WallNs>) -> Resul
 /// What is wrong with a chain that lies there both ways.
 pub(crate) const TWICE: &str = "is there as a file and in pieces: remove the one that does not belong here";
 
+/// A link to one is none: nothing of an archive is read through links.
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
 /// The chains of an archive, by gateway.
 pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {
     let dir = archive.join("manifest");
@@ -183,7 +190,7 @@ pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {
     for entry in fs::read_dir(&dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let gateway = if path.is_dir() { gateway_of(name) } else { name.strip_suffix(JSONL) };
+        let gateway = if is_dir(&path) { gateway_of(name) } else { name.strip_suffix(JSONL) };
         if let Some(gateway) = gateway {
             chains.push(Chain { gateway: gateway.to_owned(), path: path.clone(), is_twice: false });
         }

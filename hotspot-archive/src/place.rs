@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::manifest;
+use crate::regular;
 
 /// What stands behind the root of an archive. Paths are relative to it, with `/`.
 pub trait Place: Send + Sync {
@@ -50,7 +51,7 @@ pub(crate) struct Here(pub(crate) PathBuf);
 
 impl Place for Here {
     fn hash(&self, path: &str) -> io::Result<(String, u64)> {
-        manifest::hash_file(&self.0.join(path))
+        manifest::hash_open(regular::open(&self.0, path)?)
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -62,7 +63,7 @@ impl Place for Here {
     }
 
     fn bring(&self, path: &str, _: Option<&str>) -> io::Result<()> {
-        if self.0.join(path).try_exists()? { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        regular::open(&self.0, path).map(drop)
     }
 
     fn is_here(&self) -> bool {
@@ -81,8 +82,10 @@ fn list_files(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
+        let entry = entry?;
+        // Links are not followed: one to a directory above would have no end.
+        let (path, is_dir) = (entry.path(), entry.file_type()?.is_dir());
+        if is_dir {
             list_files(&path, files)?;
         } else {
             files.push(path);

@@ -8,7 +8,6 @@
 mod holds;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,11 +17,12 @@ pub use self::holds::{Hold, lift_hold, place_hold, read_holds};
 use crate::chain::{FileState, Ledger, Record};
 use crate::durable;
 pub use crate::elapsed::{ClockEvidence, Elapsed, Moment};
-use crate::keys::sidecar_path;
+use crate::keys::{is_added_sidecar, sidecar_path};
 use crate::layout::{Class, FileName, INDEX};
-use crate::manifest::{DeletedFile, Event, Line, Manifest, ManifestError, SIDECAR, hash_file};
+use crate::manifest::{DeletedFile, Event, Line, Manifest, ManifestError, SIDECAR, hash_open};
 use crate::policy::DAY_NS;
 pub use crate::policy::{BadPolicy, Policy};
+use crate::regular::Dir;
 
 /// Files named in one line: bounds its length.
 const FILES_PER_LINE: usize = 256;
@@ -124,11 +124,11 @@ impl Manifest {
     /// Removes what a line deletes and a crash left. What is held by now stays.
     pub fn finish_deletions(&self) -> Result<(), ManifestError> {
         let holds = read_holds(self.archive())?;
-        for record in self.records()? {
+        for (number, record) in (1..).zip(self.records()?) {
             if let Record::Event(line) = record
                 && let Event::Deleted { files, .. } = &line.event
             {
-                self.remove(files, &holds)?;
+                self.remove(number, files, &holds)?;
             }
         }
         Ok(())
@@ -154,7 +154,7 @@ impl Manifest {
             for files in files.chunks(FILES_PER_LINE) {
                 let event = Event::Deleted { why: why.clone(), files: files.to_vec() };
                 self.append_event(now.wall_ns, now.clock.clone(), event)?;
-                self.remove(files, &holds)?;
+                self.remove(self.lines(), files, &holds)?;
                 done.files += files.len() as u64;
             }
         }
@@ -163,10 +163,10 @@ impl Manifest {
 
     /// Removes files, wrapped keys first: without them nothing of the rest can be read, whatever a disk still holds.
     ///
-    /// Only what the chain deletes with every right, and no hold names; and only the very file, by its hash.
-    fn remove(&self, files: &[DeletedFile], holds: &[Hold]) -> Result<(), ManifestError> {
+    /// Only what this line deletes with every right, and no hold names; and only the very file, by its path and hash.
+    fn remove(&self, line: u64, files: &[DeletedFile], holds: &[Hold]) -> Result<(), ManifestError> {
         let named = |file: &DeletedFile| {
-            self.ledger().deleted_by(&file.path, &file.sha256)?;
+            self.ledger().deleted_by(&file.path, &file.sha256).filter(|by| *by == line)?;
             let name = FileName::parse(&file.path)?;
             let is_held = holds.iter().any(|hold| hold.holds(&name.gateway, name.sequence));
             (!is_held).then(|| (name.is_key(), file.clone()))
@@ -174,35 +174,46 @@ impl Manifest {
         let mut files: Vec<(bool, DeletedFile)> = files.iter().filter_map(named).collect();
         files.sort_by_key(|(is_key, _)| !is_key);
         for (is_key, file) in files {
-            let path = self.archive().join(&file.path);
-            let failed = |source| ManifestError::Io { operation: "removed", path: path.clone(), source };
-            if !is_the_file(&path, &file.sha256).map_err(failed)? {
-                continue;
-            }
-            if is_key {
-                durable::shred(&path).map_err(failed)?;
-                continue;
-            }
-            for added in added_sidecars(&path).map_err(failed)? {
-                durable::shred(&added).map_err(failed)?;
-            }
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                Ok(()) | Err(_) => {}
-            }
+            let removed = remove_file(self.archive(), &file, is_key);
+            removed.map_err(|source| ManifestError::Io {
+                operation: "removed",
+                path: self.archive().join(&file.path),
+                source,
+            })?;
         }
         Ok(())
     }
 }
 
-/// Whether a regular file lies there that has this hash. Another one is not what the line deletes, and `verify` says so.
-fn is_the_file(path: &Path, sha256: &str) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(hash_file(path)?.0 == sha256),
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+/// Removes a file, if it is the one that the line deletes: by its hash, regular, and behind no link. Another one is not what the line deletes, and
+/// `verify` says so.
+fn remove_file(archive: &Path, file: &DeletedFile, is_key: bool) -> io::Result<()> {
+    let Some((dir, name)) = file.path.rsplit_once('/') else { return Ok(()) };
+    // Seen once: whatever becomes of its path meanwhile, everything below happens in this directory.
+    let dir = match Dir::open(archive, dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        dir => dir?,
+    };
+    if !dir.file(name).and_then(hash_open).is_ok_and(|(sha256, _)| sha256 == file.sha256) {
+        return Ok(());
     }
+    if is_key {
+        shred(&dir, name)?;
+    } else {
+        for added in dir.names()?.iter().filter(|other| is_added_sidecar(name, other)) {
+            shred(&dir, added)?;
+        }
+        dir.remove(name)?;
+    }
+    dir.sync()
+}
+
+/// Overwrites a wrapped key, and removes it. What is no regular file, or has another name elsewhere, is somebody else's: only its name goes.
+fn shred(dir: &Dir, name: &str) -> io::Result<()> {
+    if let Ok(file) = dir.own_file(name) {
+        durable::overwrite(&file)?;
+    }
+    dir.remove(name)
 }
 
 /// What a chain has to state so that it says of holds what their files say.
@@ -222,27 +233,4 @@ fn changes_of_holds(ledger: &Ledger, holds: &[Hold], gateway: &str) -> Vec<Event
         }
     }
     events
-}
-
-/// Wrapped keys that were added beside a segment after it was sealed.
-fn added_sidecars(segment: &Path) -> io::Result<Vec<PathBuf>> {
-    let (Some(dir), Some(name)) = (segment.parent(), segment.file_name().and_then(|name| name.to_str())) else {
-        return Ok(Vec::new());
-    };
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let is_added = path.file_name().and_then(|name| name.to_str()).is_some_and(|other| {
-            other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.strip_suffix(".age").is_some())
-        });
-        if is_added {
-            found.push(path);
-        }
-    }
-    Ok(found)
 }

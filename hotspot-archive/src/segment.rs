@@ -20,7 +20,6 @@ mod thrift;
 mod validity;
 mod writer;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +41,7 @@ use self::writer::SegmentWriter;
 use crate::blocks::BlockFile;
 use crate::keys::{DataKey, KeyError, Keyring};
 use crate::layout::Class;
+use crate::regular;
 use crate::rows::{BatchRows, RowsRoot, SaltKey};
 
 /// Version of the columns that is written; in every file's metadata under `hotspot.format`.
@@ -185,7 +185,7 @@ impl SegmentReader {
     ) -> Result<Self, SegmentError> {
         let damaged = |source| SegmentError::Damaged { path: path.to_path_buf(), source };
         let io_failed = |source| SegmentError::Io { operation: "opened", path: path.to_path_buf(), source };
-        let file = File::open(path).and_then(|file| BlockFile::new(file, blocks)).map_err(io_failed)?;
+        let file = regular::open_path(path).and_then(|file| BlockFile::new(file, blocks)).map_err(io_failed)?;
         let file = Guarded::new(file).map_err(damaged)?;
         let key = file.is_sealed().then(|| keyring.data_key(path)).transpose()?;
         let (file, metadata) = load(file, key.as_ref()).map_err(damaged)?;

@@ -5,7 +5,7 @@
 //! overwritten and flushed before the next key takes its name, so that no file is replaced while it still holds a key. A power cut on
 //! the way leaves a file with zeros in it, and the next key beside it: the next start goes on from there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::at_rest::{AtRest, NotOpened};
 use crate::durable;
 use crate::manifest::{ManifestError, from_hex, to_hex};
+use crate::regular;
 use crate::sealed;
 
 /// The gateway's key: signs lines, and never leaves the gateway.
@@ -125,7 +126,7 @@ enum Found {
 
 fn read(path: &Path, at_rest: &AtRest) -> Result<Found, ManifestError> {
     let failed = |operation, source| ManifestError::Io { operation, path: path.to_path_buf(), source };
-    let mut file = match File::open(path) {
+    let mut file = match regular::open_other(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(source) => return Err(failed("opened", source)),
@@ -164,11 +165,9 @@ pub fn key_id(key: &VerifyingKey) -> String {
 
 /// Reads a public key as `manifest/<gateway>.pub` holds it.
 pub fn read_public_key(path: &Path) -> Result<VerifyingKey, ManifestError> {
-    let text = fs::read_to_string(path).map_err(|source| ManifestError::Io {
-        operation: "read",
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let read = regular::open_path(path).and_then(|file| regular::read_open(file, BYTES_MAX));
+    let bytes = read.map_err(|source| ManifestError::Io { operation: "read", path: path.to_path_buf(), source })?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
     parse_public_key(text.trim()).ok_or_else(|| ManifestError::NotAKey { path: path.to_path_buf() })
 }
 

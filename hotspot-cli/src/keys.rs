@@ -16,6 +16,7 @@ use hotspot_archive::manifest::FileEntry;
 use hotspot_archive::moved::Moved;
 use hotspot_archive::output_file::OutputFile;
 use hotspot_archive::pieces::{ReadChain, ReadChains, read_chains};
+use hotspot_archive::regular;
 
 use crate::arguments::{AddArguments, KeysCommand, NewArguments, ShowArguments, UnwrapArguments};
 use crate::ask::Query;
@@ -181,7 +182,7 @@ fn note_recipients(archive: &Path, recipients: &Recipients) -> Result<(), Failur
     for name in recipients.names() {
         let (path, text) = (dir.join(recipient_id(&name)), format!("{name}\n"));
         let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
-        if is_file && fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        if is_file && regular::open_path(&path).and_then(std::io::read_to_string).is_ok_and(|found| found == text) {
             continue;
         }
         match fs::remove_file(&path) {
@@ -206,7 +207,8 @@ fn added_recipients(archive: &Path) -> Result<Vec<String>, Failure> {
     let mut recipients = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
-        recipients.push(fs::read_to_string(path).map_err(failed)?.trim().to_owned());
+        let text = regular::open_path(&path).and_then(std::io::read_to_string).map_err(failed)?;
+        recipients.push(text.trim().to_owned());
     }
     recipients.sort();
     Ok(recipients)

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use hotspot_archive::manifest::to_hex;
+use hotspot_archive::regular;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Name;
@@ -113,7 +114,7 @@ impl Store {
         let name = self.name(path)?;
         self.remove_half_written(path);
         let here = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-        let mut file = File::open(file).map_err(here)?;
+        let mut file = regular::open_path(file).map_err(here)?;
         file.seek(SeekFrom::Start(from))?;
         let len = to.saturating_sub(from);
         if len <= PART_BYTES {

@@ -63,6 +63,8 @@ pub struct Deletion {
 /// The sum of the lines so far.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
+    /// Whose chain it is; empty before its first sequence.
+    gateway: String,
     sequences: Vec<Sequence>,
     /// What the reader says has to be kept.
     pinned: Policy,
@@ -91,6 +93,9 @@ impl Ledger {
 
     /// Takes a line about a sequence; a file that is not its own is not introduced, and said.
     pub(crate) fn introduce(&mut self, number: u64, line: &Line, find: &mut impl FnMut(String)) {
+        if self.gateway.is_empty() {
+            self.gateway.clone_from(&line.gateway);
+        }
         let partition = partition_of(&line.site, &line.gateway, line.sequence, line.from_ns);
         let mut files: Vec<File> = Vec::with_capacity(line.files.len());
         let is_strict = line.format == FORMAT;
@@ -239,11 +244,14 @@ impl Ledger {
         Ok(Judged { sequence: index, position, is_stated: promised_ns.is_some() })
     }
 
-    /// The line that deletes a file of this chain, with every right.
+    /// The line that deletes a file of this chain, with every right: the very path, and the hash that an earlier line has of it.
     #[must_use]
     pub fn deleted_by(&self, path: &str, sha256: &str) -> Option<u64> {
         let name = FileName::parse(path)?;
         let sequence = self.sequence(name.sequence)?;
+        if !name.is_of(&sequence.site, &self.gateway, name.sequence, sequence.from_ns) {
+            return None;
+        }
         let sha256 = parse_hash(sha256)?;
         let file = sequence.files.iter().find(|file| file.kind == name.kind && file.sha256 == sha256)?;
         file.deleted_by.map(|line| line.get().into())

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::RetentionError;
 use crate::durable;
 use crate::layout::is_name;
+use crate::regular;
 
 /// A legal hold: what must not be deleted, whatever its age. Lies in the archive as `holds/<case>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +68,7 @@ pub fn place_hold(archive: &Path, hold: &Hold) -> Result<(), RetentionError> {
     let path = hold_path(archive, &hold.case)?;
     let failed = |source| RetentionError::Holds { operation: "written", path: path.clone(), source };
     let text = serde_json::to_string(hold).map_err(|error| failed(error.into()))?;
-    durable::make_dir(&archive.join("holds")).map_err(failed)?;
+    regular::make_dir(archive, Path::new("holds")).map_err(failed)?;
     durable::replace(&path, |file| io::Write::write_all(file, format!("{text}\n").as_bytes())).map_err(failed)
 }
 
@@ -105,7 +106,11 @@ pub fn read_holds(archive: &Path) -> Result<Vec<Hold>, RetentionError> {
             continue;
         }
         let bad = || RetentionError::BadHold { path: path.clone() };
-        let text = fs::read_to_string(&path).map_err(failed)?;
+        let failed = |source| RetentionError::Holds { operation: "read", path: path.clone(), source };
+        let text = path.file_name().ok_or_else(bad).and_then(|name| {
+            let read = regular::read_text(archive, Path::new("holds").join(name), regular::SMALL_BYTES_MAX);
+            read.map_err(failed)
+        })?;
         let hold: Hold = serde_json::from_str(&text).map_err(|_| bad())?;
         // The name of the file is what is lifted, so it must be the case's own.
         let is_its_own = hold_path(archive, &hold.case).is_ok_and(|own| own == path);

@@ -1,6 +1,5 @@
 //! One segment: what its index rules out, then the columns that decide, then the rest.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use crate::index::{Index, IndexError, Rows, Said, Sealed};
 use crate::keys::{DataKey, Keyring, sidecar_path};
 use crate::manifest::FileEntry;
 use crate::place::{Expected, Place};
+use crate::regular;
 use crate::segment::{Origin, Predicate, SegmentError, SegmentReader, Selection};
 
 /// What is asked of every segment.
@@ -139,7 +139,7 @@ impl<'a> Scan<'a> {
 
     /// Opens an index.
     fn index(&self, named: &Named<'_>, path: &Path, entry: &FileEntry) -> Result<Index, String> {
-        let file = File::open(path).map_err(unreadable)?;
+        let file = regular::open_path(path).map_err(unreadable)?;
         let said = Said { head: entry.head.as_deref().unwrap_or_default(), segment: &named.file.sha256 };
         if entry.key.is_none() {
             return Index::in_file(file, said).map_err(|error| error.to_string());

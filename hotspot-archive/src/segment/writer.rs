@@ -23,9 +23,10 @@ use parquet::schema::types::ColumnPath;
 
 use super::flow_columns::FlowColumns;
 use super::{FORMAT, Origin, ROW_SALTS, SegmentError, schema};
-use crate::durable::{self, Replacement};
+use crate::durable::Replacement;
 use crate::keys::DataKey;
 use crate::layout::Class;
+use crate::regular;
 use crate::rows::{FlowRows, RowsRoot, SaltKey};
 
 /// Rows per row group: dictionaries, that of peers above all, are written once per group.
@@ -107,7 +108,7 @@ impl SegmentWriter {
     ) -> Result<(Self, SaltKey), SegmentError> {
         let salts = key.map_or_else(SaltKey::generate, SaltKey::derived)?;
         let io_failed = |source| SegmentError::Io { operation: "written", path: path.to_path_buf(), source };
-        durable::make_dir(durable::parent(path)).map_err(io_failed)?;
+        regular::make_parent(path).map_err(io_failed)?;
         let file = Replacement::begin(path).map_err(io_failed)?;
         let target = file.file().map_err(io_failed)?;
         let writer = properties(class, origin, key, &salts).and_then(|properties| open(target, class, properties));

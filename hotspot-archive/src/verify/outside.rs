@@ -18,6 +18,7 @@ use crate::cosignature::{TreeHead, seen_at};
 use crate::merkle::{Hash, Tree, leaf_hash};
 use crate::note::{Note, VerifierKey};
 use crate::place::Place;
+use crate::regular;
 
 /// A gap between a line and the first checkpoint that covers it is worth a notice from here on, where nobody asked for less.
 const GAP_NS: i64 = 86_400_000_000_000;
@@ -165,7 +166,7 @@ fn read_stamps(root: &Path, place: &dyn Place, report: &mut Report) -> Vec<(Stri
     let mut stamps = Vec::new();
     let is_stamp = |file: &String| file.strip_suffix(".tsr").is_some();
     for file in list(place, report).into_iter().filter(is_stamp) {
-        let bytes = place.bring(&file, None).and_then(|()| std::fs::read(root.join(&file)));
+        let bytes = place.bring(&file, None).and_then(|()| regular::read(root, &file, regular::SMALL_BYTES_MAX));
         place.release(&file);
         match bytes {
             Ok(bytes) => stamps.push((file, bytes)),

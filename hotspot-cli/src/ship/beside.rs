@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use hotspot_archive::chain::Record;
-use hotspot_archive::manifest::hash_file;
+use hotspot_archive::manifest::to_hex;
+use hotspot_archive::regular;
+use sha2::{Digest, Sha256};
 
 use super::pass::{LINES_AT_ONCE, Pass};
 use super::{ShipError, about};
@@ -19,22 +21,23 @@ impl Pass<'_> {
         let mut here = BTreeMap::new();
         for path in entries(&self.archive.join("holds"), ".json")? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            here.insert(name, hash_file(&path).map_err(about(&path))?.0);
+            let bytes = read(self.archive, &format!("holds/{name}"))?;
+            here.insert(name, (to_hex(&Sha256::digest(&bytes)), bytes));
         }
-        if here == self.state.holds {
+        let hashes: BTreeMap<String, String> =
+            here.iter().map(|(name, (sha256, _))| (name.clone(), sha256.clone())).collect();
+        if hashes == self.state.holds {
             return Ok(());
         }
-        for (name, sha256) in &here {
-            if self.state.holds.get(name) != Some(sha256) {
-                let path = self.archive.join("holds").join(name);
-                let bytes = fs::read(&path).map_err(about(&path))?;
+        for (name, (sha256, bytes)) in here {
+            if self.state.holds.get(&name) != Some(&sha256) {
                 put_and_compare(self.to, &format!("holds/{}/{name}", self.gateway), bytes).await?;
             }
         }
-        for name in self.state.holds.keys().filter(|name| !here.contains_key(*name)) {
+        for name in self.state.holds.keys().filter(|name| !hashes.contains_key(*name)) {
             self.to.delete(&format!("holds/{}/{name}", self.gateway)).await?;
         }
-        self.state.holds = here;
+        self.state.holds = hashes;
         Ok(self.state.write(self.archive)?)
     }
 
@@ -42,7 +45,7 @@ impl Pass<'_> {
     pub(super) async fn ship_added_keys(&mut self) -> Result<(), ShipError> {
         let mut here = BTreeMap::new();
         for path in entries(&self.archive.join("recipients"), "")? {
-            let changed = fs::metadata(&path)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let changed = fs::symlink_metadata(&path)?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
             here.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), changed.as_nanos());
         }
         if here == self.state.recipients {
@@ -62,7 +65,7 @@ impl Pass<'_> {
                 for file in line.files.iter().filter(|file| file.key.is_some() && file.path.ends_with(".parquet")) {
                     for id in &news {
                         let path = format!("{}.{id}.age", file.path);
-                        if let Some(bytes) = read_if_there(&self.archive.join(&path))? {
+                        if let Some(bytes) = read_if_there(self.archive, &path)? {
                             put_and_compare(self.to, &path, bytes).await?;
                         }
                     }
@@ -75,8 +78,7 @@ impl Pass<'_> {
         }
         for id in &news {
             let path = format!("recipients/{id}");
-            let here = self.archive.join(&path);
-            put_and_compare(self.to, &path, fs::read(&here).map_err(about(&here))?).await?;
+            put_and_compare(self.to, &path, read(self.archive, &path)?).await?;
         }
         self.state.recipients = here;
         Ok(self.state.write(self.archive)?)
@@ -98,11 +100,16 @@ pub(super) async fn put_and_compare(to: &Store, path: &str, bytes: Vec<u8>) -> R
     Err(ShipError::ReadBack { path: path.to_owned(), to: to.url().to_owned() })
 }
 
-pub(super) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+/// A small file of the archive: never what a link names, which may be anything that the shipper can read.
+pub(super) fn read(archive: &Path, path: &str) -> io::Result<Vec<u8>> {
+    regular::read(archive, path, regular::SMALL_BYTES_MAX).map_err(about(&archive.join(path)))
+}
+
+pub(super) fn read_if_there(archive: &Path, path: &str) -> io::Result<Option<Vec<u8>>> {
+    match read(archive, path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(about(path)(error)),
+        Err(error) => Err(error),
     }
 }
 
@@ -115,9 +122,11 @@ fn entries(dir: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
     };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry?.path();
+        let entry = entry?;
+        let (path, is_dir) = (entry.path(), entry.file_type()?.is_dir());
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_file() && name.ends_with(ending) && !name.starts_with('.') {
+        // A link or a FIFO is listed, and refused when it is read: a hold that cannot be read must be mended.
+        if !is_dir && name.ends_with(ending) && !name.starts_with('.') {
             paths.push(path);
         }
     }

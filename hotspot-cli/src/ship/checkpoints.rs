@@ -9,16 +9,17 @@ use hotspot_archive::stamp;
 use super::beside::{put_and_compare, read_if_there};
 use super::pass::Pass;
 use super::{ShipError, about};
+use hotspot_archive::regular;
 
 impl Pass<'_> {
     /// Puts the gateway's checkpoints, once there is a new one, and the stamps that are not there yet. A stamp is never taken away there.
     pub(super) async fn ship_checkpoints(&mut self) -> Result<(), ShipError> {
         let path = path(self.gateway);
         let here = self.archive.join(&path);
-        if std::fs::metadata(&here).is_ok_and(|metadata| metadata.len() > BYTES_MAX) {
-            return Err(about(&here)(io::Error::other("it is longer than any that an agent writes")).into());
-        }
-        let Some(bytes) = read_if_there(&here)? else { return Ok(()) };
+        let bytes = match regular::read(self.archive, &path, BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            bytes => bytes.map_err(about(&here))?,
+        };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         put_and_compare(self.to, &path, bytes).await?;
         let there: BTreeSet<String> = self.to.list(DIRECTORY).await?.into_iter().map(|(path, _)| path).collect();
@@ -27,7 +28,7 @@ impl Pass<'_> {
             if there.contains(&path) {
                 continue;
             }
-            if let Some(bytes) = read_if_there(&self.archive.join(&path))? {
+            if let Some(bytes) = read_if_there(self.archive, &path)? {
                 put_and_compare(self.to, &path, bytes).await?;
             }
         }

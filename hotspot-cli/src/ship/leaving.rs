@@ -8,11 +8,13 @@ use std::io;
 use std::path::Path;
 
 use hotspot_archive::chain::Record;
+use hotspot_archive::keys::is_added_sidecar;
 use hotspot_archive::layout::FileName;
 use hotspot_archive::manifest::{DeletedFile, Line};
 use hotspot_archive::moved::{self, Receipt};
+use hotspot_archive::regular;
 
-use super::beside::put_and_compare;
+use super::beside::{put_and_compare, read};
 use super::files::ensure;
 use super::pass::{LINES_AT_ONCE, Pass, deleted_files};
 use super::{ShipError, about};
@@ -112,8 +114,7 @@ impl Pass<'_> {
         // All of it was there once.
         self.done.sent.mended += sent.files;
         for path in &added {
-            let here = self.archive.join(path);
-            put_and_compare(self.to, path, fs::read(&here).map_err(about(&here))?).await?;
+            put_and_compare(self.to, path, read(self.archive, path)?).await?;
         }
         let receipt = Receipt {
             moved: 1,
@@ -126,11 +127,7 @@ impl Pass<'_> {
             moved::record(self.archive, &receipt)?;
         }
         for path in here.iter().map(|file| &file.path).chain(&added) {
-            let path = self.archive.join(path);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(about(&path)(error).into()),
-                Ok(()) | Err(_) => {}
-            }
+            regular::remove(self.archive, path).map_err(about(&self.archive.join(path)))?;
         }
         self.done.moved += 1;
         self.done.moved_bytes += here.iter().map(|file| file.bytes).sum::<u64>();
@@ -151,8 +148,7 @@ fn added_keys(archive: &Path, line: &Line) -> io::Result<Vec<String>> {
         };
         for entry in fs::read_dir(archive.join(dir))? {
             let other = entry?.file_name().to_string_lossy().into_owned();
-            let is_added = other.strip_prefix(name).is_some_and(|rest| rest.len() > 4 && is_key(rest));
-            if is_added {
+            if is_added_sidecar(name, &other) {
                 added.push(dir.join(other).to_string_lossy().into_owned());
             }
         }

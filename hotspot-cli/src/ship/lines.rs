@@ -1,10 +1,10 @@
 //! The lines of a gateway's manifest here, by number: where each begins, and what it says.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use hotspot_archive::chain::{self, Record};
+use hotspot_archive::regular;
 
 use super::about;
 
@@ -18,7 +18,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path).map_err(about(path))?;
+        let mut file = regular::open_path(path).map_err(about(path))?;
         let mut buffer = vec![0; 1 << 18];
         let (mut offset, mut ends) = (0u64, Vec::new());
         loop {
@@ -50,7 +50,7 @@ impl Lines {
     /// The bytes of these lines.
     pub(crate) fn bytes(&self, first: u64, last: u64) -> io::Result<Vec<u8>> {
         let (from, to) = self.range(first, last);
-        let mut file = File::open(&self.path).map_err(about(&self.path))?;
+        let mut file = regular::open_path(&self.path).map_err(about(&self.path))?;
         let mut bytes = Vec::new();
         let read = file.seek(SeekFrom::Start(from));
         read.and_then(|_| file.take(to.saturating_sub(from)).read_to_end(&mut bytes)).map_err(about(&self.path))?;

@@ -1,13 +1,13 @@
 //! One pass over one chain: files, then the lines that name them, then what lies beside; then what may go.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use hotspot_archive::chain::{Beside, FileState, Ledger, Record, believe};
 use hotspot_archive::manifest::{Event, Line, read_public_key};
 use hotspot_archive::moved::Moved;
+use hotspot_archive::regular;
 use hotspot_archive::retention::{Hold, read_holds};
 
 use super::chain::There;
@@ -85,7 +85,8 @@ impl<'a> Pass<'a> {
 
     async fn ship(&mut self) -> Result<(), ShipError> {
         let path = self.archive.join("manifest").join(format!("{}.pub", self.gateway));
-        let public_key = fs::read_to_string(&path).map_err(about(&path))?;
+        let read = regular::open_path(&path).and_then(io::read_to_string);
+        let public_key = read.map_err(about(&path))?;
         let lines = std::mem::take(&mut self.lines);
         let shipped = self.ship_lines(&lines, &public_key).await;
         self.lines = lines;

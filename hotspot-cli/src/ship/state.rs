@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hotspot_archive::manifest::to_hex;
 use hotspot_archive::moved::SHIPPED;
+use hotspot_archive::regular;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -33,7 +34,7 @@ impl State {
     /// What is remembered; from the beginning where nothing is, or where it is about another target.
     pub(crate) fn read(archive: &Path, gateway: &str, to: &str) -> Self {
         let fresh = Self { ship: 1, gateway: gateway.to_owned(), to: to.to_owned(), ..Self::default() };
-        let text = fs::read_to_string(path(archive, gateway, to)).unwrap_or_default();
+        let text = regular::open_path(&path(archive, gateway, to)).and_then(io::read_to_string).unwrap_or_default();
         let read: Option<Self> = serde_json::from_str(&text).ok();
         read.filter(|state| state.ship == 1 && state.gateway == gateway && state.to == to).unwrap_or(fresh)
     }

@@ -72,7 +72,7 @@ fn gateways(archive: &Path) -> Result<BTreeSet<String>, Failure> {
         for entry in fs::read_dir(archive.join("manifest")).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path().is_dir() { directories.push(name) } else { files.push(name) }
+            if entry.file_type().map_err(failed)?.is_dir() { directories.push(name) } else { files.push(name) }
         }
     }
     let shipped = directories.iter().filter_map(|name| pieces::gateway_of(name));

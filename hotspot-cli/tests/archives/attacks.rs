@@ -4,6 +4,7 @@
 //! agree; a search must lose no row that it does not say is lost; and a gateway that starts over what was attacked removes nothing that its
 //! own checked lines do not delete.
 
+mod files;
 mod neighbour;
 mod store;
 mod thief;
