@@ -6,6 +6,7 @@ Prints a finding per line, and the verdict; the exit code is that of docs/format
 """
 
 import argparse
+import base64
 import datetime
 import hashlib
 import json
@@ -37,21 +38,217 @@ VERDICTS = {
 }
 
 
-def split(line):
-    """The signed bytes, the object, and the signature."""
+class Bad(Exception):
+    """Something is not as docs/formats says."""
+
+
+def pairs(items):
+    if len({name for name, _ in items}) != len(items):
+        raise Bad("a field twice")
+    return dict(items)
+
+
+def refuse(text):
+    raise Bad(f"no such number: {text}")
+
+
+def read_json(text):
+    """Strictly: each field once, whole numbers alone, text that is text."""
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=pairs, parse_float=refuse, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise Bad(f"is no JSON: {error}") from None
+
+
+def spell(value):
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def whole(least, most):
+    return lambda value: type(value) is int and least <= value <= most
+
+
+U32, U64, I64 = whole(0, 2**32 - 1), whole(0, 2**64 - 1), whole(-(2**63), 2**63 - 1)
+
+
+def text_(value):
+    return type(value) is str
+
+
+def digits(count):
+    return lambda value: type(value) is str and re.fullmatch(f"[0-9a-f]{{{count}}}", value) is not None
+
+
+def flag(value):
+    return type(value) is bool
+
+
+def list_of(check):
+    return lambda value: type(value) is list and all(check(one) for one in value)
+
+
+def record(*fields):
+    """An object with these fields in this order; a name that ends with `?` may be missing."""
+
+    def check(value):
+        if type(value) is not dict:
+            return False
+        names = [name.rstrip("?") for name, _ in fields if not name.endswith("?") or name[:-1] in value]
+        return list(value) == names and all(test(value[name.rstrip("?")]) for name, test in fields if name.rstrip("?") in value)
+
+    return check
+
+
+def some(check):
+    """What is left out where it is empty."""
+    return lambda value: bool(value) and check(value)
+
+
+def is_policy(value):
+    # In this order, as many days as nanoseconds can say.
+    known = [name for name in ("flows", "sessions", "devices", "coverage") if type(value) is dict and name in value]
+    return type(value) is dict and list(value) == known and all(whole(1, 106_751)(days) for days in value.values())
+
+
+CLOCK = record(("boot", text_), ("boottime_ns", I64), ("synchronised", flag))
+FILE = record(
+    ("class", text_), ("path", text_), ("rows", U64), ("bytes", U64), ("sha256", text_), ("key?", text_), ("head?", text_), ("rows_root?", text_)
+)
+COVERAGE = record(("seen_packets", U64), ("seen_bytes", U64), ("balanced", flag), ("gaps", U64))
+RANGE = lambda value: list_of(U64)(value) and len(value) == 2
+SEQUENCE = record(
+    ("format", lambda value: type(value) is int and value in (1, 3)),
+    ("gateway", text_), ("site", text_), ("sequence", U64), ("from_ns", I64), ("to_ns", I64), ("sealed_ns", I64), ("files", list_of(FILE)),
+    ("coverage", COVERAGE), ("recipients?", some(list_of(text_))), ("clock?", CLOCK), ("clock_step_ns?", I64), ("prev", text_), ("key", text_),
+)
+EVENTS = {
+    "epoch": record(("epoch", U64), ("public", text_)),
+    "policy": is_policy,
+    "hold": record(("case", text_), ("sequences", list_of(RANGE))),
+    "lifted": record(("case", text_)),
+    "deleted": record(("why", text_), ("files", list_of(record(("path", text_), ("sha256", text_))))),
+}
+
+
+def is_event(value):
+    return type(value) is dict and len(value) == 1 and all(name in EVENTS and EVENTS[name](content) for name, content in value.items())
+
+
+EVENT = record(
+    ("format", lambda value: type(value) is int and value in (2, 4)),
+    ("gateway", text_), ("at_ns", I64), ("clock?", CLOCK), ("event", is_event), ("prev", text_), ("key", text_),
+)
+HEAD = record(("lines", U64), ("hash", text_))
+CHECKPOINT = record(
+    ("checkpoint", lambda value: type(value) is int and value in (1, 2)),
+    ("gateway", text_), ("line", U64), ("sequence", U64), ("at_ns", I64), ("hash", text_), ("root?", text_), ("audit?", HEAD), ("note?", text_), ("key", text_),
+)
+
+
+def split(line, *kinds):
+    """The signed bytes, the object, and the signature (None where it is none)."""
     head, _, tail = line.rpartition(SIGNATURE)
-    if not head or not tail.endswith(b'"}') or len(tail) != 130:
-        raise ValueError("no signature")
+    if not head or not tail.endswith(b'"}'):
+        raise Bad("no signature")
     signed = head + b"}"
-    return signed, json.loads(signed), bytes.fromhex(tail[:-2].decode())
+    value = read_json(signed)
+    if not any(kind(value) for kind in kinds):
+        raise Bad("fields that are not those of its kind")
+    try:
+        if spell(value) != signed:
+            raise Bad("not spelled as it is written")
+    except UnicodeEncodeError:
+        raise Bad("text that is none") from None
+    signature = tail[:-2]
+    return signed, value, bytes.fromhex(signature.decode()) if re.fullmatch(rb"[0-9a-f]{128}", signature) else None
+
+
+# Ed25519, as far as it takes to tell a point of small order from others (RFC 8032, section 5.1).
+P = 2**255 - 19
+D = -121665 * pow(121666, P - 2, P) % P
+
+
+def decompress(data):
+    y = int.from_bytes(data, "little")
+    sign, y = y >> 255, (y & ((1 << 255) - 1)) % P
+    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if x * x % P != square:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    if x * x % P != square:
+        return None
+    return (P - x if x & 1 != sign else x) % P, y
+
+
+def is_strong(data):
+    """A point of the curve that is not of small order: eight times itself is not the identity."""
+    point = decompress(data)
+    if point is None:
+        return False
+    x, y = point
+    for _ in range(3):
+        product = D * x * x * y * y % P
+        x, y = 2 * x * y * pow(1 + product, P - 2, P) % P, (y * y + x * x) * pow(1 - product, P - 2, P) % P
+    return (x, y) != (0, 1)
+
+
+def parse_key(text):
+    """A public key as 64 digits."""
+    if not digits(64)(text) or not is_strong(bytes.fromhex(text)):
+        raise Bad("no public key")
+    return bytes.fromhex(text)
 
 
 def is_signed(key, signed, signature):
+    if signature is None or not is_strong(signature[:32]):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, signed)
         return True
-    except InvalidSignature:
+    except (InvalidSignature, ValueError):
         return False
+
+
+def leaf(line_hash):
+    return hashlib.sha256(b"\0" + line_hash).digest()
+
+
+def root_of(leaves):
+    """RFC 6962, section 2.1."""
+    if len(leaves) == 1:
+        return leaves[0]
+    middle = 1
+    while middle * 2 < len(leaves):
+        middle *= 2
+    return hashlib.sha256(b"\1" + root_of(leaves[:middle]) + root_of(leaves[middle:])).digest()
+
+
+def is_noted(head, key):
+    """Whether the note of a checkpoint is this key's over its head (docs/formats/checkpoint.md)."""
+    if head["checkpoint"] == 1:
+        return True
+    origin = "hotspot/" + head["gateway"]
+    text = f"{origin}\n{head['line']}\n{base64.b64encode(bytes.fromhex(head['root'])).decode()}\n".encode()
+    identity = hashlib.sha256(origin.encode() + b"\n\x01" + key).digest()[:4]
+    words = head["note"].split(" ")
+    try:
+        signature = base64.b64decode(words[-1], validate=True)
+    except ValueError:
+        return False
+    is_named = len(words) == 3 and words[:2] == ["\u2014", origin] and signature[:4] == identity and len(signature) == 68
+    return is_named and is_signed(key, text, signature[4:])
+
+
+def read_checkpoint(line):
+    """The checkpoint in a line of a log."""
+    start, end = line.find(b'{"checkpoint":'), line.rfind(b"}")
+    if start < 0 or end < start:
+        raise Bad("no checkpoint")
+    signed, head, signature = split(line[start : end + 1], CHECKPOINT)
+    has = ["root" in head, "note" in head]
+    if has != [head["checkpoint"] == 2] * 2 or ("root" in head and not digits(64)(head["root"])):
+        raise Bad("fields of another version")
+    return signed, head, signature
 
 
 def key_id(key):
@@ -92,17 +289,26 @@ def hash_file(path):
     return hashlib.sha256(content).hexdigest(), len(content)
 
 
-def read_chain(archive, gateway):
+def read_chain(archive, gateway, find):
     """The gateway's own file, or the pieces of a shipped archive in the order of their names."""
     path = os.path.join(archive, "manifest", gateway)
-    if os.path.exists(path + ".jsonl"):
-        files = [path + ".jsonl"]
-    else:
-        files = [os.path.join(path + ".lines", name) for name in sorted(os.listdir(path + ".lines"))]
-    text = b""
-    for name in files:
-        with open(name, "rb") as file:
-            text += file.read()
+    if not re.fullmatch(NAME, gateway):
+        find("damage", None, "no name of a gateway")
+    if os.path.lexists(path + ".jsonl"):
+        with open(path + ".jsonl", "rb") as file:
+            return file.read()
+    text, following = b"", 1
+    for name in sorted(os.listdir(path + ".lines")):
+        if not re.fullmatch(r"[0-9]{12}\.jsonl", name):
+            continue
+        with open(os.path.join(path + ".lines", name), "rb") as file:
+            piece = file.read()
+        if int(name[:12]) != following:
+            find("damage", None, f"piece {name} begins with line {following}")
+        if not piece.endswith(b"\n"):
+            find("damage", None, f"piece {name} does not hold whole lines")
+        following += piece.count(b"\n")
+        text += piece
     return text
 
 
@@ -110,15 +316,24 @@ def read_receipts(archive):
     """Where each sequence of each gateway was moved to."""
     path = os.path.join(archive, "shipped", "moved.jsonl")
     receipts = {}
-    if os.path.exists(path):
-        with open(path) as file:
-            for line in file:
-                try:
-                    receipt = json.loads(line)
-                except ValueError:
-                    continue
-                receipts[receipt["gateway"], receipt["sequence"]] = receipt["to"]
+    if not os.path.lexists(path):
+        return receipts
+    with open(path, "rb") as file:
+        lines = file.read().decode("utf-8").encode().split(b"\n")
+    for line in lines:
+        try:
+            receipt = read_json(line)
+            if RECEIPT(receipt):
+                receipts[receipt["gateway"], receipt["sequence"]] = receipt["to"].rstrip("/")
+        except Bad:
+            continue
     return receipts
+
+
+def RECEIPT(value):
+    """These fields; others beside them say nothing."""
+    fields = {"moved": lambda value: type(value) is int and value == 1, "gateway": text_, "sequence": U64, "to": text_, "at_ns": I64}
+    return type(value) is dict and all(name in value and check(value[name]) for name, check in fields.items())
 
 
 class Elapsed:
@@ -154,6 +369,7 @@ class Chain:
         self.policies, self.holds = [], {}
         self.elapsed = Elapsed()
         self.clock, self.until, self.unexplained = None, None, None
+        self.boots = set()
 
     def read(self, text):
         if text and not text.endswith(b"\n"):
@@ -162,10 +378,8 @@ class Chain:
         for number, line in enumerate(text.split(b"\n")[:-1], 1):
             self.hashes.append(hashlib.sha256(line).hexdigest())
             try:
-                signed, record, signature = split(line)
-                if record["format"] not in (1, 2, 3, 4):
-                    raise ValueError("another format")
-            except (ValueError, KeyError, TypeError) as error:
+                signed, record, signature = split(line, SEQUENCE, EVENT)
+            except Bad as error:
                 self.find("damage", number, f"is not a manifest line: {error}")
                 prev = self.hashes[-1]
                 continue
@@ -208,7 +422,15 @@ class Chain:
                 if wall - clock["boottime_ns"] + 60 * SECOND < last_wall:
                     find("doubt", number, "the boot began before the line before was written")
         if clock:
+            if self.clock and self.clock[1]["boot"] != clock["boot"]:
+                self.boots.add(self.clock[1]["boot"])
+            if clock["boot"] in self.boots:
+                find("damage", number, "a boot that had ended")
+            if clock["boottime_ns"] < 0:
+                find("damage", number, "before its boot began")
             self.clock = (wall, clock)
+        if min(record.get("from_ns", 0), record.get("to_ns", 0), wall) < 0:
+            find("damage", number, "a time before 1970")
         if wall > self.options.now + DAY:
             find("doubt" if clock and clock["synchronised"] else "notice", number, "a time that has not come yet")
         if "sequence" not in record:
@@ -226,7 +448,10 @@ class Chain:
                 find("damage", number, "begins before the sequence before ended, without a signed step")
             elif step < -SECOND:
                 self.find("notice", number, "a clock that was set back")
-        self.until = record["to_ns"]
+        if record["to_ns"] < record["from_ns"]:
+            find("damage", number, "ended before it began")
+        before = record["to_ns"] if self.until is None or early else self.until + min(step, 0)
+        self.until = record["to_ns"] if early else max(record["to_ns"], record["from_ns"], before)
         away = record["sealed_ns"] - record["to_ns"]
         earlier_boot = clock and record["to_ns"] <= record["sealed_ns"] - clock["boottime_ns"] + 60 * SECOND
         if away < -SECOND or (away > DAY and not earlier_boot):
@@ -242,6 +467,8 @@ class Chain:
         }
         self.sequences[record["sequence"]] = sequence
         kinds = set()
+        if not re.fullmatch(NAME, record["site"]):
+            self.find("damage", number, "no name of a site")
         for entry in record["files"]:
             name = parse_path(entry["path"])
             own = name and (name["site"], name["day"], name["gateway"], name["sequence"], name["kind"]) == (
@@ -257,6 +484,10 @@ class Chain:
             kinds.add(name["label"])
             if record["format"] == 3 and entry["class"] == name["class"] and "rows_root" not in entry:
                 self.find("damage", number, "names no root over the rows of " + entry["path"])
+            if record["format"] == 3 and entry["class"] == "index" and "head" not in entry:
+                self.find("damage", number, "names no head of " + entry["path"])
+            if not all(digits(64)(entry[name]) for name in ("key", "head", "rows_root") if name in entry):
+                self.find("damage", number, "what is no SHA-256, of " + entry["path"])
             self.files[entry["path"]] = {"entry": entry, "name": name, "deleted": None, **sequence}
 
     def is_trusted(self, number):
@@ -269,12 +500,21 @@ class Chain:
         if what == "epoch":
             if content["epoch"] != len(self.keys) + 1:
                 self.find("damage", number, "wrong epoch")
+            try:
+                key = parse_key(content["public"])
+            except Bad as error:
+                self.find("damage", number, str(error))
+                return
+            if key in self.keys:
+                self.find("damage", number, "a key that signed before")
             self.ended.append(number)
-            self.keys.append(bytes.fromhex(content["public"]))
+            self.keys.append(key)
         elif what == "policy":
             if self.is_trusted(number):
                 self.policies.append((number, content))
         elif what == "hold":
+            if any(first == 0 or first > last for first, last in content["sequences"]):
+                self.find("damage", number, "holds what is no range")
             self.holds.setdefault(content["case"], []).extend(content["sequences"])
         elif what == "lifted":
             if self.is_trusted(number) and self.holds.pop(content["case"], None) is None:
@@ -316,7 +556,7 @@ class Chain:
             full = os.path.join(archive, path)
             expected = (file["entry"]["sha256"], file["entry"]["bytes"])
             if os.path.exists(full):
-                if hash_file(full) != expected:
+                if not os.path.isfile(full) or hash_file(full) != expected:
                     self.find("damage", None, path + ": was changed")
                 elif file["deleted"]:
                     self.find("notice", None, path + ": is there, though it is deleted")
@@ -330,23 +570,40 @@ class Chain:
                 self.find("moved", None, f"{path}: is at {to}")
             else:
                 there = os.path.join(to, path)
-                if not os.path.exists(there) or hash_file(there) != expected:
+                if not os.path.isfile(there) or hash_file(there) != expected:
                     self.find("receipt", None, f"{path}: is not at {to} as its line says")
 
-    def compare(self, line):
+    def compare(self, signed, head, signature, unsigned="damage"):
         """Compares the chain with a checkpoint."""
-        signed, head, signature = split(line[line.index(b'{"checkpoint":') :].strip())
-        if head["gateway"] != self.gateway:
-            return
-        if head["line"] > len(self.hashes):
-            self.find("cut", head["line"], f"ends at line {len(self.hashes)}")
-        elif self.hashes[head["line"] - 1] != head["hash"]:
-            self.find("damage", head["line"], "is another one than the checkpoint says")
-        else:
-            ended = self.ended + [None]
-            theirs = [key for key, last in zip(self.keys, ended) if last is None or head["line"] <= last]
-            if not any(key_id(key) == head["key"] and is_signed(key, signed, signature) for key in theirs):
-                self.find("damage", head["line"], "the checkpoint is not signed by its key")
+        line = head["line"]
+        theirs = [key for key, last in zip(self.keys, self.ended + [None]) if last is None or line <= last]
+        if not any(key_id(key) == head["key"] and is_signed(key, signed, signature) and is_noted(head, key) for key in theirs):
+            self.find(unsigned, line, "the checkpoint is not signed by its key")
+        elif line > len(self.hashes):
+            self.find("cut", line, f"ends at line {len(self.hashes)}")
+        elif line == 0 or self.hashes[line - 1] != head["hash"]:
+            self.find("damage", line, "is another one than the checkpoint says")
+        elif head["sequence"] != sum(known["line"] <= line for known in self.sequences.values()):
+            self.find("damage", line, "the checkpoint says another sequence")
+        elif "root" in head and root_of([leaf(bytes.fromhex(known)) for known in self.hashes[:line]]).hex() != head["root"]:
+            self.find("damage", line, "the checkpoint says another root")
+
+
+def look_inside(archive, chain, find):
+    """The checkpoints that lie in the archive speak against a chain where its gateway signed them, and never for it."""
+    path = os.path.join(archive, "checkpoints", chain.gateway + ".jsonl")
+    if not os.path.lexists(path):
+        return
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    for line in filter(None, lines):
+        try:
+            signed, head, signature = read_checkpoint(line)
+        except Bad as error:
+            find("notice", None, f"a line of its checkpoints is none: {error}")
+            continue
+        if head["gateway"] == chain.gateway:
+            chain.compare(signed, head, signature, "notice")
 
 
 def is_ahead(name, gateway, following, shipped):
@@ -360,10 +617,17 @@ def is_ahead(name, gateway, following, shipped):
     return "cut" if shipped else None
 
 
+def give_up(error):
+    raise error
+
+
 def find_extra_files(archive, chains, find):
     named = {path for chain in chains for path in chain.files}
     for directory in ("flows", "sessions", "devices", "coverage", "index"):
-        for where, _, names in os.walk(os.path.join(archive, directory)):
+        top = os.path.join(archive, directory)
+        if not os.path.exists(top):
+            continue
+        for where, _, names in os.walk(top, onerror=give_up, followlinks=True):
             for name in names:
                 path = os.path.relpath(os.path.join(where, name), archive)
                 added = re.fullmatch(r"(.*)\.[0-9a-f]{16}\.age", path)
@@ -376,16 +640,43 @@ def find_extra_files(archive, chains, find):
 
 def parse_pins(path):
     """A key for each gateway, or one for all under the name None."""
-    pins = {}
     with open(path) as file:
         lines = [line.split("#")[0].split() for line in file]
-    for words in filter(None, lines):
-        pins[words[0] if len(words) == 2 else None] = bytes.fromhex(words[-1])
+    lines = [words for words in lines if words]
+    try:
+        if len(lines) == 1 and len(lines[0]) == 1:
+            return {None: parse_key(lines[0][0])}
+        pins = {gateway: parse_key(key) for gateway, key in lines if re.fullmatch(NAME, gateway)}
+    except (Bad, ValueError):
+        pins = {}
+    if not pins or len(pins) != len(lines):
+        sys.exit(usage(f"{path}: no file of pins"))
     return pins
 
 
+def usage(why):
+    print(why, file=sys.stderr)
+    return 2
+
+
 def parse_policy(text):
-    return {part.split("=")[0].strip(): int(part.split("=")[1].rstrip("d")) for part in text.split(",") if part}
+    policy = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"(flows|sessions|devices|coverage)=\+?([0-9]{1,18})d", part.strip())
+        if not match or match[1] in policy or not whole(1, 106_751)(int(match[2])):
+            raise argparse.ArgumentTypeError(f"no retention: {text}")
+        policy[match[1]] = int(match[2])
+    return policy
+
+
+def parse_until(texts):
+    until = {}
+    for text in texts:
+        match = re.fullmatch(rf"({NAME}):\+?([0-9]{{1,19}})", text)
+        if not match:
+            sys.exit(usage(f"--trusted-until {text}: write GATEWAY:LINE"))
+        until[match[1]] = int(match[2])
+    return until
 
 
 def parse_arguments():
@@ -398,17 +689,17 @@ def parse_arguments():
     parser.add_argument("--trusted-until", action="append", default=[])
     options = parser.parse_args()
     options.now = time.time_ns()
-    options.trusted_until = {text.rpartition(":")[0]: int(text.rpartition(":")[2]) for text in options.trusted_until}
+    options.trusted_until = parse_until(options.trusted_until)
+    options.moved_at = [place.rstrip("/") for place in options.moved_at]
     return options
 
 
-def main():
-    options = parse_arguments()
+def verify(options):
     archive = options.archive
-    checkpoints = []
+    checkpoints, logged = [], []
     for path in options.checkpoint:
         with open(path, "rb") as file:
-            checkpoints += [line for line in file.readlines() if b'{"checkpoint":' in line]
+            logged += [line for line in file.read().split(b"\n") if b'{"checkpoint":' in line]
     pins = parse_pins(options.public_key) if options.public_key else None
     worst = "notice"
     chains = []
@@ -421,10 +712,15 @@ def main():
 
         return find
 
+    for line in logged:
+        try:
+            checkpoints.append(read_checkpoint(line))
+        except Bad as error:
+            finder("checkpoint")("damage", None, str(error))
     receipts = read_receipts(archive)
     gateways = {}
     for name in sorted(os.listdir(os.path.join(archive, "manifest"))):
-        gateway, ending = os.path.splitext(name)
+        gateway, ending = name[:-6], name[-6:]
         if ending in (".jsonl", ".lines"):
             gateways.setdefault(gateway, []).append(ending)
     for gateway, endings in gateways.items():
@@ -434,37 +730,60 @@ def main():
         if pins is not None and gateway not in pins and None not in pins:
             find("damage", None, "no public key is pinned")
             continue
-        if pins is None:
-            path = os.path.join(archive, "manifest", gateway + ".pub")
-            if not os.path.exists(path):
-                find("damage", None, "no public key")
-                continue
-            with open(path) as file:
-                key = bytes.fromhex(file.read().strip())
-        else:
-            key = pins.get(gateway, pins.get(None))
+        try:
+            if pins is None:
+                path = os.path.join(archive, "manifest", gateway + ".pub")
+                with open(path, "rb") as file:
+                    key = parse_key(file.read().decode("utf-8").strip())
+            else:
+                key = pins.get(gateway, pins.get(None))
+            text = read_chain(archive, gateway, find)
+        except (OSError, ValueError, Bad) as error:
+            find("damage", None, f"cannot be read: {error}")
+            continue
         chain = Chain(gateway, key, options, find)
-        chain.is_shipped = endings == [".lines"]
-        chain.read(read_chain(archive, gateway))
+        if not text and (gateway in (pins or {}) or None in (pins or {}) or gateway in options.trusted_until):
+            find("damage", None, "has no line, though it is named")
+        chain.is_shipped = endings == [".lines"] and text.count(b"\n") > 0
+        chain.read(text)
         until = options.trusted_until.get(gateway)
         if until is not None and until > len(chain.hashes):
             find("damage", until, "is the last that is trusted, and is not there")
         chain.look(archive, receipts)
-        for line in checkpoints:
-            chain.compare(line)
+        for signed, head, signature in checkpoints:
+            if head["gateway"] == gateway:
+                chain.compare(signed, head, signature)
+        try:
+            look_inside(archive, chain, find)
+        except OSError as error:
+            find("damage", None, f"its checkpoints cannot be read: {error}")
         chains.append(chain)
     find = finder("")
-    for line in checkpoints:
-        head = split(line[line.index(b'{"checkpoint":') :].strip())[1]
-        if head["gateway"] not in gateways:
-            find("cut", None, f"there is no chain of {head['gateway']}")
+    checked = [chain.gateway for chain in chains]
+    for signed, head, signature in checkpoints:
+        if head["gateway"] not in checked:
+            key = (pins or {}).get(head["gateway"], (pins or {}).get(None))
+            known = key and key_id(key) == head["key"] and is_signed(key, signed, signature) and is_noted(head, key)
+            find("cut" if known else "damage", None, f"there is no chain of {head['gateway']}")
     for gateway in [*(pins or {}), *options.trusted_until]:
         if gateway is not None and gateway not in gateways:
             find("damage", None, f"there is no chain of {gateway}")
+    if not gateways:
+        find("damage", None, "there is no manifest")
     for gateway, sequence in receipts:
         if not any(chain.gateway == gateway and 0 < sequence <= chain.sequence for chain in chains):
             find("receipt", None, f"no chain has sequence {sequence} of {gateway}")
     find_extra_files(archive, chains, find)
+    return worst
+
+
+def main():
+    options = parse_arguments()
+    try:
+        worst = verify(options)
+    except Exception as error:  # Whatever lies there, there is a verdict.
+        print(f"damage: cannot be read: {error!r}")
+        worst = "damage"
     word, code = VERDICTS[worst]
     print(word)
     sys.exit(code)

@@ -319,6 +319,8 @@ def check_vectors(path):
 
 
 def main():
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        sys.exit(__doc__)
     what, *arguments = sys.argv[1:]
     try:
         if what == "proof":
