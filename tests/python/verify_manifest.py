@@ -659,6 +659,18 @@ def usage(why):
     return 2
 
 
+def join_pins(paths):
+    """The pins of all files; None without any. What they say of a gateway, or of all, must be the same."""
+    pins = {}
+    for path in paths:
+        for gateway, key in parse_pins(path).items():
+            if pins.setdefault(gateway, key) != key:
+                sys.exit(usage(f"{path}: another key of {gateway}"))
+    if None in pins and any(key != pins[None] for key in pins.values()):
+        sys.exit(usage("another key of a gateway"))
+    return pins or None
+
+
 def parse_policy(text):
     policy = {}
     for part in text.split(","):
@@ -672,8 +684,8 @@ def parse_policy(text):
 def parse_until(texts):
     until = {}
     for text in texts:
-        match = re.fullmatch(rf"({NAME}):\+?([0-9]{{1,19}})", text)
-        if not match:
+        match = re.fullmatch(rf"({NAME}):\+?([0-9]{{1,20}})", text)
+        if not match or not U64(int(match[2])):
             sys.exit(usage(f"--trusted-until {text}: write GATEWAY:LINE"))
         until[match[1]] = int(match[2])
     return until
@@ -683,7 +695,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("archive")
     parser.add_argument("--checkpoint", action="append", default=[])
-    parser.add_argument("--public-key")
+    parser.add_argument("--public-key", action="append", default=[])
     parser.add_argument("--policy", type=parse_policy, default={})
     parser.add_argument("--moved-at", action="append", default=[])
     parser.add_argument("--trusted-until", action="append", default=[])
@@ -700,7 +712,7 @@ def verify(options):
     for path in options.checkpoint:
         with open(path, "rb") as file:
             logged += [line for line in file.read().split(b"\n") if b'{"checkpoint":' in line]
-    pins = parse_pins(options.public_key) if options.public_key else None
+    pins = join_pins(options.public_key)
     worst = "notice"
     chains = []
 
