@@ -18,7 +18,7 @@ pub use self::line::{
     CoverageSummary, DeletedFile, EVENT_FORMAT, Event, EventLine, FORMAT, FileEntry, Line, NO_LINE, Record, Signed,
     parse,
 };
-pub(crate) use self::line::{SIGNATURE_FIELD, split_signature};
+pub(crate) use self::line::{SIGNATURE_FIELD, is_spelled, split_signature};
 pub use self::pins::{BadPins, Pins, Until};
-pub(crate) use self::times::needed_step_ns;
+pub(crate) use self::times::{lasted_until_ns, needed_step_ns};
 pub use crate::checkpoint::{CHECKPOINT_FORMAT, Checkpoint, SignedCheckpoint, parse_checkpoint};

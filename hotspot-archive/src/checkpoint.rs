@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::audit::Head;
-use crate::chain::ChainCheck;
+use crate::chain::{ChainCheck, is_spelled};
 use crate::cosignature::{TreeHead, gateway_origin};
 use crate::manifest::{GatewayKey, from_hex, split_signature, to_hex};
 use crate::note::{KeyKind, Note, SignatureLine, VerifierKey};
@@ -69,7 +69,7 @@ impl SignedCheckpoint {
     }
 
     /// Whether both of its signatures are this key's.
-    fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+    pub(crate) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
         let is_noted = self.note.as_ref().is_none_or(|(head, note)| {
             let verifier = VerifierKey { name: head.origin.clone(), kind: KeyKind::Note, key: *key };
             note.is_signed_by(&verifier) == Some(true)
@@ -92,6 +92,9 @@ pub fn parse_checkpoint(text: &str) -> Option<SignedCheckpoint> {
     let text = &text[..=text.rfind('}')?];
     let (signed, signature) = split_signature(text)?;
     let checkpoint: Checkpoint = serde_json::from_str(&signed).ok()?;
+    if !is_spelled(&checkpoint, &signed) {
+        return None;
+    }
     let note = match (checkpoint.checkpoint, &checkpoint.root, &checkpoint.note) {
         (1, None, None) => None,
         (CHECKPOINT_FORMAT, Some(root), Some(line)) => {
@@ -122,7 +125,17 @@ impl ChainCheck {
         if to_hex(hash) != checkpoint.hash {
             return Some(format!("line {line} is not the one that was there when the checkpoint was made"));
         }
-        (!self.is_signed_here(kept)).then(|| format!("the checkpoint of line {line} is not signed by its key"))
+        if !self.is_signed_here(kept) {
+            return Some(format!("the checkpoint of line {line} is not signed by its key"));
+        }
+        let until = self.ledger().sequences_until(line);
+        (sequence != until)
+            .then(|| format!("the checkpoint of line {line} says sequence {sequence}, the chain {until}"))
+    }
+
+    /// Whether a key of the chain is called so.
+    pub(crate) fn has_key(&self, name: &str) -> bool {
+        self.epochs().iter().any(|(key, _)| key_id(key) == name)
     }
 
     /// Whether a key signed a checkpoint that may sign for its line.

@@ -42,12 +42,12 @@ pub fn read(archive: &Path, gateway: &str) -> io::Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    if file.metadata()?.len() > BYTES_MAX {
+    let mut text = Vec::new();
+    if file.take(BYTES_MAX + 1).read_to_end(&mut text)? as u64 > BYTES_MAX {
         return Err(io::Error::other("it is longer than 256 MiB; move it away, and keep it"));
     }
-    let mut text = String::new();
-    file.take(BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text.lines().map(str::to_owned).collect())
+    // Bytes that are no text cost their line only, which then says nothing.
+    Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect())
 }
 
 /// Adds a checkpoint, and lets those go that are no longer needed.

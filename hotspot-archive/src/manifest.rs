@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::audit;
 pub(crate) use crate::chain::split_signature;
-use crate::chain::{self, Believed, Beside, ChainCheck, Ledger, Record, SIGNATURE_FIELD, believe, needed_step_ns};
+use crate::chain::{
+    self, Believed, Beside, ChainCheck, Ledger, Record, SIGNATURE_FIELD, believe, lasted_until_ns, needed_step_ns,
+};
 pub use crate::chain::{
     CoverageSummary, DeletedFile, EVENT_FORMAT, Event, EventLine, FORMAT, FileEntry, Line, NO_LINE,
 };
@@ -103,6 +105,8 @@ pub struct Manifest {
     tree: Tree,
     epoch_began_ns: Option<WallNs>,
     last: Option<LastSequence>,
+    /// When the sequences so far had ended.
+    until_ns: Option<WallNs>,
     gateway: String,
     /// Length of the file up to and with the last line.
     len: u64,
@@ -161,6 +165,7 @@ impl Manifest {
             check,
             epoch_began_ns: None,
             last: None,
+            until_ns: None,
             gateway: gateway.to_owned(),
             len: whole as u64,
             unfinished: false,
@@ -191,6 +196,7 @@ impl Manifest {
                 self.epoch_began_ns.get_or_insert(line.sealed_ns);
                 let (to_ns, sealed_ns, clock) = (line.to_ns, line.sealed_ns, line.clock.clone());
                 self.last = Some(LastSequence { to_ns, sealed_ns, clock });
+                self.until_ns = Some(if record.is_early() { line.to_ns } else { lasted_until_ns(self.until_ns, line) });
             }
             Record::Event(EventLine { event: Event::Epoch { .. }, at_ns, .. }) => self.epoch_began_ns = Some(*at_ns),
             Record::Event(_) => {}

@@ -11,6 +11,7 @@ use ed25519_dalek::VerifyingKey;
 use hotspot_core::WallNs;
 
 use crate::chain::{Believed, Beside, Line, Pins, Record, Severity, believe};
+use crate::layout::is_name;
 use crate::manifest::{ManifestError, read_public_key};
 use crate::regular;
 
@@ -59,8 +60,19 @@ pub(crate) struct Chain {
 impl Chain {
     /// Everything there is, in order.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
+        self.read_finding(|_| {})
+    }
+
+    /// The same; what is wrong with its name or its pieces goes to `find`.
+    pub(crate) fn read_finding(&self, mut find: impl FnMut(String)) -> io::Result<Vec<u8>> {
+        if !is_name(&self.gateway) {
+            find(format!("{:?} is no name of a gateway", self.gateway));
+        }
         if !self.is_shipped() {
             return regular::open_path(&self.path).and_then(|file| regular::read_open(file, regular::LINES_BYTES_MAX));
+        }
+        if !is_dir(&self.path) {
+            return Err(io::Error::other("it is no directory"));
         }
         let mut pieces = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -70,16 +82,25 @@ impl Chain {
         }
         pieces.sort();
         let mut text = Vec::new();
-        for (_, piece) in pieces {
+        let mut next = 1;
+        for (first_line, piece) in pieces {
             let left = regular::LINES_BYTES_MAX.saturating_sub(text.len() as u64);
-            text.extend(regular::open_path(&piece).and_then(|file| regular::read_open(file, left))?);
+            let piece = regular::open_path(&piece).and_then(|file| regular::read_open(file, left))?;
+            if first_line != next {
+                find(format!("has a piece that says it begins with line {first_line}, which is line {next}"));
+            }
+            if piece.last() != Some(&b'\n') {
+                find(format!("has a piece, of line {first_line}, that does not hold whole lines"));
+            }
+            next += piece.split(|byte| *byte == b'\n').count() as u64 - 1;
+            text.extend(piece);
         }
         Ok(text)
     }
 
     /// Whether it was shipped here: then files lie here before the lines that name them do.
     pub(crate) fn is_shipped(&self) -> bool {
-        is_dir(&self.path)
+        self.path.extension().is_some_and(|extension| extension == "lines")
     }
 
     /// What findings call it.
@@ -160,8 +181,16 @@ pub fn read_chains(archive: &Path, pins: &Pins, now_ns: Option<WallNs>) -> Resul
                 continue;
             }
         };
-        let failed = |source| ManifestError::Io { operation: "read", path: chain.path.clone(), source };
-        let text = chain.read().map_err(failed)?;
+        let text = match chain.read_finding(|what| damage.push(format!("{name}: {what}"))) {
+            Ok(text) => text,
+            Err(error) => {
+                damage.push(format!("{name}: cannot be read: {error}; nothing of it is believed"));
+                continue;
+            }
+        };
+        if text.is_empty() && pins.names(&chain.gateway) {
+            damage.push(format!("{name}: {EMPTY}"));
+        }
         let beside =
             Beside { now_ns, trusted_until: pins.until(&chain.gateway).map(|until| until.line), ..Beside::default() };
         let mut believed = believe(&chain.gateway, root, &text, beside);
@@ -173,6 +202,9 @@ pub fn read_chains(archive: &Path, pins: &Pins, now_ns: Option<WallNs>) -> Resul
     }
     Ok(ReadChains { chains: read, damage })
 }
+
+/// What is wrong with a chain without a line.
+pub(crate) const EMPTY: &str = "has no line, though the gateway is named";
 
 /// What is wrong with a chain that lies there both ways.
 pub(crate) const TWICE: &str = "is there as a file and in pieces: remove the one that does not belong here";
@@ -190,7 +222,8 @@ pub(crate) fn chains(archive: &Path) -> Result<Vec<Chain>, ManifestError> {
     for entry in fs::read_dir(&dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let gateway = if is_dir(&path) { gateway_of(name) } else { name.strip_suffix(JSONL) };
+        // Whatever lies there under the name of a chain: one that cannot be read must not look like none.
+        let gateway = name.strip_suffix(JSONL).or_else(|| gateway_of(name));
         if let Some(gateway) = gateway {
             chains.push(Chain { gateway: gateway.to_owned(), path: path.clone(), is_twice: false });
         }
@@ -226,6 +259,36 @@ mod tests {
         fs::write(dir.path().join("manifest/g.lines.jsonl"), "a\n").unwrap();
         let found = chains(dir.path()).unwrap();
         assert!(found[0].is_twice && found[0].read().unwrap() == b"a\n", "the gateway's own file first");
+    }
+
+    #[test]
+    fn pieces_hold_whole_lines_and_are_named_by_their_first() {
+        let wrong = |pieces: &[(u64, &str)]| {
+            let dir = tempfile::tempdir().unwrap();
+            for (first_line, text) in pieces {
+                let path = dir.path().join(path("g", *first_line));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let mut wrong = Vec::new();
+            chains(dir.path()).unwrap()[0].read_finding(|what| wrong.push(what)).unwrap();
+            wrong.len()
+        };
+        assert_eq!(wrong(&[(1, "a\nb\n"), (3, "c\n")]), 0);
+        assert_eq!(wrong(&[(1, "a\nb\n"), (2, "c\n")]), 1, "named by another number");
+        assert_eq!(wrong(&[(2, "a\n")]), 1, "the first is gone");
+        assert_eq!(wrong(&[(1, "a\n"), (2, ""), (3, "c\n")]), 2, "an empty piece, and a number that is not the next");
+        assert_eq!(wrong(&[(1, "a\nb"), (2, "\nc\n")]), 1, "a line in two pieces");
+    }
+
+    #[test]
+    fn what_lies_there_under_the_name_of_a_chain_is_one_that_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("manifest/g.jsonl")).unwrap();
+        fs::write(dir.path().join("manifest/h.lines"), "x").unwrap();
+        let found = chains(dir.path()).unwrap();
+        assert_eq!(found.iter().map(|chain| chain.gateway.as_str()).collect::<Vec<_>>(), ["g", "h"]);
+        assert!(found.iter().all(|chain| chain.read().is_err()));
     }
 
     #[test]

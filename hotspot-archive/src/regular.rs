@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::durable;
 use crate::layout::FileName;
+use crate::pieces;
 
 /// Longest chain, audit log or file of receipts that is read whole.
 pub const LINES_BYTES_MAX: u64 = 4 << 30;
@@ -243,7 +244,7 @@ fn split(path: &Path) -> Option<(&Path, PathBuf)> {
     if matches!(parent, "manifest" | "holds" | "checkpoints" | "recipients" | "shipped") {
         return below(2);
     }
-    if parent.ends_with(".lines") && up(2)?.ends_with("manifest") {
+    if pieces::gateway_of(parent).is_some() && up(2)?.ends_with("manifest") {
         return below(3);
     }
     let (_, relative) = below(4)?;

@@ -14,6 +14,7 @@ mod mask;
 mod plan;
 mod scan;
 mod totals;
+mod unvouched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -207,6 +208,7 @@ impl Archive {
         let failed = |source| NoArchive { path: root.to_path_buf(), source };
         let read = read_chains(root, pins, now_ns).map_err(|error| failed(io::Error::other(error.to_string())))?;
         let (mut lines, mut damage) = (Vec::new(), read.damage);
+        damage.extend(unvouched::find(root, &*place, &read.chains));
         let (mut deleted, mut trusted) = (Vec::new(), HashMap::new());
         let mut timelines = Vec::new();
         for chain in read.chains {
@@ -245,6 +247,12 @@ impl Archive {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// In words, what is wrong with chains, or lies there without one.
+    #[must_use]
+    pub fn damage(&self) -> &[String] {
+        &self.damage
     }
 
     /// Hands over every flow that matches, segments in order of time; `each` says whether to go on.

@@ -27,7 +27,7 @@ use crate::first;
 use crate::keys::Keyring;
 use crate::manifest::{FileEntry, Line, ManifestError};
 use crate::moved::Moved;
-use crate::pieces::{Chain, TWICE, chains};
+use crate::pieces::{Chain, EMPTY, TWICE, chains};
 use crate::place::{Here, Place};
 use crate::policy::Policy;
 use crate::search::Interval;
@@ -78,8 +78,9 @@ pub fn verify_at(
     for chain in chains(root)? {
         run.report.gateways += 1;
         read.push(chain.gateway.clone());
-        let Some(checked) = run.chain(&chain, &mut progress)? else { continue };
-        unnamed.push(Unnamed::new(&chain.gateway, checked.check.next_sequence(), chain.is_shipped()));
+        let Some(checked) = run.chain(&chain, &mut progress) else { continue };
+        let has_lines = checked.check.lines() > 0;
+        unnamed.push(Unnamed::new(&chain.gateway, checked.check.next_sequence(), chain.is_shipped() && has_lines));
         checks.push(checked);
     }
     run.receipts(&checks);
@@ -100,7 +101,8 @@ pub fn verify_at(
             unnamed.push(Unnamed::new(&one.gateway, 1, false));
         }
     }
-    for gateway in trust.pins.gateways().filter(|name| !checks.iter().any(|checked| checked.check.gateway() == *name)) {
+    // One that is there and cannot be checked was said.
+    for gateway in trust.pins.gateways().filter(|name| !read.iter().any(|gateway| gateway == *name)) {
         report.add(
             Kind::Damage,
             &format!("manifest/{gateway}.jsonl"),
@@ -131,7 +133,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Verifies one chain and its files. `None`: nothing says who signs it.
-    fn chain(&mut self, chain: &Chain, progress: &mut impl FnMut(&Report)) -> Result<Option<Checked>, ManifestError> {
+    fn chain(&mut self, chain: &Chain, progress: &mut impl FnMut(&Report)) -> Option<Checked> {
         let name = chain.name();
         if chain.is_twice {
             self.report.add(Kind::Damage, &name, None, TWICE);
@@ -140,11 +142,19 @@ impl Run<'_> {
             Ok(key) => key,
             Err(why) => {
                 self.report.add(Kind::Damage, &name, None, why);
-                return Ok(None);
+                return None;
             }
         };
-        let failed = |source| ManifestError::Io { operation: "read", path: chain.path.clone(), source };
-        let text = chain.read().map_err(failed)?;
+        let text = match chain.read_finding(|what| self.report.add(Kind::Damage, &name, None, what)) {
+            Ok(text) => text,
+            Err(error) => {
+                self.report.add(Kind::Damage, &name, None, format!("cannot be read: {error}"));
+                return None;
+            }
+        };
+        if text.is_empty() && self.trust.pins.names(&chain.gateway) {
+            self.report.add(Kind::Damage, &name, None, EMPTY);
+        }
         let trusted_until = self.trust.pins.until(&chain.gateway).map(|until| until.line);
         let beside = Beside { now_ns: self.trust.now_ns, trusted_until, policy: self.trust.policy.clone() };
         let mut check = ChainCheck::new(&chain.gateway, key, beside);
@@ -170,7 +180,7 @@ impl Run<'_> {
         let deletions = check.ledger().deletions().iter();
         self.report.deletions.extend(deletions.map(|deletion| (chain.gateway.clone(), deletion.clone())));
         let sealed = records.iter().map(|(line, segment)| (*line as u64, segment.sealed_ns)).collect();
-        Ok(Some(Checked { check, sealed, is_shipped: chain.is_shipped() }))
+        Some(Checked { check, sealed, is_shipped: chain.is_shipped() })
     }
 
     /// Compares the files of a line with what it says of them.
@@ -221,7 +231,9 @@ impl Run<'_> {
             return;
         };
         self.report.moved += 1;
-        let Some((_, place)) = self.trust.elsewhere.iter().find(|(name, _)| name == to) else {
+        let Some((_, place)) =
+            self.trust.elsewhere.iter().find(|(name, _)| name.trim_end_matches('/') == to.trim_end_matches('/'))
+        else {
             *self.away.entry(to.to_owned()).or_default() += 1;
             return;
         };

@@ -41,7 +41,7 @@ fn plus(left: Tallied, right: Tallied) -> Tallied {
 
 pub(crate) fn run(arguments: &CoverageArguments) -> Result<Outcome, Failure> {
     let archive = open(&arguments.archive, &arguments.identity, &arguments.trusting, &Filter::Everything)?;
-    let mut damage = Vec::new();
+    let mut damage = archive.damage().to_vec();
     let mut balances: BTreeMap<String, Balance> = BTreeMap::new();
     for row in archive.coverage(Interval::ALWAYS, &mut damage) {
         let balance = balances.entry(row.interface.clone()).or_default();

@@ -28,6 +28,8 @@ pub(crate) struct Kept {
     pub(crate) checkpoints: Vec<String>,
     /// Notes, each with where it was found.
     pub(crate) notes: Vec<(String, Note)>,
+    /// Where something lies among them that is none.
+    pub(crate) broken_notes: Vec<String>,
     /// Time stamps beside the files.
     pub(crate) stamps: Vec<(String, Vec<u8>)>,
 }
@@ -39,14 +41,22 @@ impl Kept {
         for path in paths {
             let shown = path.display();
             let failed = |error: std::io::Error| Failure::Usage(format!("{shown} cannot be read: {error}"));
-            let text = std::fs::read_to_string(path).map_err(failed)?;
+            let bytes = std::fs::read(path).map_err(failed)?;
+            // A log may hold what is no text; that costs its line only.
+            let text = String::from_utf8_lossy(&bytes);
             let before = kept.checkpoints.len() + kept.notes.len();
             let (json, rest): (Vec<&str>, Vec<&str>) =
                 text.split_inclusive('\n').partition(|line| line.contains("{\"checkpoint\":"));
             kept.checkpoints.extend(json.into_iter().map(|line| line.trim_end().to_owned()));
-            let notes = note::split(&rest.concat()).into_iter();
-            kept.notes
-                .extend(notes.filter_map(|(line, note)| Some((format!("{shown}, note of line {line}"), note.ok()?))));
+            let is_log = kept.checkpoints.len() > before;
+            for (number, (line, note)) in (1..).zip(note::split(&rest.concat())) {
+                match note {
+                    Ok(note) => kept.notes.push((format!("{shown}, note of line {line}"), note)),
+                    // Of a log, what another program wrote there is left alone.
+                    Err(text) if is_log && !is_meant_as_note(&text) => {}
+                    Err(_) => kept.broken_notes.push(format!("{shown}, note {number}, from line {line}")),
+                }
+            }
             if kept.checkpoints.len() + kept.notes.len() == before {
                 return Err(Failure::Usage(format!("{shown} holds no checkpoint")));
             }
@@ -62,4 +72,10 @@ impl Kept {
         }
         Ok(kept)
     }
+}
+
+/// Whether a text was a note once: it has a line of a signature, or says of what it is.
+fn is_meant_as_note(text: &str) -> bool {
+    text.lines()
+        .any(|line| line.starts_with('\u{2014}') || line.starts_with("hotspot/") || line.starts_with("hotspot-audit/"))
 }

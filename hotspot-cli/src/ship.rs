@@ -135,7 +135,7 @@ fn report(arguments: &ShipArguments, gateway: &str, to: &Store, done: &Done) -> 
         sent.there
     );
     for (count, what) in [
-        (sent.mended, "were damaged there and shipped again"),
+        (sent.mended, "were damaged there or gone, and shipped again"),
         (*deleted, "deleted there"),
         (*moved, "segments removed here"),
     ] {

@@ -39,6 +39,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         outside: Outside {
             witnesses: &witnesses,
             notes: &kept.notes,
+            broken_notes: &kept.broken_notes,
             stamps: judge.as_ref().map(|judge| judge as _),
             kept_stamps: &kept.stamps,
             gap_ns: arguments.checkpoint_gap,

@@ -212,19 +212,16 @@ impl ChainCheck {
         match record {
             Record::Segment(line) => {
                 self.ledger.advance(line.sealed_ns, line.clock.as_ref());
-                let mut damage = |what| find(Remark { line: Some(number), severity: Severity::Damage, what });
-                self.ledger.introduce(number, line, &mut damage);
+                few(number, find, |damage| self.ledger.introduce(number, line, damage));
             }
             Record::Event(line) => {
                 self.ledger.advance(line.at_ns, line.clock.as_ref());
-                self.apply_event(number, line, &mut |what| {
-                    find(Remark { line: Some(number), severity: Severity::Damage, what });
-                });
+                few(number, find, |damage| self.apply_event(number, line, damage));
             }
         }
     }
 
-    fn apply_event(&mut self, number: u64, line: &EventLine, damage: &mut impl FnMut(String)) {
+    fn apply_event(&mut self, number: u64, line: &EventLine, damage: &mut dyn FnMut(String)) {
         let is_trusted = self.is_trusted(number);
         match &line.event {
             Event::Epoch { epoch, public } => self.begin_epoch(number, *epoch, public, damage),
@@ -264,7 +261,7 @@ impl ChainCheck {
         }
     }
 
-    fn begin_epoch(&mut self, number: u64, epoch: u64, public: &str, damage: &mut impl FnMut(String)) {
+    fn begin_epoch(&mut self, number: u64, epoch: u64, public: &str, damage: &mut dyn FnMut(String)) {
         let expected = self.epochs.len() as u64 + 1;
         if epoch != expected {
             damage(format!("begins epoch {epoch}, expected {expected}"));
@@ -272,6 +269,9 @@ impl ChainCheck {
         match parse_public_key(public) {
             None => damage("names a key that is none".to_owned()),
             Some(key) => {
+                if self.epochs.iter().any(|(earlier, _)| *earlier == key) {
+                    damage("names a key that signed before: an epoch begins with a new one".to_owned());
+                }
                 if let Some((_, last_line)) = self.epochs.last_mut() {
                     *last_line = Some(number);
                 }
@@ -285,3 +285,21 @@ impl ChainCheck {
         self.times.finish(&mut |line, severity, what| find(Remark { line: Some(line), severity, what }));
     }
 }
+
+/// What is wrong with one line, each as a remark; of a line that is full of it the first, and how many more.
+fn few(number: u64, find: &mut impl FnMut(Remark), say: impl FnOnce(&mut dyn FnMut(String))) {
+    let mut count = 0usize;
+    let mut damage = |what: String| find(Remark { line: Some(number), severity: Severity::Damage, what });
+    say(&mut |what| {
+        count += 1;
+        if count <= REMARKS_MAX {
+            damage(what);
+        }
+    });
+    if count > REMARKS_MAX {
+        damage(format!("and {} more like it", count - REMARKS_MAX));
+    }
+}
+
+/// Remarks of one kind about one line.
+const REMARKS_MAX: usize = 16;

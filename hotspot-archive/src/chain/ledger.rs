@@ -11,7 +11,7 @@ use hotspot_core::WallNs;
 
 use super::{DeletedFile, FORMAT, FileEntry, Line};
 use crate::elapsed::{Elapsed, Moment};
-use crate::layout::{Class, FileKind, FileName, partition_of};
+use crate::layout::{Class, FileKind, FileName, is_name, partition_of};
 use crate::manifest::from_hex;
 use crate::policy::{DAY_NS, Policy};
 
@@ -71,6 +71,8 @@ pub struct Ledger {
     /// By the line that states each.
     policies: Vec<(u64, Policy)>,
     holds: BTreeMap<String, Vec<(u64, u64)>>,
+    /// All of them together, first to last, without overlaps.
+    held: BTreeMap<u64, u64>,
     elapsed: Elapsed,
     deletions: Vec<Deletion>,
 }
@@ -92,13 +94,16 @@ impl Ledger {
     }
 
     /// Takes a line about a sequence; a file that is not its own is not introduced, and said.
-    pub(crate) fn introduce(&mut self, number: u64, line: &Line, find: &mut impl FnMut(String)) {
+    pub(crate) fn introduce(&mut self, number: u64, line: &Line, find: &mut dyn FnMut(String)) {
         if self.gateway.is_empty() {
             self.gateway.clone_from(&line.gateway);
         }
         let partition = partition_of(&line.site, &line.gateway, line.sequence, line.from_ns);
         let mut files: Vec<File> = Vec::with_capacity(line.files.len());
         let is_strict = line.format == FORMAT;
+        if !is_name(&line.site) {
+            find(format!("names a site that is none: {:?}", line.site));
+        }
         for file in &line.files {
             let kind = partition.kind_of(&file.path);
             match (kind.filter(|kind| kind.label() == file.class), parse_hash(&file.sha256)) {
@@ -111,6 +116,14 @@ impl Ledger {
                     // Without it no row could be proved alone, and rows could be exchanged for others.
                     if is_strict && matches!(kind, FileKind::Rows(_)) && file.rows_root.is_none() {
                         find(format!("names no root over the rows of {}", file.path));
+                    }
+                    // Without it an index vouches for nothing block by block.
+                    if is_strict && kind == FileKind::Index && file.head.is_none() {
+                        find(format!("names no head of {}", file.path));
+                    }
+                    let hashes = [&file.rows_root, &file.head, &file.key].into_iter().flatten();
+                    for hash in hashes.filter(|hash| parse_hash(hash).is_none()) {
+                        find(format!("says of {} what is no SHA-256: {hash:?}", file.path));
                     }
                     files.push(File { kind, sha256, deleted_by: None });
                 }
@@ -142,10 +155,25 @@ impl Ledger {
 
     pub(crate) fn hold(&mut self, case: &str, sequences: &[(u64, u64)]) {
         self.holds.entry(case.to_owned()).or_default().extend(sequences);
+        sequences.iter().for_each(|range| unite(&mut self.held, *range));
     }
 
     pub(crate) fn lift(&mut self, case: &str) -> bool {
-        self.holds.remove(case).is_some()
+        let is_lifted = self.holds.remove(case).is_some();
+        if is_lifted {
+            self.held.clear();
+            self.holds.values().flatten().for_each(|range| unite(&mut self.held, *range));
+        }
+        is_lifted
+    }
+
+    fn is_held(&self, sequence: u64) -> bool {
+        self.held.range(..=sequence).next_back().is_some_and(|(_, last)| *last >= sequence)
+    }
+
+    /// Sequences whose lines are among the first so many of the chain.
+    pub(crate) fn sequences_until(&self, line: u64) -> u64 {
+        self.sequences.partition_point(|sequence| sequence.line <= line) as u64
     }
 
     /// What is held, by case: ranges of sequences, both ends included.
@@ -157,6 +185,9 @@ impl Ledger {
     /// The case that a signed line holds a sequence for.
     #[must_use]
     pub fn held_by(&self, sequence: u64) -> Option<&str> {
+        if !self.is_held(sequence) {
+            return None;
+        }
         let holds = |ranges: &[(u64, u64)]| ranges.iter().any(|(first, last)| (*first..=*last).contains(&sequence));
         self.holds.iter().find(|(_, ranges)| holds(ranges)).map(|(case, _)| case.as_str())
     }
@@ -190,7 +221,7 @@ impl Ledger {
         files: &[DeletedFile],
         gateway: &str,
         refuse: Option<&str>,
-        find: &mut impl FnMut(String),
+        find: &mut dyn FnMut(String),
     ) {
         let mut deletion = deletion;
         let moment = Moment { wall_ns: deletion.at_ns, clock: None };
@@ -231,8 +262,8 @@ impl Ledger {
         if let Some(line) = known.deleted_by {
             return Err(format!("line {line} deleted it before"));
         }
-        if let Some(case) = self.held_by(name.sequence) {
-            return Err(format!("it is held for {case}"));
+        if self.is_held(name.sequence) {
+            return Err(format!("it is held for {}", self.held_by(name.sequence).unwrap_or_default()));
         }
         let class = name.kind.class();
         let promised_ns = self.promised_ns(name.sequence, class);
@@ -302,10 +333,63 @@ fn not_its_own(line: &Line, file: &FileEntry) -> String {
     }
 }
 
+/// Adds a range to others that do not overlap.
+fn unite(ranges: &mut BTreeMap<u64, u64>, (first, last): (u64, u64)) {
+    if first > last {
+        return;
+    }
+    let (mut first, mut last) = (first, last);
+    while let Some((&begin, &end)) = ranges.range(..=last).next_back() {
+        if end < first {
+            break;
+        }
+        (first, last) = (first.min(begin), last.max(end));
+        ranges.remove(&begin);
+    }
+    ranges.insert(first, last);
+}
+
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
     from_hex(text)?.try_into().ok()
 }
 
 fn days(ns: i64) -> i64 {
     ns.max(0) / DAY_NS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_what_the_ranges_say_however_they_overlap() {
+        let mut seed = 7u64;
+        let mut below = |most: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % most
+        };
+        for _ in 0..200 {
+            let mut ledger = Ledger::default();
+            let mut expected: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+            for _ in 0..below(30) {
+                let case = format!("C-{}", below(3));
+                if below(5) == 0 {
+                    assert_eq!(ledger.lift(&case), expected.remove(&case).is_some());
+                } else {
+                    let (first, length) = (1 + below(60), below(9));
+                    ledger.hold(&case, &[(first, first + length), (9, 8)]);
+                    expected.entry(case).or_default().extend(first..=first + length);
+                }
+            }
+            for sequence in 0..80 {
+                let is_held = expected.values().any(|held| held.contains(&sequence));
+                assert_eq!((ledger.is_held(sequence), ledger.held_by(sequence).is_some()), (is_held, is_held));
+            }
+        }
+        let mut ledger = Ledger::default();
+        ledger.hold("C-1", &[(1, u64::MAX)]);
+        assert!(ledger.is_held(u64::MAX) && !ledger.is_held(0));
+    }
 }

@@ -1,5 +1,7 @@
 //! Lines: what they say, and the bytes of them that are signed. The format is in `docs/formats/manifest.md`.
 
+use std::io;
+
 use hotspot_core::WallNs;
 use serde::{Deserialize, Serialize};
 
@@ -175,19 +177,43 @@ pub struct Signed<'a> {
     pub signature: &'a str,
 }
 
-/// Takes a line apart; `None` where it is not one.
+/// Takes a line apart; `None` where it is not one, or not spelled as lines are: these fields in this order, once each, without spaces.
 #[must_use]
 pub fn parse(text: &str) -> Option<Signed<'_>> {
     let (signed, signature) = split_signature(text)?;
     // Nearly all lines are of segments.
-    let record = match serde_json::from_str::<Line>(&signed) {
-        Ok(line) if matches!(line.format, FORMAT | EARLY_FORMAT) => Record::Segment(line),
+    let (record, is_spelled) = match serde_json::from_str::<Line>(&signed) {
+        Ok(line) if matches!(line.format, FORMAT | EARLY_FORMAT) => {
+            let is_spelled = is_spelled(&line, &signed);
+            (Record::Segment(line), is_spelled)
+        }
         _ => {
             let line: EventLine = serde_json::from_str(&signed).ok()?;
-            matches!(line.format, EVENT_FORMAT | EARLY_EVENT_FORMAT).then_some(Record::Event(line))?
+            let is_spelled = matches!(line.format, EVENT_FORMAT | EARLY_EVENT_FORMAT) && is_spelled(&line, &signed);
+            (Record::Event(line), is_spelled)
         }
     };
-    Some(Signed { record, signed, signature })
+    is_spelled.then_some(Signed { record, signed, signature })
+}
+
+/// Whether an object is written as it would be again. Nobody reads another meaning out of it then.
+pub(crate) fn is_spelled(object: &impl Serialize, text: &str) -> bool {
+    let mut rest = Expected(text.as_bytes());
+    serde_json::to_writer(&mut rest, object).is_ok() && rest.0.is_empty()
+}
+
+/// What is still to be written. Anything else is an error.
+struct Expected<'a>(&'a [u8]);
+
+impl io::Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The signed bytes of an object that ends with its signature, and the signature.

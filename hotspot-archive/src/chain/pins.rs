@@ -37,6 +37,8 @@ pub enum BadPins {
     Line { line: usize },
     #[error("line {line} names {gateway} again")]
     Twice { line: usize, gateway: String },
+    #[error("another file of pins has another key of {gateway}")]
+    Contradiction { gateway: String },
     #[error("no public key is in it")]
     Empty,
 }
@@ -63,11 +65,24 @@ impl Pins {
         if pins.keys.is_empty() { Err(BadPins::Empty) } else { Ok(pins) }
     }
 
-    /// Adds the pins of another file.
-    pub fn extend(&mut self, other: Self) {
-        self.keys.extend(other.keys);
-        self.only = other.only.or(self.only);
+    /// Adds the pins of another file. `Err`: they say otherwise of a gateway.
+    pub fn extend(&mut self, other: Self) -> Result<(), BadPins> {
+        for (gateway, key) in other.keys {
+            if self.keys.insert(gateway.clone(), key).is_some_and(|before| before != key) {
+                return Err(BadPins::Contradiction { gateway });
+            }
+        }
+        if self.only.is_some() && other.only.is_some() && self.only != other.only {
+            return Err(BadPins::Contradiction { gateway: "the archive".to_owned() });
+        }
+        self.only = self.only.or(other.only);
+        if let Some(only) = self.only
+            && let Some((gateway, _)) = self.keys.iter().find(|(_, key)| **key != only)
+        {
+            return Err(BadPins::Contradiction { gateway: gateway.clone() });
+        }
         self.until.extend(other.until);
+        Ok(())
     }
 
     /// A gateway is trusted until a line only.
@@ -90,6 +105,11 @@ impl Pins {
         }
     }
 
+    /// Whether an archive has to have something of a gateway.
+    pub(crate) fn names(&self, gateway: &str) -> bool {
+        self.only.is_some() || self.gateways().any(|name| name == gateway)
+    }
+
     pub(crate) fn until(&self, gateway: &str) -> Option<&Until> {
         self.until.get(gateway)
     }
@@ -104,6 +124,8 @@ impl Pins {
         let until = self.until(check.gateway())?;
         let damage = |what: String| Some(Remark { line: Some(until.line), severity: Severity::Damage, what });
         match (check.hash(until.line), &until.hash) {
+            // Nothing of it is trusted.
+            (None, None) if until.line == 0 => None,
             (None, _) => damage(format!("is the last that is trusted, and the chain ends at line {}", check.lines())),
             (Some(found), Some(hash)) if to_hex(found) != *hash => {
                 damage("is the last that is trusted, and is another one than was said".to_owned())

@@ -3,6 +3,8 @@
 //! Clocks are set, and a gateway may wake up in 1970; so no time is wrong by itself. But within a boot the boot clock only goes
 //! forward, a wall clock that was set back is said so by the line that follows, and a segment is sealed when it is over.
 
+use std::collections::HashSet;
+
 use hotspot_core::WallNs;
 
 use super::{Line, Record, Severity};
@@ -24,10 +26,20 @@ pub(crate) fn needed_step_ns(before_ns: WallNs, from_ns: WallNs) -> i64 {
     if step_ns < -TOLERANCE_NS { step_ns } else { 0 }
 }
 
+/// Until when sequences lasted with one more, by the clock of that one: the latest end counts, so that small steps back do not add up.
+#[must_use]
+pub(crate) fn lasted_until_ns(before_ns: Option<WallNs>, line: &Line) -> WallNs {
+    let step_ns = line.clock_step_ns.unwrap_or(0).min(0);
+    let by_its_clock_ns = before_ns.map_or(WallNs::MIN, |before_ns| before_ns.saturating_add(step_ns));
+    line.to_ns.max(line.from_ns).max(by_its_clock_ns)
+}
+
 /// The times of the lines so far.
 #[derive(Default)]
 pub(crate) struct Times {
     last: Option<(WallNs, ClockEvidence)>,
+    /// Boots that ended: another came after them.
+    ended: HashSet<String>,
     /// Until when the sequences so far lasted.
     until_ns: Option<WallNs>,
     /// A line whose sealing only a step of the clock explains, which the next sequence has to state.
@@ -54,12 +66,30 @@ impl Times {
         let weigh = |severity| if record.is_early() { Severity::Notice } else { severity };
         let written_ns = record.written_ns();
         if let Some(clock) = record.clock() {
-            if let Some((last_ns, last)) = &self.last
-                && let Some((severity, what)) = compare(*last_ns, last, written_ns, clock)
-            {
-                find(number, weigh(severity), what);
+            if let Some((last_ns, last)) = &self.last {
+                if let Some((severity, what)) = compare(*last_ns, last, written_ns, clock) {
+                    find(number, weigh(severity), what);
+                }
+                if last.boot != clock.boot {
+                    self.ended.insert(last.boot.clone());
+                }
+            }
+            if self.ended.contains(&clock.boot) {
+                let what = "says that it was written in a boot that had ended: another came after it";
+                find(number, weigh(Severity::Damage), what.to_owned());
+            }
+            if clock.boottime_ns < 0 {
+                let what = "was written before its boot began, by the clock of that boot";
+                find(number, weigh(Severity::Damage), what.to_owned());
             }
             self.last = Some((written_ns, clock.clone()));
+        }
+        let is_before_1970 = match record {
+            Record::Segment(line) => line.from_ns < 0 || line.to_ns < 0 || line.sealed_ns < 0,
+            Record::Event(line) => line.at_ns < 0,
+        };
+        if is_before_1970 {
+            find(number, weigh(Severity::Damage), "says a time before 1970, which no clock shows".to_owned());
         }
         if now_ns.is_some_and(|now_ns| written_ns > now_ns.saturating_add(DAY_NS)) {
             let is_synchronised = record.clock().is_some_and(|clock| clock.synchronised);
@@ -98,7 +128,12 @@ impl Times {
                 );
             }
         }
-        self.until_ns = Some(line.to_ns);
+        if line.to_ns < line.from_ns {
+            let s = seconds(line.to_ns.saturating_sub(line.from_ns));
+            find(number, weigh(Severity::Damage), format!("ended {s} s before it began, by its own clock"));
+        }
+        // Lines of early versions did not state each step: only the last end is known.
+        self.until_ns = Some(if is_early_format { line.to_ns } else { lasted_until_ns(self.until_ns, line) });
         let away_ns = line.sealed_ns.saturating_sub(line.to_ns);
         let is_of_an_earlier_boot = line.clock.as_ref().is_some_and(|clock| {
             line.to_ns <= line.sealed_ns.saturating_sub(clock.boottime_ns).saturating_add(SYNCHRONISED_WITHIN_NS)

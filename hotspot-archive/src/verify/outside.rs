@@ -11,7 +11,7 @@ use hotspot_core::WallNs;
 use super::attestation::{Attestation, By, Standing, time};
 use super::audit_logs::{judge_anchors, judge_heads, judge_sights, read_logs};
 use super::{Kind, Report, Trust};
-use crate::chain::ChainCheck;
+use crate::chain::{ChainCheck, Pins};
 use crate::checkpoint::{SignedCheckpoint, parse_checkpoint};
 use crate::checkpoints;
 use crate::cosignature::{TreeHead, seen_at};
@@ -19,6 +19,9 @@ use crate::merkle::{Hash, Tree, leaf_hash};
 use crate::note::{Note, VerifierKey};
 use crate::place::Place;
 use crate::regular;
+
+/// What findings about checkpoints that were kept elsewhere name.
+const CHECKPOINT: &str = "checkpoint";
 
 /// A gap between a line and the first checkpoint that covers it is worth a notice from here on, where nobody asked for less.
 const GAP_NS: i64 = 86_400_000_000_000;
@@ -51,6 +54,8 @@ pub struct Outside<'a> {
     pub witnesses: &'a [VerifierKey],
     /// Notes that were kept elsewhere, each with where it was found.
     pub notes: &'a [(String, Note)],
+    /// Where something was kept among them that is no note: it cannot be compared.
+    pub broken_notes: &'a [String],
     /// Judges time stamps; without it they are not looked at.
     pub stamps: Option<&'a StampCheck<'a>>,
     /// Time stamps that lie beside checkpoints kept elsewhere, by name.
@@ -82,13 +87,16 @@ pub(super) fn verify(root: &Path, place: &dyn Place, trust: &Trust<'_>, chains: 
         found.learn_roots(&chain.check, sizes.chain(seen).collect());
     }
     for kept in &kept {
-        found.judge_kept(kept, report);
+        found.judge_kept(kept, &trust.pins, report);
     }
     for (file, line, kept) in &inside {
         found.judge_inside(file, *line, kept, report);
     }
     let stamps = read_stamps(root, place, report);
     found.judge_stamps(&stamps, &trust.outside, &checkpoints().collect::<Vec<_>>(), report);
+    for origin in trust.outside.broken_notes {
+        report.add(Kind::Damage, origin, None, "is no note that can be read: what it says is not compared");
+    }
     let logs = read_logs(root, trust.outside.audit_logs, report);
     let mut sights = BTreeMap::new();
     for (origin, note) in trust.outside.notes {
@@ -132,7 +140,7 @@ fn read_kept(lines: &[String], report: &mut Report) -> Vec<SignedCheckpoint> {
             kept.push(checkpoint);
         } else {
             let start: String = text.chars().take(80).collect();
-            report.add(Kind::Damage, "checkpoint", None, format!("no checkpoint is in {start:?}"));
+            report.add(Kind::Damage, CHECKPOINT, None, format!("no checkpoint is in {start:?}"));
         }
     }
     report.checkpoints += kept.len();
@@ -265,13 +273,37 @@ impl<'a> Found<'a> {
     }
 
     /// A checkpoint that was kept elsewhere.
-    fn judge_kept(&mut self, kept: &SignedCheckpoint, report: &mut Report) {
+    fn judge_kept(&mut self, kept: &SignedCheckpoint, pins: &Pins, report: &mut Report) {
         let (gateway, line) = (kept.checkpoint.gateway.as_str(), kept.checkpoint.line);
         let name = chain_name(gateway);
         let Some(check) = self.checks.get(gateway) else {
-            report.add(Kind::Cut, &name, None, "a checkpoint was made of this chain, and there is none");
+            // Of the first epoch, where its key is pinned. Else nothing tells a checkpoint from what somebody wrote into the log.
+            match pins.key_of(gateway) {
+                Ok(Some(key)) if kept.is_signed_by(&key) => {
+                    report.add(Kind::Cut, &name, None, "a checkpoint was made of this chain, and there is none");
+                }
+                Ok(_) | Err(_) => {
+                    let what =
+                        format!("a checkpoint names gateway {gateway}, which has no chain here to say who signed it");
+                    report.add(Kind::Damage, CHECKPOINT, None, what);
+                }
+            }
             return;
         };
+        if !check.is_signed_here(kept) {
+            let what = if check.has_key(&kept.checkpoint.key) {
+                format!(
+                    "the checkpoint of line {line} of {gateway} is not signed by its key: it is not the gateway's, or was changed"
+                )
+            } else {
+                format!(
+                    "the checkpoint of line {line} of {gateway} is not signed by its key: no line of the chain names that key. It is not the \
+                         gateway's, or the end of the chain was cut off with an epoch"
+                )
+            };
+            report.add(Kind::Damage, CHECKPOINT, None, what);
+            return;
+        }
         match self.contradiction(check, kept) {
             Some(what) => report.add(kind(check, line), &name, usize::try_from(line).ok(), what),
             None => self.attest(gateway, line, kept.checkpoint.at_ns, By::Gateway),

@@ -129,6 +129,54 @@ fn rows_after_the_last_trusted_line_say_so_in_every_form() {
     assert!(text(&output.stderr).contains("not trusted: 1 segments"), "{output:?}");
 }
 
+#[test]
+fn whoever_asks_over_a_chain_that_cannot_be_read_is_told() {
+    let attacked = World::new().copy();
+    fs::rename(attacked.path("manifest/gw1.jsonl"), attacked.root().join("gw1.jsonl")).unwrap();
+    fs::create_dir(attacked.path("manifest/gw1.jsonl")).unwrap();
+    let log = attacked.root().join("queries.jsonl");
+    let ask = |words: &[&str], has_log: bool| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hotspot"));
+        command.arg(words[0]).arg("--archive").arg(attacked.archive());
+        if has_log {
+            command.arg("--audit").arg(&log);
+        }
+        command.args(&words[1..]).output().unwrap()
+    };
+    for (words, has_log) in [
+        (&["find", "gateway", "gw1"][..], true),
+        (&["who", "--public", "203.0.113.7:1", "--at", "@1"], true),
+        (&["coverage"], false),
+        (&["clock"], false),
+    ] {
+        let output = ask(words, has_log);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(3) && said.contains("manifest/gw1.jsonl"), "{words:?}: {output:?}");
+    }
+}
+
+#[test]
+fn what_a_reader_is_told_twice_must_be_the_same() {
+    let mut attacked = World::new().copy();
+    attacked.pin();
+    let other = attacked.root().join("other-pins");
+    let key = hotspot_archive::manifest::to_hex(attacked.key("gw2", 1).verifying_key().as_bytes());
+    fs::write(&other, format!("gw1 {key}\n")).unwrap();
+    attacked.verify_with("--public-key", other.display().to_string());
+    let refused = attacked.verify();
+    assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains("another key of gw1"), "{refused:?}");
+    attacked.options.clear();
+    let log = attacked.root().join("log");
+    let kept = |name: &str| fs::read_to_string(attacked.root().join("gw1").join(name)).unwrap() + "\n";
+    fs::write(&log, kept("early-checkpoint") + &kept("checkpoint")).unwrap();
+    attacked.verify_with("--trusted-until", log.display().to_string());
+    let refused = attacked.verify();
+    assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains("several checkpoints"), "{refused:?}");
+    attacked.options.clear();
+    attacked.verify_with("--trusted-until", "gw1:0");
+    assert!(!text(&attacked.verify().stdout).contains("is the last that is trusted"), "nothing of it is trusted");
+}
+
 /// Every attack stands in the table, and every row of the table is carried out.
 #[test]
 fn the_threat_model_lists_what_is_carried_out() {

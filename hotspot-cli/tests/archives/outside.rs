@@ -181,6 +181,28 @@ fn a_witness_signs_for_a_chain_that_grows_and_verify_says_since_when() {
 }
 
 #[test]
+fn a_cosigned_note_that_cannot_be_read_is_said_with_its_number() {
+    let watched = Watched::new();
+    let first = fs::read_to_string(watched.cosigned(0, "first")).unwrap();
+    watched.seal(25..=25);
+    let second = fs::read_to_string(watched.cosigned(24, "second")).unwrap();
+    let chain = watched.venue.archive().join("manifest/gw.jsonl");
+    let lines: String = fs::read_to_string(&chain).unwrap().split_inclusive('\n').take(24).collect();
+    fs::write(&chain, lines).unwrap();
+    let kept = watched.away("kept");
+    for (what, broken) in [
+        ("other ends of lines", second.replace('\n', "\r\n")),
+        ("a signature that is no base64", second.replacen("==\n", "=\n", 1) + "\u{2014} x !\n"),
+        ("no last line feed", second.trim_end().to_owned()),
+        ("no signatures", second.split_once("\n\n").unwrap().0.to_owned()),
+    ] {
+        fs::write(&kept, format!("{first}\n{broken}")).unwrap();
+        let (code, said) = watched.verify(&["--witness", &watched.witness, "--checkpoint", &kept]);
+        assert!(code == Some(3) && said.contains("note 2, from line"), "{what}: {code:?} {said}");
+    }
+}
+
+#[test]
 fn a_chain_that_the_gateway_s_own_key_wrote_again_is_found_by_the_witness_alone() {
     let watched = Watched::new();
     let note = watched.cosigned(0, "note");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use super::world::{Attacked, GATEWAYS, LEFT, ROWS, World, copy_dir};
+use super::world::{Attacked, GATEWAYS, LEFT, ROWS, World, copy_dir, list};
 use super::{Attack, Found};
 use crate::s3::{S3, url};
 
@@ -118,6 +118,47 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
         verify: 0,
         find: ALL,
+    },
+    Attack {
+        name: "a store empties the chain of a gateway that is pinned, and loses its files",
+        act: |it| {
+            let mut files = Vec::new();
+            ["flows", "index"].iter().for_each(|class| list(&it.path(class), &mut files));
+            let is_its = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("gw1-");
+            files.iter().filter(is_its).for_each(|path| fs::remove_file(path).unwrap());
+            fs::remove_file(piece(it, "gw1", 11)).unwrap();
+            fs::write(piece(it, "gw1", 1), "").unwrap();
+            it.pin();
+        },
+        verify: 3,
+        find: NOTHING_OF_IT,
+    },
+    Attack {
+        name: "a store empties a chain, and its files are left",
+        act: |it| {
+            fs::remove_file(piece(it, "gw1", 11)).unwrap();
+            fs::write(piece(it, "gw1", 1), "").unwrap();
+        },
+        verify: 3,
+        find: NOTHING_OF_IT,
+    },
+    Attack {
+        name: "a store names a piece by another line than its first",
+        act: |it| fs::rename(piece(it, "gw1", 11), piece(it, "gw1", 2)).unwrap(),
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a store puts one line into two pieces",
+        act: |it| {
+            let (first, last) = (piece(it, "gw1", 1), piece(it, "gw1", 11));
+            let (text, rest) = (fs::read_to_string(&first).unwrap(), fs::read_to_string(&last).unwrap());
+            let (head, tail) = text.split_at(text.len() - 100);
+            fs::write(first, head).unwrap();
+            fs::write(last, format!("{tail}{rest}")).unwrap();
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
     },
 ];
 

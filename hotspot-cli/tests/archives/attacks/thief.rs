@@ -6,7 +6,7 @@ use hotspot_archive::chain::{CoverageSummary, Event, FORMAT, Line, Record, parse
 use hotspot_archive::policy::Policy;
 use hotspot_archive::retention::{ClockEvidence, Moment};
 
-use super::world::{Attacked, BEGIN_NS, DAY_NS, LEFT, ROWS, deleted, moment, sign};
+use super::world::{Attacked, BEGIN_NS, DAY_NS, LEFT, ROWS, deleted, moment, sign, sign_text};
 use super::{Attack, Found};
 use crate::venue::SECOND_NS;
 
@@ -241,6 +241,174 @@ pub(super) const ATTACKS: &[Attack] = &[
         act: |it| it.append_segment("gw1", &it.key("gw1", 3), Line { format: FORMAT + 2, ..empty_segment(it, 37) }),
         verify: 3,
         find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief ends a segment before it began, and back-dates the next",
+        act: |it| {
+            let (key, long_ago_ns) = (it.key("gw1", 3), moment(-200).wall_ns);
+            it.append_segment("gw1", &key, Line { to_ns: long_ago_ns, ..empty_segment(it, 37) });
+            let (from_ns, to_ns) = (long_ago_ns, long_ago_ns + 300 * SECOND_NS);
+            it.append_segment("gw1", &key, Line { sequence: 8, from_ns, to_ns, ..empty_segment(it, 37) });
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief back-dates by a second a line",
+        act: |it| {
+            let (key, line) = (it.key("gw1", 3), empty_segment(it, 37));
+            for number in 0..20 {
+                let from_ns = line.from_ns - number * SECOND_NS;
+                let sequence = line.sequence + u64::try_from(number).unwrap();
+                it.append_segment("gw1", &key, Line { sequence, from_ns, to_ns: from_ns, ..line.clone() });
+            }
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief goes back to a boot that had ended",
+        act: |it| {
+            let (key, policy) = (it.key("gw1", 3), || Event::Policy("flows=30d".parse().unwrap()));
+            let clock = ClockEvidence { boot: "boot-2".into(), boottime_ns: SECOND_NS, synchronised: false };
+            it.append_event("gw1", &key, &Moment { clock: Some(clock), ..moment(37) }, policy());
+            let back = Moment { wall_ns: moment(38).wall_ns, ..moment(20) };
+            it.append_event("gw1", &key, &back, policy());
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief writes before her boot began",
+        act: |it| {
+            let clock = ClockEvidence { boot: "boot-2".into(), boottime_ns: -5, synchronised: false };
+            let now = Moment { clock: Some(clock), ..moment(37) };
+            it.append_event("gw1", &it.key("gw1", 3), &now, Event::Policy("flows=30d".parse().unwrap()));
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief writes at a time before 1970",
+        act: |it| {
+            let now = Moment { wall_ns: i64::MIN, ..moment(37) };
+            it.append_event("gw1", &it.key("gw1", 3), &now, Event::Policy("flows=30d".parse().unwrap()));
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief begins an epoch of the key in use",
+        act: |it| {
+            let key = it.key("gw1", 3);
+            let public = hotspot_archive::manifest::to_hex(key.verifying_key().as_bytes());
+            it.append_event("gw1", &key, &moment(37), Event::Epoch { epoch: 4, public });
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief begins an epoch of a key by which anybody signs",
+        act: |it| {
+            let public = format!("01{}", "0".repeat(62));
+            it.append_event("gw1", &it.key("gw1", 3), &moment(37), Event::Epoch { epoch: 4, public });
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief writes a line with spaces",
+        act: |it| it.append_spelled(empty_segment(it, 37), |line| line.replacen(",\"site\"", ", \"site\"", 1)),
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief writes the fields of a line in another order",
+        act: |it| {
+            it.append_spelled(empty_segment(it, 37), |line| {
+                let first = "\"gateway\":\"gw1\",";
+                format!("{},{}}}", line.replacen(first, "", 1).trim_end_matches('}'), first.trim_end_matches(','))
+            });
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief names a field twice",
+        act: |it| {
+            it.append_spelled(empty_segment(it, 37), |line| {
+                line.replacen("\"sequence\":", "\"sequence\":9,\"sequence\":", 1)
+            });
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief adds a field that nobody knows",
+        act: |it| {
+            it.append_spelled(empty_segment(it, 37), |line| format!("{},\"more\":[]}}", line.trim_end_matches('}')));
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief signs a line that has a signature already",
+        act: |it| {
+            it.append_spelled(empty_segment(it, 37), |line| {
+                format!("{},\"signature\":\"{}\"}}", line.trim_end_matches('}'), "0".repeat(128))
+            });
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief writes a number with a fraction",
+        act: |it| it.append_spelled(empty_segment(it, 37), |line| line.replacen("\"format\":3", "\"format\":3.0", 1)),
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief holds what is no range",
+        act: |it| {
+            let hold = Event::Hold { case: "C-2".into(), sequences: vec![(5, 1)] };
+            it.append_event("gw1", &it.key("gw1", 3), &moment(37), hold);
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief names a root over rows that is none",
+        act: |it| it.change_last(|line| line.files.iter_mut().for_each(|file| file.rows_root = Some("zz".into()))),
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief names an index without its head",
+        act: |it| it.change_last(|line| line.files.iter_mut().for_each(|file| file.head = None)),
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief seals at a site that has no name",
+        act: |it| {
+            let line = Line { site: "../x".into(), ..empty_segment(it, 37) };
+            it.append_segment("gw1", &it.key("gw1", 3), line);
+        },
+        verify: 3,
+        find: Found { exit: 3, ..ALL },
+    },
+    Attack {
+        name: "a thief signs a checkpoint that says another sequence",
+        act: |it| {
+            let key = it.key("gw1", 3);
+            it.verify_with_log(|kept| {
+                let (head, _) = kept.rsplit_once(",\"signature\"").unwrap();
+                let forged = head.replacen("\"sequence\":6", "\"sequence\":5", 1) + "}";
+                sign_text(&key, &forged).into_bytes()
+            });
+        },
+        verify: 3,
+        find: ALL,
     },
 ];
 

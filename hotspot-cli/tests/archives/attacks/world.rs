@@ -101,7 +101,7 @@ fn seal(manifest: &mut Manifest, gateway: &str, sequence: u64, day: i64) {
     manifest.seal(draft, &sealing).unwrap();
 }
 
-fn list(dir: &Path, files: &mut Vec<PathBuf>) {
+pub(crate) fn list(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { list(&path, files) } else { files.push(path) }
@@ -226,6 +226,30 @@ impl Attacked {
         self.append_text(gateway, sign(key, &line));
     }
 
+    /// The line of a thief of gw1 as she would spell it, signed.
+    pub(crate) fn append_spelled(&self, line: Line, spell: impl Fn(String) -> String) {
+        let key = self.key("gw1", 3);
+        let line = Line { prev: self.prev("gw1"), key: key_id(&key.verifying_key()), ..line };
+        self.append_text("gw1", sign_text(&key, &spell(serde_json::to_string(&line).unwrap())));
+    }
+
+    /// Writes the last line of gw1 again, changed, as a thief would.
+    pub(crate) fn change_last(&self, change: impl Fn(&mut Line)) {
+        let lines = self.lines("gw1");
+        let mut line = self.segment("gw1", 11);
+        change(&mut line);
+        self.write("gw1", &lines[..10]);
+        self.append_segment("gw1", &self.key("gw1", 3), line);
+    }
+
+    /// Gives the verifier a log of checkpoints of gw1 as somebody made it from the one that was kept.
+    pub(crate) fn verify_with_log(&mut self, log: impl Fn(&str) -> Vec<u8>) {
+        let kept = fs::read_to_string(self.root().join("gw1/checkpoint")).unwrap();
+        let path = self.root().join("log");
+        fs::write(&path, log(&kept)).unwrap();
+        self.verify_with("--checkpoint", path.display().to_string());
+    }
+
     pub(crate) fn append_event(&self, gateway: &str, key: &SigningKey, now: &Moment, event: Event) {
         self.append_text(gateway, self.event(gateway, gateway, key, now, event));
     }
@@ -307,7 +331,11 @@ impl Attacked {
 
 /// An object with its signature as its last field, as lines are.
 pub(crate) fn sign(key: &SigningKey, object: &impl Serialize) -> String {
-    let signed = serde_json::to_string(object).unwrap();
+    sign_text(key, &serde_json::to_string(object).unwrap())
+}
+
+/// The same of text that is spelled in any way.
+pub(crate) fn sign_text(key: &SigningKey, signed: &str) -> String {
     let signature = to_hex(&key.sign(signed.as_bytes()).to_bytes());
     format!("{},\"signature\":\"{signature}\"}}", signed.strip_suffix('}').unwrap())
 }

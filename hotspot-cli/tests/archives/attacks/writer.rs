@@ -7,6 +7,7 @@ use super::{Attack, Found};
 
 const ALL: Found = Found { exit: 0, rows: [LEFT, LEFT] };
 const ALL_BUT_DAMAGED: Found = Found { exit: 3, ..ALL };
+const NOTHING_OF_IT: Found = Found { exit: 3, rows: [0, LEFT] };
 const ONE_GONE: Found = Found { exit: 3, rows: [LEFT - ROWS, LEFT] };
 
 /// A line with a signature of zeros, and a path of the attacker's choice.
@@ -309,5 +310,73 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
         verify: 3,
         find: ALL_BUT_DAMAGED,
+    },
+    Attack {
+        name: "a chain is emptied and its files are taken away, and its key was pinned",
+        act: |it| {
+            for line in [3, 9, 11] {
+                it.segment("gw1", line).files.iter().for_each(|file| fs::remove_file(it.path(&file.path)).unwrap());
+            }
+            it.write("gw1", &[]);
+            it.pin();
+        },
+        verify: 3,
+        find: NOTHING_OF_IT,
+    },
+    Attack {
+        name: "a chain is emptied, and its files are left",
+        act: |it| it.write("gw1", &[]),
+        verify: 3,
+        find: NOTHING_OF_IT,
+    },
+    Attack {
+        name: "a chain is taken away, and its files are left",
+        act: |it| {
+            fs::rename(it.path("manifest/gw1.jsonl"), it.root().join("gw1.jsonl")).unwrap();
+            fs::rename(it.path("manifest/gw1.pub"), it.root().join("gw1.pub")).unwrap();
+        },
+        verify: 3,
+        find: NOTHING_OF_IT,
+    },
+    Attack {
+        name: "a directory lies in the place of a chain",
+        act: |it| {
+            fs::rename(it.path("manifest/gw1.jsonl"), it.root().join("gw1.jsonl")).unwrap();
+            fs::create_dir(it.path("manifest/gw1.jsonl")).unwrap();
+        },
+        verify: 3,
+        find: NOTHING_OF_IT,
+    },
+    Attack {
+        name: "a file lies in the place of a chain's pieces",
+        act: |it| {
+            fs::rename(it.path("manifest/gw1.jsonl"), it.root().join("gw1.jsonl")).unwrap();
+            fs::write(it.path("manifest/gw1.lines"), "").unwrap();
+        },
+        verify: 3,
+        find: NOTHING_OF_IT,
+    },
+    Attack {
+        name: "a checkpoint that nobody signed says that a chain was longer",
+        act: |it| it.verify_with_log(|kept| kept.replacen("\"line\":11", "\"line\":999999", 1).into_bytes()),
+        verify: 3,
+        find: ALL,
+    },
+    Attack {
+        name: "a checkpoint that nobody signed names a gateway that is not there",
+        act: |it| it.verify_with_log(|kept| kept.replacen("\"gw1\"", "\"gw9\"", 1).into_bytes()),
+        verify: 3,
+        find: ALL,
+    },
+    Attack {
+        name: "a log of checkpoints holds bytes that are no text, and the end of the chain is cut off",
+        act: |it| {
+            it.verify_with_log(|kept| [b"\xff\0\n", kept.as_bytes(), b"\n"].concat());
+            it.segment("gw1", 11).files.iter().for_each(|file| fs::remove_file(it.path(&file.path)).unwrap());
+            let lines = it.lines("gw1");
+            it.write("gw1", &lines[..10]);
+        },
+        verify: 7,
+        find: Found { exit: 0, rows: [LEFT - ROWS, LEFT] },
     },
 ];
