@@ -136,11 +136,6 @@ impl Envelope {
         self.segments = self.extents.iter().map(|extent| extent.segments).sum();
         let now_ns = now_ns();
         self.not_recorded.extend(archive.unsealed(interval, filter).map(|one| one.describe(now_ns)));
-        if self.extents.is_empty() && self.not_recorded.is_empty() {
-            let why = if archive.is_empty() { "there is none" } else { "others are there" };
-            self.not_recorded
-                .push(format!("no segment of this archive is of a gateway and a time that were asked for; {why}"));
-        }
         self
     }
 

@@ -123,7 +123,8 @@ impl Assembly {
             notices: HashMap::default(),
             vendors: Arc::default(),
             later_devices: Vec::new(),
-            received_ns: began_ns,
+            // What arrived at that moment is the journal's before.
+            received_ns: began_ns.saturating_add(1),
             devices_heard: HashSet::default(),
         }
     }
@@ -551,6 +552,12 @@ mod tests {
         // One that came while the journal before was being closed lies in this one.
         let between = SessionFact { received_ns: 99 * S, ..report(SessionEvent::Rejected, "b", 99) };
         assert_eq!(sessions_of([between]).sessions.len(), 1);
+        // Segments adjoin: what came at the moment that ended the one before is not told again.
+        let at_the_end = SessionFact { received_ns: 400 * S, ..report(SessionEvent::Rejected, "c", 400) };
+        let before = sessions_of([at_the_end]);
+        assert_eq!(before.sessions.len(), 1);
+        let next = Assembly::new(Params::default(), 400 * S, before.state).finish(3, 700 * S, Ending::Rotation);
+        assert_eq!(next.sessions, []);
     }
 
     #[test]

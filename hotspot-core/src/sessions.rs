@@ -284,15 +284,15 @@ impl SessionTable {
         sessions
     }
 
-    /// Sessions that were there at some moment from `from_ns` to `to_ns`, or about which something arrived since `received_ns`:
-    /// reports that come late are often about sessions that were over before.
+    /// Sessions that were there at some moment after `from_ns` and until `to_ns`, or about which something arrived since `received_ns`:
+    /// reports that come late are often about sessions that were over before. Segments adjoin: the moment they share is the earlier one's.
     #[must_use]
     pub fn records(sessions: Vec<Session>, from_ns: WallNs, to_ns: WallNs, received_ns: WallNs) -> Vec<SessionRecord> {
         sessions
             .into_iter()
             .filter(|session| {
-                let is_there = session.ended_ns.is_none_or(|end| end >= from_ns);
-                let is_news = session.last_heard_ns >= from_ns || session.last_received_ns >= received_ns;
+                let is_there = session.ended_ns.is_none_or(|end| end > from_ns);
+                let is_news = session.last_heard_ns > from_ns || session.last_received_ns >= received_ns;
                 (is_there || is_news) && session.started_ns <= to_ns
             })
             .map(Session::record)

@@ -203,6 +203,9 @@ fn a_name_with_commas_in_it_hides_nobody_and_accuses_nobody() {
     let (shared, own) = (&lab.clients[0], &lab.clients[1]);
     // Two people on one device, and one who has another's name in his on the other.
     let logins = [(shared, "s1, s2", "guest, chi"), (shared, "t1", "other (chi)"), (own, "u1", "chi, binh")];
+    for client in [shared, own] {
+        client.connect(&lab).unwrap();
+    }
     for (client, id, user) in logins {
         let report = format!(
             "Acct-Status-Type = Start\nAcct-Session-Id = \"{id}\"\nUser-Name = \"{user}\"\nNAS-Identifier = \"ap1\"\n\

@@ -204,7 +204,7 @@ fn questions_that_are_none_are_refused() {
     check(&["find", "--archive", &archive, "--from", "2026-11-23T11:00:00"], 2, "zone");
     check(&["find", "--archive", &archive, "usr x"], 2, "^");
     check(&["find", "--archive", "/nonexistent"], 3, "not an archive");
-    check(&["find", "--archive", &archive], 3, "no segment of this archive");
+    check(&["find", "--archive", &archive], 3, "no gateway of this archive");
     check(
         &["who", "--archive", &archive, "--public", "203.0.113.7", "--at", "@1"],
         2,

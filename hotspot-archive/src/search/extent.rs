@@ -35,12 +35,6 @@ pub enum Clock {
 }
 
 impl Archive {
-    /// Whether no segment is sealed, of any gateway.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
     /// Gateways that sealed nothing yet and that a question can concern.
     pub fn unsealed<'a>(&'a self, interval: Interval, filter: &'a Filter) -> impl Iterator<Item = &'a Unsealed> {
         let to_ns = interval.to_ns.min(filter.times().1);

@@ -51,7 +51,7 @@ fn one_envelope_says_of_every_answer_what_it_is() {
         }],
         None,
     );
-    let found = venue.find(&["--json", "--case", "7", "user 0900000007"]);
+    let found = venue.find(&["--json", "--case", "7", "--to", "2026-11-23T02:10:00Z", "user 0900000007"]);
     let at = "2026-11-23T00:35:32Z";
     let candidate = who(&venue, "203.0.113.7:17003", at, &["--json"]);
     let coverage = venue.command("coverage").arg("--json").output().unwrap();
@@ -108,7 +108,7 @@ fn one_envelope_says_of_every_answer_what_it_is() {
         (&json!("2026-11-23T00:35:32.000000Z"), &json!("2026-11-23T00:35:33.000000Z"))
     );
     assert_eq!(said["searched"]["segments"], 1);
-    let words = text(&venue.find(&["user 0900000007"]).stderr);
+    let words = text(&venue.find(&["--to", "2026-11-23T02:10:00Z", "user 0900000007"]).stderr);
     assert!(
         words.contains(
             "60 flows found: 2026-11-23 00:05:00+00:00 to 2026-11-23 02:10:00+00:00, gateway gw, 25 segments"
@@ -250,7 +250,7 @@ fn an_address_that_is_none_of_the_gateways_is_not_called_nobody() {
         (Some(1), "nothing_found".into()),
         "a port that nobody had"
     );
-    let find = |filter: &str| verdict(&venue.find(&["--json", filter]));
+    let find = |filter: &str| verdict(&venue.find(&["--json", "--to", "2026-11-23T02:05:00Z", filter]));
     assert_eq!(find("public ip 203.0.113.9"), (Some(2), "not_an_address".into()));
     assert_eq!(find("public ip 203.0.113.9 and user 0900000007"), (Some(2), "not_an_address".into()));
     assert_eq!(find("public ip 203.0.113.9 or public ip 203.0.113.8"), (Some(2), "not_an_address".into()));

@@ -127,8 +127,9 @@ fn a_store_is_searched_and_verified_as_a_directory_is() {
         for filter in
             ["user 0900000007", "dst ip 198.51.100.3", "bytes > 0", "gateway g* and user 0900000002", "user nobody"]
         {
-            let found = ask("find", &["--audit", &log, "--json", filter]);
-            let here = venue.find(&["--json", filter]);
+            let words = ["--json", "--to", "2026-11-23T02:05:00Z", filter];
+            let found = ask("find", &[&["--audit", &log], &words[..]].concat());
+            let here = venue.find(&words);
             assert_eq!(
                 (found.status.code(), text(&found.stdout)),
                 (here.status.code(), text(&here.stdout)),
