@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import sys
 import time
 
@@ -283,9 +284,31 @@ def day_of(ns):
     return (datetime.date(1970, 1, 1) + datetime.timedelta(days=ns // DAY)).isoformat()
 
 
-def hash_file(path):
-    with open(path, "rb") as file:
-        content = file.read()
+def open_file(archive, path):
+    """A file of the archive: behind no link, and only a regular one, so that a pipe or device holds up nobody."""
+    at = os.open(archive, os.O_PATH | os.O_DIRECTORY)
+    *directories, name = path.split("/")
+    try:
+        for directory in directories:
+            inner = os.open(directory, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
+            os.close(at)
+            at = inner
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    finally:
+        os.close(at)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(path + " is no regular file")
+    return os.fdopen(file, "rb")
+
+
+def hash_file(archive, path):
+    """Hash and length; `None` for what is not there, or is no file of the archive."""
+    try:
+        with open_file(archive, path) as file:
+            content = file.read()
+    except OSError:
+        return None
     return hashlib.sha256(content).hexdigest(), len(content)
 
 
@@ -295,13 +318,13 @@ def read_chain(archive, gateway, find):
     if not re.fullmatch(NAME, gateway):
         find("damage", None, "no name of a gateway")
     if os.path.lexists(path + ".jsonl"):
-        with open(path + ".jsonl", "rb") as file:
+        with open_file(archive, f"manifest/{gateway}.jsonl") as file:
             return file.read()
     text, following = b"", 1
     for name in sorted(os.listdir(path + ".lines")):
         if not re.fullmatch(r"[0-9]{12}\.jsonl", name):
             continue
-        with open(os.path.join(path + ".lines", name), "rb") as file:
+        with open_file(archive, f"manifest/{gateway}.lines/{name}") as file:
             piece = file.read()
         if int(name[:12]) != following:
             find("damage", None, f"piece {name} begins with line {following}")
@@ -318,7 +341,7 @@ def read_receipts(archive):
     receipts = {}
     if not os.path.lexists(path):
         return receipts
-    with open(path, "rb") as file:
+    with open_file(archive, "shipped/moved.jsonl") as file:
         lines = file.read().decode("utf-8").encode().split(b"\n")
     for line in lines:
         try:
@@ -556,7 +579,7 @@ class Chain:
             full = os.path.join(archive, path)
             expected = (file["entry"]["sha256"], file["entry"]["bytes"])
             if os.path.exists(full):
-                if not os.path.isfile(full) or hash_file(full) != expected:
+                if hash_file(archive, path) != expected:
                     self.find("damage", None, path + ": was changed")
                 elif file["deleted"]:
                     self.find("notice", None, path + ": is there, though it is deleted")
@@ -569,8 +592,7 @@ class Chain:
             elif to not in self.options.moved_at:
                 self.find("moved", None, f"{path}: is at {to}")
             else:
-                there = os.path.join(to, path)
-                if not os.path.isfile(there) or hash_file(there) != expected:
+                if hash_file(to, path) != expected:
                     self.find("receipt", None, f"{path}: is not at {to} as its line says")
 
     def compare(self, signed, head, signature, unsigned="damage"):
@@ -594,7 +616,7 @@ def look_inside(archive, chain, find):
     path = os.path.join(archive, "checkpoints", chain.gateway + ".jsonl")
     if not os.path.lexists(path):
         return
-    with open(path, "rb") as file:
+    with open_file(archive, f"checkpoints/{chain.gateway}.jsonl") as file:
         lines = file.read().split(b"\n")
     for line in filter(None, lines):
         try:
@@ -627,8 +649,9 @@ def find_extra_files(archive, chains, find):
         top = os.path.join(archive, directory)
         if not os.path.exists(top):
             continue
-        for where, _, names in os.walk(top, onerror=give_up, followlinks=True):
-            for name in names:
+        for where, directories, names in os.walk(top, onerror=give_up):
+            links = [name for name in directories if os.path.islink(os.path.join(where, name))]
+            for name in names + links:
                 path = os.path.relpath(os.path.join(where, name), archive)
                 added = re.fullmatch(r"(.*)\.[0-9a-f]{16}\.age", path)
                 if path in named or (added and added[1] in named):
@@ -744,8 +767,7 @@ def verify(options):
             continue
         try:
             if pins is None:
-                path = os.path.join(archive, "manifest", gateway + ".pub")
-                with open(path, "rb") as file:
+                with open_file(archive, f"manifest/{gateway}.pub") as file:
                     key = parse_key(file.read().decode("utf-8").strip())
             else:
                 key = pins.get(gateway, pins.get(None))
