@@ -6,12 +6,13 @@
 //! regular file, and what is read whole has a longest length. A file that is written or overwritten where it lies must have one name only:
 //! a second one (`link(2)`) may be anybody's.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::durable;
@@ -80,12 +81,9 @@ pub(crate) enum Change {
 
 /// Opens a file to be changed where it lies. Whoever changes it must be the only one who calls it by a name.
 pub(crate) fn open_own(root: &Path, relative: impl AsRef<Path>, change: Change) -> io::Result<File> {
-    let flags = match change {
-        Change::Begin => OFlags::RDWR | OFlags::APPEND | OFlags::CREATE,
-        Change::Append => OFlags::RDWR | OFlags::APPEND,
-        Change::Write => OFlags::RDWR,
-    };
-    own(open_as(root, relative.as_ref(), flags)?)
+    let relative = relative.as_ref();
+    let name = relative.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+    Dir::open(root, relative.parent().unwrap_or(Path::new("")))?.open_own(name, change)
 }
 
 /// A regular file with one name.
@@ -102,11 +100,11 @@ pub(crate) fn own(file: File) -> io::Result<File> {
 }
 
 /// A directory of an archive, behind no link.
-pub(crate) struct Dir(OwnedFd);
+pub(crate) struct Dir(File);
 
 impl Dir {
     pub(crate) fn open(root: &Path, relative: impl AsRef<Path>) -> io::Result<Self> {
-        open_as(root, relative.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY).map(|file| Self(file.into()))
+        open_as(root, relative.as_ref(), OFlags::RDONLY | OFlags::DIRECTORY).map(Self)
     }
 
     /// Opens one of its files to be read.
@@ -117,7 +115,32 @@ impl Dir {
 
     /// Opens one of its files to be overwritten.
     pub(crate) fn own_file(&self, name: &str) -> io::Result<File> {
-        own(self.open_as(name, OFlags::RDWR)?)
+        self.open_own(name, Change::Write)
+    }
+
+    fn open_own(&self, name: &str, change: Change) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).append(change != Change::Write).create(change == Change::Begin);
+        options.custom_flags((ALWAYS | OFlags::NOFOLLOW).bits().cast_signed());
+        match options.open(self.inner(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.why_not_found(name, error)),
+            opened => own(opened.map_err(said_by)?),
+        }
+    }
+
+    /// The path of a name in it, by the directory that is open, wherever that lies by now. Through it the standard library does what it
+    /// would do by a path.
+    fn inner(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
+    }
+
+    /// What is there and is not found by [`Self::inner`] is no new file: there is no `/proc`.
+    fn why_not_found(&self, name: &str, error: io::Error) -> io::Error {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.0, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) if Path::new("/proc/self/fd").exists() => error,
+            _ => io::Error::other("/proc is needed, and is not mounted"),
+        }
     }
 
     fn open_as(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -136,14 +159,14 @@ impl Dir {
 
     /// Removes a name in it, whatever that names but a directory. One that is not there is removed already.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+        match fs::remove_file(self.inner(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.0)?)
+        self.0.sync_all()
     }
 }
 
@@ -179,16 +202,14 @@ pub fn remove(root: &Path, relative: impl AsRef<Path>) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         dir => dir?,
     };
-    match rustix::fs::unlinkat(&dir.0, name, AtFlags::empty()) {
-        Err(Errno::NOENT) => Ok(false),
-        removed => removed.map_err(io::Error::from).and_then(|()| dir.sync()).map(|()| true),
+    match fs::remove_file(dir.inner(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.and_then(|()| dir.sync()).map(|()| true),
     }
 }
 
 /// With every open: no waiting for whoever is at the other end, no terminal, no file that a child inherits.
 const ALWAYS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
-/// What a file is made with, less the umask.
-const MODE: Mode = Mode::from_raw_mode(0o666);
 
 fn open_as(root: &Path, relative: &Path, flags: OFlags) -> io::Result<File> {
     if relative.components().any(|part| !matches!(part, Component::Normal(_))) {
@@ -196,7 +217,7 @@ fn open_as(root: &Path, relative: &Path, flags: OFlags) -> io::Result<File> {
     }
     let in_root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let flags = flags | ALWAYS | OFlags::NOFOLLOW;
-    let (mode, here) = (if flags.contains(OFlags::CREATE) { MODE } else { Mode::empty() }, Path::new("."));
+    let (mode, here) = (Mode::empty(), Path::new("."));
     let relative = if relative.as_os_str().is_empty() { here } else { relative };
     let no_links = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let opened = match rustix::fs::openat2(&in_root, relative, flags, mode, no_links) {
@@ -216,6 +237,10 @@ fn part_by_part(root: impl AsFd, relative: &Path, flags: OFlags, mode: Mode) -> 
     }
     let within = dir.as_ref().map_or(root.as_fd(), AsFd::as_fd);
     rustix::fs::openat(within, relative.file_name().unwrap_or(".".as_ref()), flags, mode)
+}
+
+fn said_by(error: io::Error) -> io::Error {
+    Errno::from_io_error(&error).map_or(error, said)
 }
 
 /// In words that say what to look for.
@@ -258,7 +283,6 @@ fn split(path: &Path) -> Option<(&Path, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

@@ -163,7 +163,13 @@ impl Tap {
         // SAFETY: the caller of the C function hands over a string that ends.
         let path = unsafe { CStr::from_ptr(path) };
         let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
-        path.strip_prefix(&self.root).ok().map(Path::to_path_buf)
+        // By a directory that is open.
+        let by_directory = path.strip_prefix("/proc/self/fd").ok().and_then(|path| {
+            let mut parts = path.components();
+            let dir = std::fs::read_link(Path::new("/proc/self/fd").join(parts.next()?)).ok()?;
+            Some(dir.join(parts.as_path()))
+        });
+        by_directory.as_deref().unwrap_or(path).strip_prefix(&self.root).ok().map(Path::to_path_buf)
     }
 
     /// Counts a call; the error it ends with, if it is to fail.
