@@ -57,8 +57,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let timeouts = SessionTimeouts::default();
     let lives = sessions.sessions(&timeouts, NOW_NS);
-    std::hint::black_box(SessionTable::records(lives, NOW_NS, NOW_NS, NOW_NS));
     sessions.forget(&lives, &timeouts, NOW_NS);
+    std::hint::black_box(SessionTable::records(lives, NOW_NS, NOW_NS, NOW_NS));
     devices.forget(&DeviceTimeouts::default(), NOW_NS);
 });
 
