@@ -419,7 +419,7 @@ impl Manifest {
     /// The step that a sequence has to state. A clock that was set back while no agent ran, or before the gateway booted, shows only
     /// in the interval: then it was set back by that much at least.
     fn step_to_state(&self, from_ns: WallNs, measured_ns: i64) -> i64 {
-        let needed_ns = self.last.as_ref().map_or(0, |last| needed_step_ns(last.to_ns, from_ns));
+        let needed_ns = self.until_ns.map_or(0, |until_ns| needed_step_ns(until_ns, from_ns));
         if needed_ns < measured_ns.min(0) { needed_ns } else { measured_ns }
     }
 

@@ -304,6 +304,9 @@ mod tests {
     use crate::manifest::{GatewayKey, Manifest, Sealing};
     use crate::segment::Origin;
 
+    const BEGIN_NS: i64 = 1_795_392_000_000_000_000;
+    const ROTATE_NS: i64 = 300_000_000_000;
+
     fn archive(sequences: u64) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let key = GatewayKey::open(&dir.path().join("keys/k")).unwrap();
@@ -315,6 +318,11 @@ mod tests {
     }
 
     fn seal(manifest: &mut Manifest, sequence: u64) {
+        let opened_ns = BEGIN_NS + i64::try_from(sequence).unwrap() * ROTATE_NS;
+        seal_from_to(manifest, sequence, opened_ns, opened_ns + ROTATE_NS);
+    }
+
+    fn seal_from_to(manifest: &mut Manifest, sequence: u64, opened_ns: i64, closed_ns: i64) {
         let coverage = [CoverageRecord {
             interface: "lan".into(),
             generation: sequence,
@@ -323,11 +331,10 @@ mod tests {
             ..CoverageRecord::default()
         }];
         let origin = Origin { site: "s".into(), gateway: "g".into(), sequence };
-        let opened_ns = 1_795_392_000_000_000_000 + i64::try_from(sequence).unwrap() * 300_000_000_000;
         let draft = manifest.draft(&origin, opened_ns).unwrap();
         let sealing = Sealing {
-            closed_ns: opened_ns + 300_000_000_000,
-            sealed_ns: opened_ns + 310_000_000_000,
+            closed_ns,
+            sealed_ns: closed_ns + 10_000_000_000,
             clock: None,
             step_ns: 0,
             sessions: &[],
@@ -339,6 +346,22 @@ mod tests {
 
     fn check(dir: &tempfile::TempDir) -> Report {
         verify(&dir.path().join("archive"), &Trust::default(), |_| {}).unwrap()
+    }
+
+    /// A clock that creeps back by less than a second for each sequence: who writes states the step that who checks asks for.
+    #[test]
+    fn small_steps_back_that_add_up_are_stated_by_the_gateway_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = GatewayKey::open(&dir.path().join("keys/k")).unwrap();
+        let mut manifest = Manifest::open(&dir.path().join("archive"), "g", key).unwrap();
+        let mut ended_ns = BEGIN_NS + ROTATE_NS;
+        seal_from_to(&mut manifest, 1, BEGIN_NS, ended_ns);
+        for sequence in 2..=5 {
+            let began_ns = ended_ns - 800_000_000;
+            ended_ns = began_ns + 100_000_000;
+            seal_from_to(&mut manifest, sequence, began_ns, ended_ns);
+        }
+        assert_eq!(check(&dir).verdict(), Verdict::Whole, "{:?}", check(&dir).findings);
     }
 
     #[test]
